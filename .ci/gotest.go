@@ -1,0 +1,133 @@
+// Command gotest reads the events of "go test -json" on its standard input and prints what a person wants to see of them: go test's
+// own closing line of each package as it comes, all output of what failed, and at the end what was skipped, with its words.
+//
+// It exits 1 if a test failed, if a fuzz target ran without a seed (it tests nothing), or, with -noskip, if a test was skipped.
+//
+//	go test -json ./... | go run .ci/gotest.go
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// event is what "go doc cmd/test2json" describes.
+type event struct {
+	Action      string
+	Package     string
+	ImportPath  string
+	Test        string
+	Output      string
+	FailedBuild string
+}
+
+type key struct{ pkg, test string }
+
+func main() {
+	noSkip := flag.Bool("noskip", false, "a skipped test is a failure")
+	flag.Parse()
+
+	output := map[key]*strings.Builder{} // of tests still running, and of failed ones until they are printed
+	children := map[key]int{}
+	var passed, failed int
+	var skipped, unseeded []string
+
+	in := bufio.NewReader(os.Stdin)
+	for {
+		line, err := in.ReadBytes('\n')
+		if len(line) == 0 && err != nil {
+			break
+		}
+		var e event
+		if json.Unmarshal(line, &e) != nil { // go vet, a build error of an older go: nothing of ours to hide
+			os.Stdout.Write(line)
+			continue
+		}
+		k := key{e.Package, e.Test}
+		switch e.Action {
+		case "build-output":
+			fmt.Print(e.Output)
+		case "start":
+		case "run":
+			if parent, _, ok := strings.Cut(e.Test, "/"); ok {
+				children[key{e.Package, parent}]++
+			}
+		case "output":
+			if e.Test == "" {
+				if e.Output != "PASS\n" && !strings.HasPrefix(e.Output, "testing: warning: no tests to run") {
+					fmt.Print(e.Output)
+				}
+				continue
+			}
+			if output[k] == nil {
+				output[k] = new(strings.Builder)
+			}
+			output[k].WriteString(e.Output)
+		case "pass", "skip", "fail":
+			if e.Test == "" {
+				if e.Action == "fail" {
+					failed++
+					// What was still running when the package went down (a panic, the timeout) has no end of its own.
+					for k, b := range output {
+						if k.pkg == e.Package {
+							fmt.Print(b)
+							delete(output, k)
+						}
+					}
+				}
+				continue
+			}
+			text := ""
+			if b := output[k]; b != nil {
+				text = b.String()
+			}
+			delete(output, k)
+			switch e.Action {
+			case "pass":
+				passed++
+				if strings.HasPrefix(e.Test, "Fuzz") && !strings.Contains(e.Test, "/") && children[k] == 0 {
+					unseeded = append(unseeded, e.Package+" "+e.Test)
+				}
+			case "fail":
+				fmt.Print(text)
+			case "skip":
+				skipped = append(skipped, e.Package+" "+e.Test+": "+why(text))
+			}
+		}
+	}
+
+	fmt.Printf("\n%d tests passed, %d packages failed, %d tests skipped\n", passed, failed, len(skipped))
+	for _, s := range skipped {
+		fmt.Println("SKIP", s)
+	}
+	for _, s := range unseeded {
+		fmt.Println("FAIL", s, "is a fuzz target without seeds: it tests nothing")
+	}
+	if len(skipped) > 0 {
+		if *noSkip {
+			fmt.Println("FAIL: here a skipped test is a failure")
+		} else {
+			fmt.Println("What was skipped needs programs that this machine lacks: .ci/tools and .ci/packages install them.")
+		}
+	}
+	if failed > 0 || len(unseeded) > 0 || *noSkip && len(skipped) > 0 || passed == 0 {
+		os.Exit(1)
+	}
+}
+
+// why is what a test said when it skipped itself, without the frame that go test puts around it.
+func why(text string) string {
+	var words []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- ") {
+			continue
+		}
+		words = append(words, line)
+	}
+	return strings.Join(words, " ")
+}
