@@ -1,0 +1,106 @@
+// Package raw is the format without a format: byte n of the file is byte n of
+// the disk.
+package raw
+
+import (
+	"fmt"
+	"io"
+	"iter"
+	"os"
+
+	"github.com/davit-oci/davit/disk/internal/hostfile"
+	"github.com/davit-oci/davit/disk/internal/virtual"
+)
+
+// An Image is a regular file or a block device, read as it is.
+type Image struct {
+	f    *os.File
+	size int64
+}
+
+// Open returns the content of f, with the size that f has now.
+func Open(f *os.File) (*Image, error) {
+	size, err := hostfile.Size(f)
+	if err != nil {
+		return nil, err
+	}
+	return &Image{f, size}, nil
+}
+
+func (i *Image) Size() int64 { return i.size }
+
+func (i *Image) ReadAt(p []byte, off int64) (int, error) {
+	return virtual.ReadAt(p, off, i.size, func(p []byte, off int64) error {
+		n, err := i.f.ReadAt(p, off)
+		if n == len(p) {
+			return nil
+		}
+		if err == io.EOF {
+			return io.ErrUnexpectedEOF // somebody has cut the file short
+		}
+		return err
+	})
+}
+
+// NextExtent asks the file system for holes.
+func (i *Image) NextExtent(off int64) (virtual.Extent, error) {
+	if off < 0 {
+		return virtual.Extent{}, fmt.Errorf("finding data at offset %d: negative offset", off)
+	}
+	start, n, err := hostfile.NextData(i.f, off, i.size)
+	return virtual.Extent{Offset: start, Length: n}, err
+}
+
+// A Writer writes a raw image to a regular file or a block device. It also
+// reads what is there.
+type Writer struct{ Image }
+
+// NewWriter gives a regular file its size and zeroes all that is not in data;
+// in a new file that costs nothing. A block device must be large enough; what
+// it has beyond size stays.
+func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error]) (*Writer, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !hostfile.IsBlockDevice(info) {
+		if err := f.Truncate(size); err != nil {
+			return nil, err
+		}
+	}
+
+	zeroFrom := int64(0)
+	stale := size // end of what may hold other than zeros
+	if info.Mode().IsRegular() {
+		stale = min(info.Size(), size)
+	}
+	zeroTo := func(off int64) error {
+		off = min(off, stale)
+		if off <= zeroFrom {
+			return nil
+		}
+		return hostfile.Zero(f, zeroFrom, off-zeroFrom)
+	}
+	for e, err := range virtual.Ascending(data, size) {
+		if err != nil {
+			return nil, err
+		}
+		if err := zeroTo(e.Offset); err != nil {
+			return nil, err
+		}
+		zeroFrom = e.End()
+	}
+	if err := zeroTo(size); err != nil {
+		return nil, err
+	}
+	return &Writer{Image{f, size}}, nil
+}
+
+func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
+	if err := virtual.CheckWrite(len(p), off, w.size); err != nil {
+		return 0, err
+	}
+	return w.f.WriteAt(p, off)
+}
+
+func (w *Writer) Close() error { return nil }

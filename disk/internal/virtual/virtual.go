@@ -1,0 +1,118 @@
+// Package virtual has the words that every format of package disk speaks: the
+// content of a virtual disk, a range of it, and the reasons to refuse a file.
+// Package disk exports them under the same names.
+package virtual
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+)
+
+var (
+	ErrBackingFile     = errors.New("image needs a backing file")
+	ErrUnknownSnapshot = errors.New("unknown snapshot")
+	ErrUnsupported     = errors.New("unsupported image")
+	ErrCorrupt         = errors.New("corrupt image")
+)
+
+// Corrupt returns an error that is [ErrCorrupt] and says what is wrong.
+func Corrupt(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrCorrupt, fmt.Errorf(format, args...))
+}
+
+// Unsupported returns an error that is [ErrUnsupported] and says what is.
+func Unsupported(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrUnsupported, fmt.Errorf(format, args...))
+}
+
+// A Reader is the content of a virtual disk, as its guest sees it.
+type Reader interface {
+	io.ReaderAt
+	Size() int64
+}
+
+// An Extent is a range of bytes of a virtual disk.
+type Extent struct{ Offset, Length int64 }
+
+// End is the first byte after e.
+func (e Extent) End() int64 { return e.Offset + e.Length }
+
+// NextExtent is disk.NextExtent.
+func NextExtent(r Reader, off int64) (Extent, error) {
+	if m, ok := r.(interface {
+		NextExtent(off int64) (Extent, error)
+	}); ok {
+		return m.NextExtent(off)
+	}
+	if off < 0 {
+		return Extent{}, fmt.Errorf("finding data at offset %d: negative offset", off)
+	}
+	if off >= r.Size() {
+		return Extent{}, nil
+	}
+	return Extent{off, r.Size() - off}, nil
+}
+
+// Ascending passes on the extents of data and ends with an error at the first
+// that is empty, not after the one before it, or not inside a disk of size
+// bytes. Extents may touch. A nil data has no extents.
+func Ascending(data iter.Seq2[Extent, error], size int64) iter.Seq2[Extent, error] {
+	return func(yield func(Extent, error) bool) {
+		if data == nil {
+			return
+		}
+		var end int64
+		for e, err := range data {
+			switch {
+			case err != nil:
+			case e.Offset < end || e.Length <= 0 || e.Offset > size || e.Length > size-e.Offset:
+				err = fmt.Errorf("data extent of %d bytes at %d: not in ascending order inside a disk of %d bytes, or empty",
+					e.Length, e.Offset, size)
+			}
+			if err != nil {
+				yield(Extent{}, err)
+				return
+			}
+			if !yield(e, nil) {
+				return
+			}
+			end = e.End()
+		}
+	}
+}
+
+// CheckWrite refuses a write of n bytes at off that is not inside a disk of
+// size bytes.
+func CheckWrite(n int, off, size int64) error {
+	if off < 0 || off > size || int64(n) > size-off {
+		return fmt.Errorf("writing %d bytes at %d: outside of the disk of %d bytes", n, off, size)
+	}
+	return nil
+}
+
+// ReadAt is an [io.ReaderAt] over a disk of size bytes: fill reads ranges that
+// lie inside of the disk and are not empty.
+func ReadAt(p []byte, off, size int64, fill func(p []byte, off int64) error) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("reading at offset %d: negative offset", off)
+	}
+	if off >= size {
+		if len(p) == 0 {
+			return 0, nil
+		}
+		return 0, io.EOF
+	}
+	var eof error
+	if int64(len(p)) > size-off {
+		p, eof = p[:size-off], io.EOF
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := fill(p, off); err != nil {
+		return 0, err
+	}
+	return len(p), eof
+}

@@ -1,0 +1,94 @@
+package disk
+
+import (
+	"fmt"
+	"io"
+	"iter"
+	"os"
+
+	"github.com/davit-oci/davit/disk/internal/qcow2"
+	"github.com/davit-oci/davit/disk/internal/raw"
+	"github.com/davit-oci/davit/disk/internal/virtual"
+)
+
+// A Writer makes an image from the content of a disk. What is never written
+// reads as zeros.
+//
+// WriteAt is safe for concurrent use and takes any order, unless the format is
+// [Format.InOrder]: then calls come one after another, with ascending ranges
+// that do not overlap. Close completes the image. It neither closes nor syncs
+// the file: a full file system can show as late as in the caller's Sync. After
+// an error the file is of no use.
+type Writer interface {
+	io.WriterAt
+	io.Closer
+}
+
+// WriteOptions are how an image is written. The zero value is right.
+type WriteOptions struct {
+	// Jobs is how many clusters are compressed at the same time; default: one
+	// per CPU that Go uses. It does not change the image.
+	Jobs int
+}
+
+// NewWriter starts an image of a disk of size bytes in f, which is open for
+// reading and writing and, but for raw images, a regular file.
+//
+// Data is every range that will be written, as [Extents] gives them; nil is an
+// empty disk. It may be ranged over twice and must give the same ranges again.
+//
+// A raw image, and a plain qcow2 image, has its tables and its size when
+// NewWriter returns; they depend on nothing but size and data. What f already
+// held in the ranges of data stays, all else is zeroed. So the file of a
+// writer that was killed can be given to a new one, which is a [Reader] as
+// well: it reads what is there now, and who knows digests of the content can
+// tell what need not be written again. Ranges of data that are not written
+// read as zeros in a new file, as what was there in an old one.
+//
+// Compressed images begin anew: whatever f held is lost.
+//
+// A qcow2 image has whole sectors: the disk becomes up to 511 zero bytes
+// larger if size is no multiple of 512. A raw image of a block device ends at
+// size; what the device has after it stays.
+func NewWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, error], o WriteOptions) (Writer, error) {
+	w, err := newWriter(f, format, size, data, o)
+	if err != nil {
+		return nil, fmt.Errorf("starting a %s image in %s: %w", format, f.Name(), err)
+	}
+	return w, nil
+}
+
+func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, error], o WriteOptions) (Writer, error) {
+	if size < 0 {
+		return nil, fmt.Errorf("size of %d bytes", size)
+	}
+	switch format {
+	case Raw:
+		return raw.NewWriter(f, size, data)
+	case QCOW2:
+		return qcow2.NewWriter(f, size, data)
+	case QCOW2Zlib:
+		return qcow2.NewCompressor(f, size, qcow2.Zlib, o.Jobs)
+	case QCOW2Zstd:
+		return qcow2.NewCompressor(f, size, qcow2.Zstd, o.Jobs)
+	}
+	return nil, virtual.Unsupported("format %q", format)
+}
+
+// NewStreamWriter writes the bytes of a disk of size bytes to w, each byte
+// once: calls of WriteAt come one after another, with ascending ranges. The
+// zeros between and after them are filled in. It does not close w.
+func NewStreamWriter(w io.Writer, size int64) Writer { return raw.NewStreamWriter(w, size) }
+
+// OpenDevice opens the block device at path for a [NewWriter] of a raw image of
+// size bytes, and keeps others from mounting it until it is closed. It refuses
+// a device that is mounted or otherwise in use, or has a partition that is
+// ([ErrInUse]), one with less than size bytes ([ErrTooSmall]), what is not a
+// block device, and systems other than Linux ([ErrUnsupported]).
+func OpenDevice(path string, size int64) (*os.File, error) {
+	f, err := openDevice(path, size)
+	if err != nil {
+		return nil, fmt.Errorf("opening device %s: %w", path, err)
+	}
+	return f, nil
+}
