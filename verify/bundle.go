@@ -1,0 +1,252 @@
+package verify
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/davit-oci/davit/internal/bundle"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	sgbundle "github.com/sigstore/sigstore-go/pkg/bundle"
+	sgverify "github.com/sigstore/sigstore-go/pkg/verify"
+)
+
+// errOtherKind says that a referrer is something else than a bundle.
+var errOtherKind = errors.New("not a bundle")
+
+// parseReferrer returns the descriptor of the bundle that the manifest in data attaches to subject. The caller has checked that
+// data is what its digest says.
+func parseReferrer(data []byte, subject ocispec.Descriptor) (ocispec.Descriptor, error) {
+	var none ocispec.Descriptor
+	if err := checkJSON(data, foldKeys); err != nil {
+		return none, refusef(Malformed, "its manifest: %.200v", err)
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(data, &m); err != nil {
+		return none, refusef(Malformed, "its manifest: %.200v", err)
+	}
+	// The image spec: without an artifactType, the config's media type is the type.
+	kind := m.ArtifactType
+	if kind == "" {
+		kind = m.Config.MediaType
+	}
+	if kind != bundle.MediaType {
+		return none, errOtherKind
+	}
+	switch {
+	case m.SchemaVersion != 2, m.MediaType != ocispec.MediaTypeImageManifest:
+		return none, refusef(Malformed, "its manifest is not an OCI image manifest")
+	case m.Subject == nil:
+		return none, refusef(OtherSubject, "its manifest has no subject")
+	case m.Subject.Digest != subject.Digest:
+		return none, refusef(OtherSubject, "its manifest is attached to %.100q", m.Subject.Digest)
+	case len(m.Layers) != 1:
+		return none, refusef(Malformed, "its manifest has %d layers instead of the bundle alone", len(m.Layers))
+	case m.Layers[0].MediaType != bundle.MediaType:
+		return none, refusef(Malformed, "its layer is a %.100q, not a bundle", m.Layers[0].MediaType)
+	}
+	return plain(m.Layers[0]), nil
+}
+
+// check decides whether the bundle in data is a signature of subject that p counts, and fills in what the bundle says. The order
+// is that of trust: form, then the signature over the payload, and only then what the payload says.
+func check(s *Signature, data []byte, subject ocispec.Descriptor, keys []*Key, p Policy) error {
+	b, err := parseBundle(data)
+	if err != nil {
+		return err
+	}
+	s.Kind, s.KeyHint = "key", b.hint
+
+	c, err := b.claims()
+	if err != nil {
+		return err
+	}
+	s.Name, s.Tags, s.Sequence, s.Time = c.name, c.tags, c.sequence, c.time()
+	if c.predicateType != bundle.PredicateType {
+		return refusef(NotASignature, "it is an attestation of type %.200q, not a signature", c.predicateType)
+	}
+
+	key, err := b.signer(keys)
+	if err != nil {
+		return err
+	}
+	s.KeyHint = key.hint
+	if c.algorithm != subject.Digest.Algorithm().String() || c.digest != subject.Digest.Encoded() {
+		return refusef(OtherSubject, "it signs %.150q", c.algorithm+":"+c.digest)
+	}
+	switch {
+	case p.Bind == "" || p.Bind == BindAny || p.Bind == c.name:
+		return nil
+	case c.name == "":
+		return refusef(OtherName, "it names no repository; %s is asked for", p.Bind)
+	default:
+		return refusef(OtherName, "it was made for %q; %s is asked for", c.name, p.Bind)
+	}
+}
+
+// A signedBundle is a bundle whose form is right. Nothing in it is believed yet.
+type signedBundle struct {
+	hint     string
+	envelope *sgbundle.Envelope
+	material sgverify.VerificationContent
+}
+
+// parseBundle reads a bundle. sigstore-go refuses unknown fields and versions, as cosign does; what it is lenient about, and what
+// it would verify without a trusted key, is refused here.
+func parseBundle(data []byte) (*signedBundle, error) {
+	if err := checkJSON(data, exactKeys); err != nil {
+		return nil, refusef(Malformed, "the bundle: %.200v", err)
+	}
+	var b sgbundle.Bundle
+	if err := b.UnmarshalJSON(data); err != nil {
+		return nil, refusef(Malformed, "the bundle: %.200v", err)
+	}
+	if b.MediaType != bundle.MediaType {
+		return nil, refusef(Unsupported, "it is a bundle of type %.200q, not %s", b.MediaType, bundle.MediaType)
+	}
+	material, err := b.VerificationContent()
+	if err != nil {
+		return nil, refusef(Malformed, "the bundle: %.200v", err)
+	}
+	// A certificate in a bundle brings its own key: verifying with that one proves nothing as long as nobody asks who issued it.
+	if material.PublicKey() == nil {
+		return nil, refusef(Unsupported, "it is signed with a certificate, not with a key")
+	}
+	if b.GetDsseEnvelope() == nil {
+		return nil, refusef(Unsupported, "it is a signature without a statement, which does not say what it signs")
+	}
+	envelope, err := b.Envelope()
+	if err != nil {
+		return nil, refusef(Malformed, "the bundle: %.200v", err)
+	}
+	if n := len(envelope.Signatures); n != 1 {
+		return nil, refusef(Malformed, "the envelope has %d signatures instead of one", n)
+	}
+	return &signedBundle{hint: shown(material.PublicKey().Hint()), envelope: envelope, material: material}, nil
+}
+
+// signer returns the key that the envelope is signed with.
+func (b *signedBundle) signer(keys []*Key) (*Key, error) {
+	// The hint only finds keys, and anybody can write one: every key is tried.
+	for _, key := range keys {
+		for _, tm := range key.material {
+			if err := sgverify.VerifySignature(b.envelope, b.material, tm); err == nil {
+				return key, nil
+			}
+		}
+	}
+	why := "no key of the policy made this signature"
+	for _, key := range keys {
+		if key.hint == b.hint {
+			why = "it names a key of the policy, which did not sign this content: it was changed after signing"
+		}
+	}
+	return nil, refusef(UntrustedKey, "%s", why)
+}
+
+// claims are what a statement says: true for whoever trusts its signer.
+type claims struct {
+	predicateType     string
+	algorithm, digest string
+	name              string
+	tags              []string
+	sequence          int64
+}
+
+// time is when the signer says it signed.
+func (c *claims) time() time.Time {
+	const year9999 = 253402300799 // the last second that RFC 3339 can write
+	if c.sequence == 0 || c.sequence > year9999 {
+		return time.Time{}
+	}
+	return time.Unix(c.sequence, 0).UTC()
+}
+
+// claims reads the payload. Of an attestation it reads the type only. A signature must have the one form that cosign and davit
+// write: a field that we do not know could limit what the signer meant.
+func (b *signedBundle) claims() (*claims, error) {
+	if b.envelope.PayloadType != bundle.PayloadType {
+		return nil, refusef(Unsupported, "its payload is a %.100q, not a statement", b.envelope.PayloadType)
+	}
+	payload, err := b.envelope.DecodeB64Payload()
+	if err != nil {
+		return nil, refusef(Malformed, "the payload: %.200v", err)
+	}
+	if err := checkJSON(payload, exactKeys); err != nil {
+		return nil, refusef(Malformed, "the statement: %.200v", err)
+	}
+	st, err := b.envelope.Statement()
+	if err != nil {
+		return nil, refusef(Malformed, "the statement: %.200v", err)
+	}
+	c := &claims{predicateType: st.GetPredicateType()}
+	if c.predicateType != bundle.PredicateType {
+		return c, nil
+	}
+
+	switch {
+	case st.GetType() != bundle.StatementType:
+		return nil, refusef(Unsupported, "its statement is a %.100q, not %s", st.GetType(), bundle.StatementType)
+	case len(st.GetPredicate().GetFields()) != 0:
+		return nil, refusef(Unsupported, "its statement has a predicate, where a signature has none")
+	case len(st.GetSubject()) != 1:
+		return nil, refusef(Malformed, "its statement has %d subjects instead of one", len(st.GetSubject()))
+	}
+	subject := st.GetSubject()[0]
+	switch {
+	case len(subject.GetDigest()) != 1:
+		return nil, refusef(Malformed, "its subject has %d digests instead of one", len(subject.GetDigest()))
+	case subject.GetUri() != "", subject.GetMediaType() != "", subject.GetDownloadLocation() != "", len(subject.GetContent()) != 0:
+		return nil, refusef(Unsupported, "its subject has more than a name, a digest and annotations")
+	case shown(subject.GetName()) != subject.GetName():
+		return nil, refusef(Malformed, "its subject has the unprintable name %.100q", subject.GetName())
+	}
+	c.name = subject.GetName()
+	for c.algorithm, c.digest = range subject.GetDigest() {
+	}
+
+	annotations := subject.GetAnnotations().AsMap()
+	tags, err := text(annotations, bundle.AnnotationTags)
+	if err == nil {
+		c.tags, err = bundle.ParseTags(tags)
+	}
+	if err != nil {
+		return nil, refusef(Malformed, "its subject: %.200v", err)
+	}
+	sequence, err := text(annotations, bundle.AnnotationSequence)
+	if err == nil && sequence != "" {
+		c.sequence, err = bundle.ParseSequence(sequence)
+	}
+	if err != nil {
+		return nil, refusef(Malformed, "its subject: %.200v", err)
+	}
+	return c, nil
+}
+
+// text returns the annotation of that name, or "" when there is none.
+func text(annotations map[string]any, name string) (string, error) {
+	v, ok := annotations[name]
+	if !ok {
+		return "", nil
+	}
+	s, ok := v.(string)
+	if !ok || s == "" {
+		return "", fmt.Errorf("annotation %s is not a text", name)
+	}
+	return s, nil
+}
+
+// shown returns s if it can stand in a terminal or a log without harm, else "". Names and hints come from strangers.
+func shown(s string) string {
+	const longest = 512 // of a name: 255 for the host, 255 for the repository
+	if len(s) > longest {
+		return ""
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return ""
+		}
+	}
+	return s
+}
