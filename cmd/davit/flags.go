@@ -1,0 +1,182 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// globals is what every command has: the global flags, the configuration, and
+// the three files of the process.
+type globals struct {
+	json      bool
+	quiet     bool
+	verbose   bool
+	progress  string // auto, tty, plain, json, none; after load never auto
+	jobs      int
+	maxMemory size
+	cache     string // the folder; "" after load: none
+
+	system     string // /etc/davit
+	configFile string // --config
+	config     config // what the files say, the user's over the system's
+
+	stdin  *os.File
+	stdout *os.File // only for streams and servers: results go to the writer that runX gets
+	stderr *console
+}
+
+func (g *globals) flags(root *cobra.Command) {
+	f := root.PersistentFlags()
+	f.BoolVar(&g.json, "json", false, "print one JSON object")
+	f.BoolVarP(&g.quiet, "quiet", "q", false, "no progress, only warnings and errors")
+	f.BoolVarP(&g.verbose, "verbose", "v", false, "say more")
+	f.StringVar(&g.progress, "progress", "auto", "`HOW` to show progress: auto, tty, plain, json, none")
+	f.IntVar(&g.jobs, "jobs", 8, "`N` transfers at once")
+	g.maxMemory = 256 << 20
+	f.Var(&g.maxMemory, "max-memory", "stay below `SIZE`")
+	f.StringVar(&g.cache, "cache", "", "`DIR` of the local store, or none (default: the user's cache folder)")
+	f.StringVar(&g.configFile, "config", "", "configuration `FILE` (default: $XDG_CONFIG_HOME/davit/config.yaml)")
+}
+
+// The share of --max-memory that Go's heap may have. The rest is for what the
+// runtime does not count: the binary's pages, stacks in system calls, buffers
+// of the kernel on our behalf.
+const memoryPercent = 85
+
+// load completes the global settings: flag over environment over the user's
+// file over the system's.
+func (g *globals) load(cmd *cobra.Command) error {
+	given := cmd.Flags().Changed
+	switch g.progress {
+	case "auto", "tty", "plain", "json", "none":
+	default:
+		return usagef("--progress %s: not one of auto, tty, plain, json, none", g.progress)
+	}
+	if g.jobs < 1 {
+		return usagef("--jobs %d: not at least 1", g.jobs)
+	}
+	if given("cache") && g.cache == "" {
+		return usagef(`--cache: no folder given ("none" for no cache)`)
+	}
+
+	err := g.loadConfig()
+	if err != nil {
+		return err
+	}
+	if !given("jobs") && g.config.Jobs > 0 {
+		g.jobs = g.config.Jobs
+	}
+	if !given("max-memory") && g.config.MaxMemory > 0 {
+		g.maxMemory = g.config.MaxMemory
+	}
+	debug.SetMemoryLimit(int64(g.maxMemory) / 100 * memoryPercent)
+	g.cache, err = cacheFolder(g.cache, g.config.Cache)
+	if err != nil {
+		return err
+	}
+	g.progress = progressMode(g.progress, g.quiet, g.stderr)
+	return nil
+}
+
+// cacheFolder returns the folder of the local store, "" for none. A user
+// without a home has none.
+func cacheFolder(flag, config string) (string, error) {
+	for _, dir := range []string{flag, os.Getenv("DAVIT_CACHE"), config} {
+		if dir == "none" {
+			return "", nil
+		}
+		if dir != "" {
+			return filepath.Abs(dir)
+		}
+	}
+	if dir := os.Getenv("XDG_CACHE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "davit"), nil
+	}
+	if dir, err := os.UserCacheDir(); err == nil {
+		return filepath.Join(dir, "davit"), nil
+	}
+	return "", nil
+}
+
+// A size is a number of bytes, written with K, M, G or T of 1024.
+type size int64
+
+func parseSize(s string) (size, error) {
+	digits, shift := s, 0
+	if s != "" {
+		if i := strings.IndexByte("KMGT", s[len(s)-1]&^0x20); i >= 0 {
+			digits, shift = s[:len(s)-1], 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseUint(digits, 10, 63)
+	if err != nil || n == 0 || n > math.MaxInt64>>shift {
+		return 0, fmt.Errorf("%q is no size: a number with K, M, G or T", s)
+	}
+	return size(n << shift), nil
+}
+
+func (s *size) Set(text string) (err error) { *s, err = parseSize(text); return err }
+func (s *size) Type() string                { return "SIZE" }
+
+func (s *size) UnmarshalText(text []byte) error { return s.Set(string(text)) }
+
+func (s *size) String() string {
+	for i, unit := range []string{"T", "G", "M", "K"} {
+		if shift := 40 - 10*i; *s != 0 && *s&(1<<shift-1) == 0 {
+			return strconv.FormatInt(int64(*s)>>shift, 10) + unit
+		}
+	}
+	return strconv.FormatInt(int64(*s), 10)
+}
+
+// registryFlags is how registries are reached.
+type registryFlags struct {
+	plainHTTP hosts
+	insecure  hosts
+	caFile    string
+	authFile  string
+}
+
+func (r *registryFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.Var(&r.plainHTTP, "plain-http", "speak http, not https, to `HOST`")
+	f.Var(&r.insecure, "insecure", "do not check the TLS certificate of `HOST`")
+	f.Lookup("plain-http").NoOptDefVal = allHosts
+	f.Lookup("insecure").NoOptDefVal = allHosts
+	f.StringVar(&r.caFile, "ca-file", "", "trust the TLS authorities in `FILE` as well")
+	f.StringVar(&r.authFile, "auth-file", "", "credentials `FILE` (default: as docker and podman)")
+}
+
+// allHosts is the value of --plain-http and --insecure without a value.
+const allHosts = "all"
+
+// hosts is a set of registries that a flag was given for.
+type hosts []string
+
+func (h *hosts) Set(host string) error {
+	if host == "" {
+		return errors.New(`no host after "="`)
+	}
+	*h = append(*h, host)
+	return nil
+}
+
+func (h *hosts) Type() string   { return "HOST" }
+func (h *hosts) String() string { return strings.Join(*h, ",") }
+
+func (h hosts) has(host string) bool {
+	for _, name := range h {
+		if name == allHosts || strings.EqualFold(name, host) {
+			return true
+		}
+	}
+	return false
+}

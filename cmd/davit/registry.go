@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/olareg/olareg"
+	olaregconfig "github.com/olareg/olareg/config"
+	"github.com/spf13/cobra"
+)
+
+func newRegistry(g *globals) *cobra.Command {
+	return newGroup("registry", "A small registry for trying things out", newRegistryServe(g))
+}
+
+type registryServeOptions struct {
+	*globals
+	listen string
+	dir    string
+}
+
+func newRegistryServe(g *globals) *cobra.Command {
+	o := registryServeOptions{globals: g}
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run a registry on this machine, in memory or in a folder",
+		Long: `Run a registry on this machine until it is stopped.
+
+It keeps everything in memory, or in a folder with --dir. It speaks plain http
+and knows no users: leave it on the loopback address, or behind something that
+does. The first line on stdout is its address; port 0 takes any free port.`,
+		Args: exactArgs(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runRegistryServe(cmd.Context(), o)
+		},
+	}
+	cmd.Flags().StringVar(&o.listen, "listen", "127.0.0.1:5000", "`HOST:PORT` to listen at")
+	cmd.Flags().StringVar(&o.dir, "dir", "", "keep everything in `DIR`")
+	return cmd
+}
+
+// How long a stopping server waits for the requests that it is answering.
+const shutdownTimeout = 5 * time.Second
+
+// runRegistryServe writes to stdout at once: who started it waits for the address.
+func runRegistryServe(ctx context.Context, o registryServeOptions) error {
+	if _, _, err := net.SplitHostPort(o.listen); err != nil {
+		return usagef("--listen %s: not HOST:PORT", o.listen)
+	}
+	conf := olaregconfig.Config{Storage: olaregconfig.ConfigStorage{StoreType: olaregconfig.StoreMem}}
+	if o.dir != "" {
+		if err := os.MkdirAll(o.dir, 0o777); err != nil {
+			return err
+		}
+		dir, err := filepath.Abs(o.dir)
+		if err != nil {
+			return err
+		}
+		conf.Storage = olaregconfig.ConfigStorage{StoreType: olaregconfig.StoreDir, RootDir: dir}
+	}
+	if o.verbose {
+		conf.Log = slog.New(slog.NewTextHandler(o.stderr, nil))
+	}
+	listener, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return err
+	}
+	address := listener.Addr().(*net.TCPAddr)
+	if !address.IP.IsLoopback() {
+		o.stderr.warn("%s is not a loopback address: whoever reaches it can write to this registry", address)
+	}
+	registry := olareg.New(conf)
+	server := &http.Server{
+		Handler:           registry,
+		ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
+
+	url := "http://" + servedAt(o.listen, address)
+	if o.json {
+		err = writeJSON(o.stdout, struct {
+			report
+			URL string `json:"url"`
+		}{newReport("davit registry serve"), url})
+	} else {
+		_, err = fmt.Fprintln(o.stdout, url)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("writing the result: %w", err), listener.Close(), registry.Close())
+	}
+
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		if server.Shutdown(grace) != nil {
+			server.Close()
+		}
+		<-served
+	}
+	return errors.Join(err, registry.Close())
+}
+
+// servedAt returns the address as a client on this machine writes it.
+func servedAt(listen string, address *net.TCPAddr) string {
+	host, _, _ := net.SplitHostPort(listen)
+	if host == "" || address.IP.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, fmt.Sprint(address.Port))
+}
