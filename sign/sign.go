@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/davit-oci/davit/internal/bundle"
@@ -54,8 +55,11 @@ func Annotations(tags []string, sequence int64) (map[string]string, error) {
 }
 
 // NextSequence returns the sequence of a signature made now, where previous is that of the artifact whose tag moves, or 0:
-// Unix seconds, but always more than previous, so that a clock that went back does not make a new push look old.
+// Unix seconds, but always more than previous, so that a clock that went back does not make a new push look old. There is nothing after the greatest integer: it stays.
 func NextSequence(now time.Time, previous int64) int64 {
+	if previous == math.MaxInt64 {
+		return previous
+	}
 	return max(now.Unix(), previous+1)
 }
 

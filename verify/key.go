@@ -48,12 +48,6 @@ func LoadPublicKey(data []byte) (*Key, error) {
 	if block == nil {
 		return nil, errors.New("reading public key: not a PEM file")
 	}
-	if block.Type == "EC PARAMETERS" {
-		// Before the key in what openssl ecparam -genkey writes.
-		if next, more := pem.Decode(rest); next != nil {
-			block, rest = next, more
-		}
-	}
 	switch {
 	case strings.HasSuffix(block.Type, "PRIVATE KEY"):
 		return nil, fmt.Errorf("reading public key: %w", ErrPrivateKey)
