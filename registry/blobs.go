@@ -1,0 +1,476 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+func (r *remote) blobPath(d digest.Digest) string { return r.repository + "/blobs/" + string(d) }
+
+// fetchRange sends the first request before it returns, so that a missing blob is an error here and not in the middle of reading.
+func (r *remote) fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
+	b := &rangeReader{ctx: ctx, r: r, desc: desc, off: off, end: off + n}
+	if n == 0 {
+		return b, nil
+	}
+	if err := r.c.retry(ctx, func(int) error { return b.open() }); err != nil {
+		return nil, fmt.Errorf("fetching blob %s: %w", desc.Digest, err)
+	}
+	return b, nil
+}
+
+// A rangeReader reads [off, end) of a blob over as many responses as it takes. It holds a context because it is an io.Reader.
+type rangeReader struct {
+	ctx      context.Context
+	r        *remote
+	desc     ocispec.Descriptor
+	off, end int64         // what is still to be read
+	body     io.ReadCloser // positioned at off, or nil
+	tries    int           // failures since enough has been read for progress
+	progress int64
+	closed   bool
+}
+
+// enoughProgress is how much a connection must bring before its failure counts as the first one again. A registry that gives a byte
+// per request is given up; one that is cut every few MB is read to the end.
+const enoughProgress = 256 << 10
+
+var (
+	errShort  = errors.New("the response ended early")
+	errClosed = errors.New("read after Close")
+)
+
+func (b *rangeReader) Read(p []byte) (int, error) {
+	if b.closed {
+		return 0, errClosed
+	}
+	if b.off == b.end {
+		return 0, io.EOF
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	p = p[:min(int64(len(p)), b.end-b.off)]
+	for {
+		if b.body != nil {
+			n, err := b.body.Read(p)
+			b.off += int64(n)
+			b.progress += int64(n)
+			b.r.c.stats.fetched.Add(int64(n))
+			if n > 0 {
+				return n, nil // if err is not nil, the next Read gets it again
+			}
+			if err == nil {
+				continue
+			}
+			b.body.Close()
+			b.body = nil
+			if err == io.EOF {
+				err = errShort
+			}
+			if err := b.failed(fmt.Errorf("after %d bytes: %w", b.progress, redact(err))); err != nil {
+				return 0, err
+			}
+		}
+		if err := b.open(); err != nil {
+			if err := b.failed(err); err != nil {
+				return 0, err
+			}
+		}
+	}
+}
+
+// failed returns nil when it is time for another try.
+func (b *rangeReader) failed(err error) error {
+	if b.progress >= enoughProgress {
+		b.tries, b.progress = 0, 0
+	}
+	again, waitErr := b.r.c.pause(b.ctx, err, b.tries)
+	b.tries++
+	if again {
+		return nil
+	}
+	return fmt.Errorf("fetching blob %s: %w", b.desc.Digest, errors.Join(err, waitErr))
+}
+
+// open requests what is left, beginning at the registry: a redirect's target may have expired since.
+func (b *rangeReader) open() error {
+	rq := request{
+		method: http.MethodGet,
+		path:   b.r.blobPath(b.desc.Digest),
+		header: http.Header{"Accept": {"*/*"}},
+		scopes: b.r.pull,
+	}
+	whole := b.off == 0 && b.end == b.desc.Size
+	if !whole {
+		rq.header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.off, b.end-1))
+	}
+	resp, err := b.r.c.do(b.ctx, rq, http.StatusOK, http.StatusPartialContent)
+	if err != nil {
+		var e *responseError
+		if errors.As(err, &e) && e.status == http.StatusRequestedRangeNotSatisfiable {
+			return fmt.Errorf("%w: the registry has less than %d bytes of it (%w)", ErrDigestMismatch, b.end, err)
+		}
+		return err
+	}
+	if err := b.accept(resp, whole); err != nil {
+		resp.Body.Close()
+		return err
+	}
+	b.body = resp.Body
+	return nil
+}
+
+// accept checks that resp is the blob, or a part of it that begins at off, and leaves its body there.
+func (b *rangeReader) accept(resp *http.Response, whole bool) error {
+	where := withoutQuery(resp.Request.URL)
+	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return fmt.Errorf("GET %s: answered in content encoding %q", where, printable(e))
+	}
+	if resp.StatusCode == http.StatusPartialContent {
+		first, last, size, err := parseContentRange(resp.Header.Get("Content-Range"))
+		switch {
+		case err != nil:
+			return fmt.Errorf("GET %s: %w: %w", where, errBadRange, err)
+		case first != b.off || last >= b.end:
+			return fmt.Errorf("GET %s: %w: asked for bytes %d-%d, got %d-%d", where, errBadRange, b.off, b.end-1, first, last)
+		case size >= 0 && size != b.desc.Size:
+			return fmt.Errorf("%w: %s has %d bytes in the registry, not %d", ErrDigestMismatch, b.desc.Digest, size, b.desc.Size)
+		}
+		// What comes after last is not the blob's. If it ends before end, the rest is asked for next.
+		resp.Body = &limited{resp.Body, last - first + 1}
+		return nil
+	}
+
+	if resp.ContentLength >= 0 && resp.ContentLength != b.desc.Size {
+		return fmt.Errorf("%w: %s has %d bytes in the registry, not %d", ErrDigestMismatch, b.desc.Digest, resp.ContentLength, b.desc.Size)
+	}
+	if !whole {
+		b.r.ignoresRanges.Store(true)
+	}
+	n, err := io.CopyN(io.Discard, resp.Body, b.off)
+	b.r.c.stats.fetched.Add(n)
+	if err != nil {
+		if err == io.EOF {
+			err = errShort
+		}
+		return fmt.Errorf("GET %s: skipping to byte %d: %w", where, b.off, redact(err))
+	}
+	return nil
+}
+
+// errBadRange: a proxy or cache that mixes up ranges may do better the next time.
+var errBadRange = fmt.Errorf("wrong Content-Range: %w", errShort)
+
+type limited struct {
+	io.ReadCloser
+	n int64
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	if l.n <= 0 {
+		return 0, io.EOF
+	}
+	n, err := l.ReadCloser.Read(p[:min(int64(len(p)), l.n)])
+	l.n -= int64(n)
+	return n, err
+}
+
+// parseContentRange reads "bytes FIRST-LAST/SIZE" (RFC 9110 section 14.4). size is -1 for "*".
+func parseContentRange(h string) (first, last, size int64, err error) {
+	fail := func() (int64, int64, int64, error) {
+		return 0, 0, 0, fmt.Errorf("%q", printable(h))
+	}
+	rest, ok := strings.CutPrefix(h, "bytes ")
+	if !ok {
+		return fail()
+	}
+	span, total, ok := strings.Cut(rest, "/")
+	if !ok {
+		return fail()
+	}
+	a, z, ok := strings.Cut(span, "-")
+	if !ok {
+		return fail()
+	}
+	number := func(s string) int64 {
+		n, err := strconv.ParseUint(s, 10, 63)
+		if err != nil {
+			return -1
+		}
+		return int64(n)
+	}
+	first, last, size = number(a), number(z), number(total)
+	if first < 0 || last < first || total != "*" && size <= last {
+		return fail()
+	}
+	return first, last, size, nil
+}
+
+func (b *rangeReader) Close() error {
+	b.closed = true
+	if b.body != nil {
+		b.body.Close() // an error of a response that is not wanted any more says nothing
+		b.body = nil
+	}
+	return nil
+}
+
+func (r *remote) exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	rq := request{method: http.MethodHead, path: r.blobPath(desc.Digest), scopes: r.pull}
+	if IsManifest(desc.MediaType) {
+		rq.path = r.manifestPath(string(desc.Digest))
+		rq.header = http.Header{"Accept": {desc.MediaType}}
+	}
+	return r.head(ctx, desc, rq)
+}
+
+func (r *remote) head(ctx context.Context, desc ocispec.Descriptor, rq request) (bool, error) {
+	found := false
+	err := r.c.retry(ctx, func(int) error {
+		resp, err := r.c.do(ctx, rq, http.StatusOK)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		// Something of another size is not it: to a push that is a reason to send it again.
+		found = resp.ContentLength < 0 || resp.ContentLength == desc.Size
+		return nil
+	})
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking for %s: %w", desc.Digest, err)
+	}
+	return found, nil
+}
+
+// pushBlob: HEAD, then POST and PUT ("POST then PUT" of the distribution spec), tried again as a whole: half an upload is worth
+// nothing on many registries, and the rest of them differ in how they say what they have.
+func (r *remote) pushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+	chunked := false
+	err := r.c.retry(ctx, func(int) error {
+		// Also before each further try: the answer to the last one may be all that was lost.
+		found, err := r.head(ctx, desc, request{method: http.MethodHead, path: r.blobPath(desc.Digest), scopes: r.push})
+		if err != nil || found {
+			return err
+		}
+		if !chunked {
+			err = r.putBlob(ctx, desc, open)
+			var e *responseError
+			if !errors.As(err, &e) || e.status != http.StatusRequestEntityTooLarge {
+				return err
+			}
+			chunked = true // from now on for this blob; another may be small enough
+		}
+		return r.patchBlob(ctx, desc, open)
+	})
+	if err != nil {
+		var e *responseError
+		if errors.As(err, &e) && e.has("DIGEST_INVALID") {
+			err = fmt.Errorf("%w: %w", ErrDigestMismatch, err)
+		}
+		return fmt.Errorf("pushing blob %s: %w", desc.Digest, err)
+	}
+	return nil
+}
+
+// startUpload opens an upload session.
+func (r *remote) startUpload(ctx context.Context) (*http.Response, *url.URL, error) {
+	resp, err := r.c.do(ctx, request{
+		method: http.MethodPost,
+		path:   r.repository + "/blobs/uploads/",
+		header: http.Header{"Content-Type": {"application/octet-stream"}},
+		scopes: r.push,
+	}, http.StatusAccepted)
+	if err != nil {
+		return nil, nil, err
+	}
+	resp.Body.Close()
+	u, err := location(resp)
+	return resp, u, err
+}
+
+// location is where a session goes on. It may be relative, and may have a query that must be kept.
+func location(resp *http.Response) (*url.URL, error) {
+	u, err := resp.Request.URL.Parse(resp.Header.Get("Location"))
+	if err != nil || resp.Header.Get("Location") == "" || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+		return nil, fmt.Errorf("%s %s: no usable Location in the answer", resp.Request.Method, withoutQuery(resp.Request.URL))
+	}
+	if resp.Request.URL.Scheme == "https" && u.Scheme == "http" && strings.EqualFold(u.Hostname(), resp.Request.URL.Hostname()) {
+		// Registries behind a proxy that ends TLS often do not know that they are reached by it.
+		u.Scheme, u.Host = "https", resp.Request.URL.Host
+	}
+	u.User = nil
+	return u, nil
+}
+
+// expectContinue is the size from which a body waits for the registry's consent: a 401 or 413 then costs a round trip and not the
+// body, and is not lost to a reset either.
+const expectContinue = 1 << 20
+
+func (r *remote) putBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+	_, u, err := r.startUpload(ctx)
+	if err != nil {
+		return err
+	}
+	rq := request{
+		method: http.MethodPut,
+		url:    u,
+		query:  url.Values{"digest": {string(desc.Digest)}},
+		header: http.Header{"Content-Type": {"application/octet-stream"}},
+		body:   open,
+		size:   desc.Size,
+		scopes: r.push,
+	}
+	if desc.Size >= expectContinue {
+		rq.header.Set("Expect", "100-continue")
+	}
+	resp, err := r.c.do(ctx, rq, http.StatusCreated)
+	var e *responseError
+	if errors.As(err, &e) && e.status == http.StatusExpectationFailed {
+		delete(rq.header, "Expect")
+		resp, err = r.c.do(ctx, rq, http.StatusCreated)
+	}
+	if err != nil {
+		r.cancelUpload(ctx, u)
+		return err
+	}
+	resp.Body.Close()
+	return nil
+}
+
+// patchChunk is what a request of a chunked upload carries at first: under the 100 MB at which the common proxies stop.
+const (
+	patchChunk    = 32 << 20
+	minPatchChunk = 1 << 20
+	maxPatchChunk = 1 << 30 // of what a registry may ask for
+)
+
+// patchBlob uploads in several requests, for proxies that limit one. It does not hold chunks in memory: a chunk that fails starts the
+// whole again.
+func (r *remote) patchBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+	size := int64(patchChunk)
+	for {
+		err := r.patchBlobBy(ctx, desc, open, size)
+		var e *responseError
+		if errors.As(err, &e) && e.status == http.StatusRequestEntityTooLarge && size > minPatchChunk {
+			size /= 4
+			continue
+		}
+		return err
+	}
+}
+
+func (r *remote) patchBlobBy(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error), size int64) (err error) {
+	resp, u, err := r.startUpload(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			r.cancelUpload(ctx, u)
+		}
+	}()
+	if n, err := strconv.ParseInt(resp.Header.Get("OCI-Chunk-Min-Length"), 10, 64); err == nil && n <= maxPatchChunk {
+		size = max(size, n)
+	}
+	content, err := open()
+	if err != nil {
+		return &sourceError{err}
+	}
+	defer content.Close()
+
+	for off := int64(0); off < desc.Size; {
+		n := min(size, desc.Size-off)
+		used := false
+		resp, err := r.c.do(ctx, request{
+			method: http.MethodPatch,
+			url:    u,
+			header: http.Header{
+				"Content-Type":  {"application/octet-stream"},
+				"Content-Range": {fmt.Sprintf("%d-%d", off, off+n-1)},
+			},
+			body: func() (io.ReadCloser, error) {
+				if used {
+					return nil, errors.New("a chunk of an upload cannot be sent twice")
+				}
+				used = true
+				return io.NopCloser(io.LimitReader(content, n)), nil
+			},
+			size:   n,
+			scopes: r.push,
+		}, http.StatusAccepted, http.StatusNoContent)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		off += n
+		if u, err = location(resp); err != nil {
+			return err
+		}
+	}
+	resp, err = r.c.do(ctx, request{
+		method: http.MethodPut,
+		url:    u,
+		query:  url.Values{"digest": {string(desc.Digest)}},
+		header: http.Header{"Content-Type": {"application/octet-stream"}},
+		body:   func() (io.ReadCloser, error) { return http.NoBody, nil },
+		scopes: r.push,
+	}, http.StatusCreated)
+	if err != nil {
+		return err
+	}
+	resp.Body.Close()
+	return nil
+}
+
+// cancelUpload is a courtesy; registries also forget sessions by themselves.
+func (r *remote) cancelUpload(ctx context.Context, u *url.URL) {
+	if resp, err := r.c.do(ctx, request{method: http.MethodDelete, url: u, scopes: r.push},
+		http.StatusNoContent, http.StatusAccepted, http.StatusOK); err == nil {
+		resp.Body.Close()
+	}
+}
+
+func (r *remote) mount(ctx context.Context, desc ocispec.Descriptor, from string) (mounted bool, err error) {
+	err = r.c.retry(ctx, func(int) error {
+		resp, err := r.c.do(ctx, request{
+			method: http.MethodPost,
+			path:   r.repository + "/blobs/uploads/",
+			query:  url.Values{"mount": {string(desc.Digest)}, "from": {from}},
+			scopes: append([]string{"repository:" + from + ":pull"}, r.push...),
+		}, http.StatusCreated, http.StatusAccepted)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusCreated {
+			mounted = true
+			r.c.stats.mounted.Add(desc.Size)
+			return nil
+		}
+		if u, err := location(resp); err == nil {
+			r.cancelUpload(ctx, u)
+		}
+		return nil
+	})
+	var e *responseError
+	if errors.As(err, &e) && e.status < 500 && e.status != http.StatusUnauthorized && e.status != http.StatusTooManyRequests {
+		return false, nil // it refuses the idea; whether it also refuses the blob, the push will show
+	}
+	if err != nil {
+		return false, fmt.Errorf("mounting blob %s from %s: %w", desc.Digest, from, err)
+	}
+	return mounted, nil
+}

@@ -1,0 +1,496 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/errcode"
+)
+
+// A client sends requests to one registry: it knows the scheme, logs in, tries again what may pass, and gives up when nothing moves.
+type client struct {
+	host    string // as in the reference; the key of credentials and options
+	api     string // the host that is dialled
+	o       Options
+	auth    *auth.Client
+	conns   *transports
+	stats   *stats
+	reached atomic.Bool // an answer has come: from now on a refused connection is a registry that restarts
+
+	schemeMu sync.Mutex
+	scheme   string // "" until known
+}
+
+func newClient(host string, credential auth.CredentialFunc, o Options, s *stats) (*client, error) {
+	c := &client{host: host, api: host, o: o, stats: s, conns: &transports{o: o}}
+	if host == "docker.io" || host == "index.docker.io" {
+		c.api = "registry-1.docker.io" // the one registry whose API is not at its name
+	}
+	c.auth = &auth.Client{
+		Client:   &http.Client{Transport: c.conns},
+		Header:   http.Header{"User-Agent": {o.UserAgent}},
+		Cache:    auth.NewCache(),
+		ClientID: "davit",
+		Credential: func(ctx context.Context, hostport string) (auth.Credential, error) {
+			if hostport != c.api {
+				return auth.EmptyCredential, nil // a redirect's target gets nothing of ours
+			}
+			return credential(ctx, hostport)
+		},
+	}
+	if loopback(c.api) {
+		// A registry on this machine may well have its token service here too.
+		c.auth.BlockedRealmPrefixes = slices.DeleteFunc(auth.DefaultBlockedRealmPrefixes(),
+			func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
+	}
+	if host := o.host(c.host); host.PlainHTTP || hostIn(o.PlainHTTP, c.host) {
+		c.scheme = "http"
+	} else if !loopback(c.api) {
+		c.scheme = "https"
+	}
+	// Settings that cannot work are reported now and not at the first request, where they would look like the network's fault.
+	_, err := c.conns.forHost(c.api)
+	return c, err
+}
+
+func (o Options) host(host string) HostOptions { return o.Hosts[host] }
+
+func hostIn(list []string, host string) bool {
+	return slices.ContainsFunc(list, func(h string) bool { return h == "*" || strings.EqualFold(h, host) })
+}
+
+func loopback(hostport string) bool {
+	host := (&url.URL{Host: hostport}).Hostname()
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+// base is the URL that paths of the API are appended to.
+func (c *client) base(ctx context.Context) (*url.URL, error) {
+	c.schemeMu.Lock()
+	defer c.schemeMu.Unlock()
+	if c.scheme == "" {
+		scheme, err := c.probe(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c.scheme = scheme
+	}
+	return &url.URL{Scheme: c.scheme, Host: c.api}, nil
+}
+
+const probeTimeout = 5 * time.Second
+
+// probe finds out whether a loopback host speaks TLS. Whether its certificate is good is not asked: a host that speaks TLS badly is
+// never spoken to without.
+func (c *client) probe(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	addr := c.api
+	if (&url.URL{Host: addr}).Port() == "" {
+		// Without a port the two schemes are at different ones, and a connection is the answer.
+		if conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(strings.Trim(addr, "[]"), "443")); err == nil {
+			return "https", conn.Close()
+		}
+		return "http", ctx.Err()
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return "", fmt.Errorf("connecting to %s: %w", c.api, err)
+	}
+	defer conn.Close()
+	err = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}).HandshakeContext(ctx)
+	var alert tls.AlertError
+	if err == nil || errors.As(err, &alert) {
+		return "https", nil
+	}
+	return "http", nil
+}
+
+// A request can be sent more than once.
+type request struct {
+	method string
+	path   string     // below /v2/, escaped
+	query  url.Values // added to what is in url
+	url    *url.URL   // instead of path
+	header http.Header
+	body   func() (io.ReadCloser, error) // nil: none
+	size   int64                         // of body
+	// scopes are those of the distribution token spec that the request needs; they are the key under which tokens are kept.
+	scopes []string
+}
+
+// commitTimeout is how long a registry may think after it has got a whole blob: behind object stores it copies and hashes it first.
+const commitTimeout = 10 * time.Minute
+
+var errIdle = errors.New("no byte moved")
+
+// do sends rq once, following redirects and logging in where that is asked for. An answer with a status other than those in want is
+// a *responseError. The caller closes the body, which ends with an error when it stalls.
+func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Response, error) {
+	u := rq.url
+	if u == nil {
+		base, err := c.base(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if u, err = base.Parse("/v2/" + rq.path); err != nil {
+			return nil, err
+		}
+	}
+	if len(rq.query) > 0 {
+		v := *u
+		q := v.Query()
+		for k, values := range rq.query {
+			q[k] = values
+		}
+		v.RawQuery = q.Encode()
+		u = &v
+	}
+
+	parent := ctx
+	ctx, w := watch(ctx, c.o.IdleTimeout)
+	ctx = auth.WithScopesForHost(ctx, u.Host, rq.scopes...)
+	req, err := http.NewRequestWithContext(ctx, rq.method, u.String(), nil)
+	if err != nil {
+		w.end()
+		return nil, redact(err)
+	}
+	for k, v := range rq.header {
+		req.Header[k] = v
+	}
+	// Blobs are stored as they are named; a transport that recompresses them would only cost, or break ranges.
+	req.Header.Set("Accept-Encoding", "identity")
+	var source *sourceError
+	if rq.body != nil {
+		req.ContentLength = rq.size
+		req.GetBody = func() (io.ReadCloser, error) {
+			rc, err := rq.body()
+			if err != nil {
+				source = &sourceError{err}
+				return nil, source
+			}
+			return &upload{rc: rc, w: w, left: rq.size, sent: &c.stats.sent, fail: func(err error) { source = &sourceError{err} }}, nil
+		}
+		if req.Body, err = req.GetBody(); err != nil {
+			w.end()
+			return nil, err
+		}
+	}
+
+	w.arm()
+	resp, err := c.auth.Do(req)
+	w.disarm()
+	if err != nil {
+		stalled := context.Cause(ctx) == errIdle
+		w.end()
+		switch {
+		case parent.Err() != nil:
+			return nil, context.Cause(parent)
+		case source != nil:
+			return nil, source
+		case stalled:
+			err = fmt.Errorf("%s %s: %w for %v", rq.method, withoutQuery(u), errIdle, c.o.IdleTimeout)
+		}
+		return nil, c.clientError(err)
+	}
+	c.reached.Store(true)
+	resp.Body = &download{rc: resp.Body, w: w, parent: parent, ctx: ctx, timeout: c.o.IdleTimeout}
+	if !slices.Contains(want, resp.StatusCode) {
+		return nil, newResponseError(resp)
+	}
+	return resp, nil
+}
+
+// clientError makes an error of net/http or oras-go one of this package: fit to print, and an ErrUnauthorized if it is about that.
+func (c *client) clientError(err error) error {
+	var token *errcode.ErrorResponse // of the token service
+	if errors.Is(err, auth.ErrBasicCredentialNotFound) ||
+		errors.As(err, &token) && (token.StatusCode == http.StatusUnauthorized || token.StatusCode == http.StatusForbidden) {
+		return fmt.Errorf("logging in to %s: %w: %w", c.host, ErrUnauthorized, redact(err))
+	}
+	return redact(err)
+}
+
+// A sourceError comes from what was to be sent. It is not the network's, and trying again would not help.
+type sourceError struct{ err error }
+
+func (e *sourceError) Error() string { return e.err.Error() }
+func (e *sourceError) Unwrap() error { return e.err }
+
+// maxWait is how long a registry can make us wait between two tries. One that asks for more gets an error instead of patience.
+const maxWait = 5 * time.Minute
+
+// retry calls f until it succeeds, fails for good or has failed too often. try counts from 0.
+func (c *client) retry(ctx context.Context, f func(try int) error) error {
+	for try := 0; ; try++ {
+		err := f(try)
+		if err == nil {
+			return nil
+		}
+		if again, waitErr := c.pause(ctx, err, try); !again {
+			return errors.Join(err, waitErr)
+		}
+	}
+}
+
+// pause reports whether what failed with err should be tried again, having failed try times before, and if so waits first.
+// The second result is an error of its own.
+func (c *client) pause(ctx context.Context, err error, try int) (bool, error) {
+	if ctx.Err() != nil || try >= c.o.Retries || !c.mayPass(err) {
+		return false, nil
+	}
+	wait := c.o.backoff << min(try, 8)
+	wait += rand.N(wait/2 + 1)
+	var e *responseError
+	if errors.As(err, &e) && e.retryAfter > 0 {
+		if e.retryAfter > maxWait {
+			return false, fmt.Errorf("the registry asks to wait for %v", e.retryAfter)
+		}
+		wait = max(wait, e.retryAfter)
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true, nil
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+}
+
+// mayPass reports whether err is of the kind that goes away by itself.
+func (c *client) mayPass(err error) bool {
+	var source *sourceError
+	if errors.As(err, &source) {
+		return false
+	}
+	var response *responseError
+	if errors.As(err, &response) {
+		switch response.status {
+		case http.StatusTooManyRequests, http.StatusRequestTimeout:
+			return true
+		case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+			return false
+		}
+		return response.status >= 500 || response.limited
+	}
+	var dns *net.DNSError
+	var certificate *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound,
+		errors.As(err, &certificate),
+		errors.Is(err, http.ErrSchemeMismatch):
+		return false
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return c.reached.Load()
+	}
+	var transfer *url.Error
+	var network *net.OpError
+	return errors.Is(err, errIdle) || errors.Is(err, errShort) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
+		errors.As(err, &transfer) || errors.As(err, &network)
+}
+
+// A watchdog ends a request on which nothing moves, by its context. It runs only while we wait for the other side.
+type watchdog struct {
+	timer  *time.Timer
+	cancel context.CancelCauseFunc
+	idle   time.Duration
+}
+
+func watch(ctx context.Context, idle time.Duration) (context.Context, *watchdog) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	w := &watchdog{cancel: cancel, idle: idle}
+	w.timer = time.AfterFunc(idle, func() { cancel(errIdle) })
+	w.timer.Stop()
+	return ctx, w
+}
+
+func (w *watchdog) arm()    { w.timer.Reset(w.idle) }
+func (w *watchdog) disarm() { w.timer.Stop() }
+func (w *watchdog) end()    { w.timer.Stop(); w.cancel(nil) }
+
+// download is a body that comes in: the clock runs during Read only, since a slow consumer is not a stalled registry.
+type download struct {
+	rc          io.ReadCloser
+	w           *watchdog
+	parent, ctx context.Context // only to tell errors apart
+	timeout     time.Duration
+}
+
+func (d *download) Read(p []byte) (int, error) {
+	d.w.arm()
+	n, err := d.rc.Read(p)
+	d.w.disarm()
+	if err != nil && err != io.EOF {
+		switch {
+		case d.parent.Err() != nil:
+			err = context.Cause(d.parent)
+		case context.Cause(d.ctx) == errIdle:
+			err = fmt.Errorf("%w for %v", errIdle, d.timeout)
+		}
+	}
+	return n, err
+}
+
+func (d *download) Close() error {
+	err := d.rc.Close()
+	d.w.end()
+	return err
+}
+
+// upload is a body that goes out: the clock runs between Reads, while the transport writes, and stops during them.
+// A source that is shorter or longer than it was said to be is an error of the source.
+type upload struct {
+	rc   io.ReadCloser
+	w    *watchdog
+	left int64
+	sent *atomic.Int64
+	fail func(error)
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	u.w.disarm()
+	n, err := u.rc.Read(p)
+	u.left -= int64(n)
+	u.sent.Add(int64(n))
+	switch {
+	case u.left < 0:
+		err = errors.New("content to push is longer than its descriptor says")
+		u.fail(err)
+	case err == io.EOF && u.left > 0:
+		err = fmt.Errorf("content to push ends %d bytes early: %w", u.left, io.ErrUnexpectedEOF)
+		u.fail(err)
+	case err != nil && err != io.EOF:
+		u.fail(err)
+	}
+	if u.left == 0 {
+		u.w.timer.Reset(max(u.w.idle, commitTimeout))
+	} else {
+		u.w.arm()
+	}
+	return n, err
+}
+
+func (u *upload) Close() error { return u.rc.Close() }
+
+// transports are the connections: HTTP/1.1 only, since over HTTP/2 all streams to a host share one connection and its window
+// (measured at 20 ms: 43 against 222 MB/s with eight uploads). A host with TLS settings has connections of its own, so that what is
+// allowed for one registry does not hold for a host that it redirects to.
+type transports struct {
+	o Options
+
+	mu sync.Mutex
+	m  map[string]*http.Transport // by host; "" for those without settings
+}
+
+func (t *transports) RoundTrip(req *http.Request) (*http.Response, error) {
+	tr, err := t.forHost(req.URL.Host)
+	if err != nil {
+		return nil, err
+	}
+	return tr.RoundTrip(req)
+}
+
+func (t *transports) forHost(host string) (*http.Transport, error) {
+	key := strings.ToLower(host)
+	if _, ok := t.o.Hosts[key]; !ok && !hostIn(t.o.Insecure, key) {
+		key = ""
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if tr := t.m[key]; tr != nil {
+		return tr, nil
+	}
+	config, err := t.o.tls(key)
+	if err != nil {
+		return nil, err
+	}
+	tr := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:        config,
+		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
+		TLSHandshakeTimeout:    30 * time.Second,
+		DisableCompression:     true,
+		MaxIdleConns:           4 * t.o.Jobs,
+		MaxIdleConnsPerHost:    t.o.Jobs,
+		IdleConnTimeout:        90 * time.Second,
+		ExpectContinueTimeout:  2 * time.Second,
+		MaxResponseHeaderBytes: 256 << 10,
+		ReadBufferSize:         64 << 10,
+		WriteBufferSize:        64 << 10,
+	}
+	if t.m == nil {
+		t.m = make(map[string]*http.Transport)
+	}
+	t.m[key] = tr
+	return tr, nil
+}
+
+func (t *transports) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, tr := range t.m {
+		tr.CloseIdleConnections()
+	}
+}
+
+// tls is the configuration for a host; "" for one without settings of its own.
+func (o Options) tls(host string) (*tls.Config, error) {
+	h := o.Hosts[host]
+	config := &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		InsecureSkipVerify: host != "" && (h.Insecure || hostIn(o.Insecure, host)),
+	}
+	for _, file := range []string{o.CAFile, h.CAFile} {
+		if file == "" {
+			continue
+		}
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading CA file: %w", err)
+		}
+		if config.RootCAs == nil {
+			// On failure there is no system pool; what the file has is then all that is trusted.
+			if config.RootCAs, err = x509.SystemCertPool(); err != nil {
+				config.RootCAs = x509.NewCertPool()
+			}
+		}
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("reading CA file %s: no certificate in it", file)
+		}
+	}
+	if h.ClientCert != "" {
+		key := h.ClientKey
+		if key == "" {
+			key = h.ClientCert
+		}
+		pair, err := tls.LoadX509KeyPair(h.ClientCert, key)
+		if err != nil {
+			return nil, fmt.Errorf("reading client certificate %s: %w", h.ClientCert, err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}

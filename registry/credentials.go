@@ -1,0 +1,406 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/credentials"
+)
+
+// authFile is what podman and docker write, as far as it concerns us.
+type authFile struct {
+	Auths       map[string]authEntry `json:"auths"`
+	CredHelpers map[string]string    `json:"credHelpers"`
+	CredsStore  string               `json:"credsStore"`
+}
+
+type authEntry struct {
+	Auth          string `json:"auth"`
+	Username      string `json:"username"`
+	Password      string `json:"password"`
+	IdentityToken string `json:"identitytoken"`
+	RegistryToken string `json:"registrytoken"`
+}
+
+const maxAuthFile = 4 << 20 // it is read into memory
+
+// authFiles are the files that may have credentials, the first that has some for a host decides:
+// Options.AuthFile, $REGISTRY_AUTH_FILE, podman's two places and docker's one.
+func authFiles(o Options) []string {
+	var files []string
+	add := func(base string, rest ...string) {
+		if base != "" {
+			files = append(files, filepath.Join(append([]string{base}, rest...)...))
+		}
+	}
+	add(o.AuthFile)
+	add(os.Getenv("REGISTRY_AUTH_FILE"))
+	add(os.Getenv("XDG_RUNTIME_DIR"), "containers", "auth.json")
+	home, _ := os.UserHomeDir() // "" if there is none, and then nothing is looked up in it
+	if config := os.Getenv("XDG_CONFIG_HOME"); config != "" {
+		add(config, "containers", "auth.json")
+	} else if home != "" {
+		add(home, ".config", "containers", "auth.json")
+	}
+	if docker := os.Getenv("DOCKER_CONFIG"); docker != "" {
+		add(docker, "config.json")
+	} else if home != "" {
+		add(home, ".docker", "config.json")
+	}
+	return files
+}
+
+// lookupCredential finds the credential for a repository; empty if there is none.
+func lookupCredential(ctx context.Context, o Options, host, repository string) (auth.Credential, error) {
+	for _, path := range authFiles(o) {
+		f, err := readAuthFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return auth.EmptyCredential, err
+		}
+		c, err := f.lookup(ctx, host, repository)
+		if err != nil {
+			return auth.EmptyCredential, fmt.Errorf("reading credentials of %s in %s: %w", host, path, err)
+		}
+		if c != auth.EmptyCredential {
+			return c, nil
+		}
+	}
+	return auth.EmptyCredential, nil
+}
+
+// readAuthFile: a parse error does not quote the file, which has passwords in it.
+func readAuthFile(path string) (authFile, error) {
+	b, err := readFile(path, maxAuthFile)
+	if err != nil {
+		return authFile{}, fmt.Errorf("reading credentials: %w", err)
+	}
+	var f authFile
+	if len(bytes.TrimSpace(b)) == 0 {
+		return f, nil
+	}
+	if err := json.Unmarshal(b, &f); err != nil {
+		return authFile{}, fmt.Errorf("reading credentials: %s is not the JSON of an auth file", path)
+	}
+	return f, nil
+}
+
+// lookup: a helper for the host, then an entry that has something in it, then the file's helper for all hosts.
+func (f authFile) lookup(ctx context.Context, host, repository string) (auth.Credential, error) {
+	for _, key := range hostKeys(host) {
+		if helper := f.CredHelpers[key]; helper != "" {
+			return helperGet(ctx, helper, key)
+		}
+	}
+	for _, key := range entryKeys(host, repository) {
+		if e, ok := f.entry(key); ok {
+			c, err := e.credential()
+			if err != nil || c != auth.EmptyCredential {
+				return c, err
+			}
+		}
+	}
+	if f.CredsStore != "" {
+		for _, key := range hostKeys(host) {
+			if c, err := helperGet(ctx, f.CredsStore, key); err != nil || c != auth.EmptyCredential {
+				return c, err
+			}
+		}
+	}
+	return auth.EmptyCredential, nil
+}
+
+// entry finds a key as it is, or one that docker's older versions wrote for it: a URL of which only the host counts.
+func (f authFile) entry(key string) (authEntry, bool) {
+	if e, ok := f.Auths[key]; ok {
+		return e, true
+	}
+	if strings.Contains(key, "/") {
+		return authEntry{}, false
+	}
+	for _, old := range []string{
+		"https://" + key, "https://" + key + "/", "https://" + key + "/v1/", "https://" + key + "/v2/",
+		"http://" + key, "http://" + key + "/", "http://" + key + "/v1/", "http://" + key + "/v2/",
+	} {
+		if e, ok := f.Auths[old]; ok {
+			return e, true
+		}
+	}
+	return authEntry{}, false
+}
+
+// entryKeys are the keys an entry for a repository may have, the most specific first: podman knows namespaces
+// (containers-auth.json(5)).
+func entryKeys(host, repository string) []string {
+	var keys []string
+	for path := repository; path != ""; {
+		keys = append(keys, host+"/"+path)
+		cut := strings.LastIndexByte(path, '/')
+		path = path[:max(cut, 0)]
+	}
+	return append(keys, hostKeys(host)...)
+}
+
+const dockerHubKey = "https://index.docker.io/v1/"
+
+func hostKeys(host string) []string {
+	switch host {
+	case "docker.io", "index.docker.io", "registry-1.docker.io":
+		return []string{"docker.io", dockerHubKey, "index.docker.io", "registry-1.docker.io"}
+	}
+	return []string{host}
+}
+
+func (e authEntry) credential() (auth.Credential, error) {
+	c := auth.Credential{Username: e.Username, Password: e.Password, RefreshToken: e.IdentityToken, AccessToken: e.RegistryToken}
+	if e.Auth == "" {
+		return c, nil
+	}
+	b, err := base64.StdEncoding.DecodeString(e.Auth)
+	if err != nil {
+		return auth.EmptyCredential, errors.New("the auth field is not base64")
+	}
+	user, password, ok := strings.Cut(string(b), ":")
+	if !ok || user == "" {
+		return auth.EmptyCredential, errors.New("the auth field is not USER:PASSWORD")
+	}
+	c.Username, c.Password = user, strings.TrimRight(password, "\x00")
+	return c, nil
+}
+
+var helperName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// helper runs docker-credential-NAME. The name comes from a file and must stay a name.
+func helper(name string) (credentials.Store, error) {
+	if !helperName.MatchString(name) {
+		return nil, fmt.Errorf("%.50q is not the name of a credential helper", name)
+	}
+	return credentials.NewNativeStore(name), nil
+}
+
+func helperGet(ctx context.Context, name, key string) (auth.Credential, error) {
+	h, err := helper(name)
+	if err != nil {
+		return auth.EmptyCredential, err
+	}
+	c, err := h.Get(ctx, key)
+	if err != nil {
+		return auth.EmptyCredential, fmt.Errorf("asking credential helper %s: %w", name, redact(err))
+	}
+	return c, nil
+}
+
+// Login checks user name and password against the registry's /v2/ and stores them: in the first file that exists of Options.AuthFile,
+// $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, $XDG_CONFIG_HOME/containers/auth.json and docker's config.json (in
+// $DOCKER_CONFIG or ~/.docker), which is the order in which they are looked up too; if there is none, docker's is made. An AuthFile or
+// $REGISTRY_AUTH_FILE is made if it does not exist. If the file names a credential helper for the host, that gets the password.
+// A refusal is an [ErrUnauthorized], and nothing is stored.
+func Login(ctx context.Context, host, user, password string, o Options) error {
+	host, err := loginHost(host)
+	if err != nil {
+		return err
+	}
+	if user == "" || password == "" {
+		return fmt.Errorf("logging in to %s: user name and password are needed", host)
+	}
+	o = o.withDefaults()
+	credential := auth.Credential{Username: user, Password: password}
+	c, err := newClient(host, func(context.Context, string) (auth.Credential, error) { return credential, nil }, o, new(stats))
+	if err != nil {
+		return fmt.Errorf("preparing to reach %s: %w", host, err)
+	}
+	defer c.conns.close()
+	err = c.retry(ctx, func(int) error {
+		resp, err := c.do(ctx, request{method: http.MethodGet}, http.StatusOK)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+	if err != nil {
+		return fmt.Errorf("logging in to %s: %w", host, err)
+	}
+
+	path, err := loginFile(o)
+	if err != nil {
+		return err
+	}
+	return changeAuthFile(ctx, path, host, func(name string, auths map[string]json.RawMessage) error {
+		key := hostKeys(host)[0]
+		if name != "" {
+			h, err := helper(name)
+			if err != nil {
+				return err
+			}
+			if err := h.Put(ctx, helperKey(host), credential); err != nil {
+				return fmt.Errorf("giving the password to credential helper %s: %w", name, redact(err))
+			}
+			return nil
+		}
+		if key == "docker.io" {
+			key = dockerHubKey
+		}
+		entry, err := json.Marshal(map[string]string{"auth": base64.StdEncoding.EncodeToString([]byte(user + ":" + password))})
+		if err != nil {
+			return err
+		}
+		auths[key] = entry
+		return nil
+	})
+}
+
+func helperKey(host string) string {
+	if keys := hostKeys(host); len(keys) > 1 {
+		return dockerHubKey
+	}
+	return host
+}
+
+// Logout removes the credentials of a host from the first file that has some, and from the helper that the file names for it. If none
+// has, the error is an [ErrNotFound].
+func Logout(ctx context.Context, host string, o Options) error {
+	host, err := loginHost(host)
+	if err != nil {
+		return err
+	}
+	for _, path := range authFiles(o) {
+		f, err := readAuthFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		c, err := f.lookup(ctx, host, "")
+		if err != nil {
+			return fmt.Errorf("logging out of %s: %w", host, err)
+		}
+		if c == auth.EmptyCredential {
+			continue
+		}
+		return changeAuthFile(ctx, path, host, func(name string, auths map[string]json.RawMessage) error {
+			if name != "" {
+				h, err := helper(name)
+				if err != nil {
+					return err
+				}
+				if err := h.Delete(ctx, helperKey(host)); err != nil {
+					return fmt.Errorf("removing the password from credential helper %s: %w", name, redact(err))
+				}
+			}
+			for _, key := range hostKeys(host) {
+				for k := range auths {
+					trimmed := strings.TrimPrefix(strings.TrimPrefix(k, "https://"), "http://")
+					trimmed = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(trimmed, "/"), "/v1"), "/v2")
+					if k == key || trimmed == key {
+						delete(auths, k)
+					}
+				}
+			}
+			return nil
+		})
+	}
+	return fmt.Errorf("logging out of %s: no credentials: %w", host, ErrNotFound)
+}
+
+// loginHost reads HOST[:PORT]. Here a host needs neither dot nor port: nothing else can be meant.
+func loginHost(s string) (string, error) {
+	host := strings.ToLower(s)
+	if !validHost(host) {
+		return "", fmt.Errorf("%w: %.200q is no host", ErrMalformedReference, s)
+	}
+	return host, nil
+}
+
+// loginFile is the file that a login is written to.
+func loginFile(o Options) (string, error) {
+	if o.AuthFile != "" {
+		return o.AuthFile, nil
+	}
+	if f := os.Getenv("REGISTRY_AUTH_FILE"); f != "" {
+		return f, nil
+	}
+	files := authFiles(o)
+	for _, f := range files {
+		if exists(f) {
+			return f, nil
+		}
+	}
+	if len(files) == 0 {
+		return "", errors.New("no place for credentials: neither home directory nor DOCKER_CONFIG")
+	}
+	return files[len(files)-1], nil
+}
+
+// changeAuthFile lets change work on the entries of the file and replaces it as a whole, with all that we do not know in it.
+// change gets the name of the helper that keeps the host's password, or "".
+func changeAuthFile(ctx context.Context, path, host string, change func(helper string, auths map[string]json.RawMessage) error) error {
+	fail := func(err error) error { return fmt.Errorf("writing credentials of %s to %s: %w", host, path, err) }
+	// The file may be a link into somebody's dotfiles, and is to stay one.
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
+	dir, name := filepath.Split(path)
+	if dir == "" {
+		dir = "."
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fail(err)
+	}
+	release, err := acquire(ctx, filepath.Join(dir, "."+name+lockName))
+	if err != nil {
+		return fail(err)
+	}
+	defer release()
+
+	known, err := readAuthFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	all := make(map[string]json.RawMessage)
+	if b, err := readFile(path, maxAuthFile); err == nil && len(bytes.TrimSpace(b)) > 0 {
+		if err := json.Unmarshal(b, &all); err != nil {
+			return fail(errors.New("it is not the JSON of an auth file"))
+		}
+	}
+	auths := make(map[string]json.RawMessage)
+	if b, ok := all["auths"]; ok {
+		if err := json.Unmarshal(b, &auths); err != nil || auths == nil {
+			auths = make(map[string]json.RawMessage)
+		}
+	}
+
+	helperOf := known.CredsStore
+	for _, key := range hostKeys(host) {
+		if h := known.CredHelpers[key]; h != "" {
+			helperOf = h
+		}
+	}
+	if err := change(helperOf, auths); err != nil {
+		return fail(err)
+	}
+	if all["auths"], err = json.Marshal(auths); err != nil {
+		return fail(err)
+	}
+	b, err := json.MarshalIndent(all, "", "\t")
+	if err != nil {
+		return fail(err)
+	}
+	if err := writeFile(path, append(b, '\n'), 0o600); err != nil {
+		return fail(err)
+	}
+	return nil
+}

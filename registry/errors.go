@@ -1,0 +1,206 @@
+package registry
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/opencontainers/go-digest"
+)
+
+var (
+	// ErrNotFound: there is no such tag, manifest, blob or repository. From a registry it means 404 to accepted credentials.
+	ErrNotFound = errors.New("not found")
+
+	// ErrUnauthorized: the registry answered 401 or 403, or it asks for credentials and there are none.
+	ErrUnauthorized = errors.New("unauthorized")
+
+	// ErrDigestMismatch: bytes are not what their digest or size says, or a tag and a digest that were named together disagree.
+	ErrDigestMismatch = errors.New("content does not match its digest")
+
+	// ErrManifestBlobUnknown: the registry refused a manifest because it has no blob of a name in it, whatever HEAD had said.
+	// A [*BlobUnknownError] has the digests, where the registry gave them.
+	ErrManifestBlobUnknown = errors.New("manifest names a blob that is unknown to the registry")
+
+	// ErrMalformedReference: a name that [ParseReference] refuses.
+	ErrMalformedReference = errors.New("malformed reference")
+)
+
+// A BlobUnknownError is an [ErrManifestBlobUnknown] with the digests that the registry complained about; there may be none.
+type BlobUnknownError struct {
+	Digests []digest.Digest
+	err     error
+}
+
+func (e *BlobUnknownError) Error() string        { return e.err.Error() }
+func (e *BlobUnknownError) Unwrap() error        { return e.err }
+func (e *BlobUnknownError) Is(target error) bool { return target == ErrManifestBlobUnknown }
+
+// A responseError is an answer of a registry that is not the one that was asked for.
+type responseError struct {
+	method     string
+	where      string // URL without user, query and fragment
+	status     int
+	codes      []errorCode
+	retryAfter time.Duration // 0: not given
+	limited    bool          // a rate limit that says so in other ways than by 429
+}
+
+// errorCode is an entry of the body that the distribution spec ("Error Codes") defines.
+type errorCode struct {
+	Code    string          `json:"code"`
+	Message string          `json:"message"`
+	Detail  json.RawMessage `json:"detail"`
+}
+
+const (
+	maxErrorBody = 64 << 10 // an error page is read only this far, whatever its length
+	maxMessage   = 300      // of a registry's own words in our error
+)
+
+// newResponseError reads what is worth reading of resp's body and closes it.
+func newResponseError(resp *http.Response) *responseError {
+	defer resp.Body.Close()
+	e := &responseError{
+		method:     resp.Request.Method,
+		where:      withoutQuery(resp.Request.URL),
+		status:     resp.StatusCode,
+		retryAfter: retryAfter(resp.Header.Get("Retry-After"), time.Now()),
+	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	var parsed struct {
+		Errors []errorCode `json:"errors"`
+	}
+	if json.Unmarshal(body, &parsed) == nil {
+		e.codes = parsed.Errors
+	}
+	// GHCR's rate limit is a 403 whose text says so.
+	e.limited = e.status == http.StatusForbidden &&
+		(e.retryAfter > 0 || strings.Contains(strings.ToLower(string(body)), "rate limit"))
+	return e
+}
+
+func (e *responseError) Error() string {
+	text := fmt.Sprintf("%s %s: %d %s", e.method, e.where, e.status, http.StatusText(e.status))
+	for _, c := range e.codes {
+		if c.Code == "" && c.Message == "" {
+			continue
+		}
+		text += ": " + printable(strings.TrimSuffix(cmp.Or(c.Code, "")+" "+c.Message, " "))
+		break
+	}
+	return text
+}
+
+func (e *responseError) Is(target error) bool {
+	switch target {
+	case ErrNotFound:
+		return e.status == http.StatusNotFound
+	case ErrUnauthorized:
+		return e.status == http.StatusUnauthorized || e.status == http.StatusForbidden
+	}
+	return false
+}
+
+func (e *responseError) has(codes ...string) bool {
+	return slices.ContainsFunc(e.codes, func(c errorCode) bool { return slices.Contains(codes, c.Code) })
+}
+
+var digestPattern = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
+
+// blobUnknown turns the refusal of a manifest into a [*BlobUnknownError], if it is one.
+func blobUnknown(err error) error {
+	var e *responseError
+	if !errors.As(err, &e) || !e.has("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN") {
+		return err
+	}
+	u := &BlobUnknownError{err: err}
+	for _, c := range e.codes {
+		for _, m := range digestPattern.FindAllString(string(c.Detail)+" "+c.Message, 16) {
+			if d := digest.Digest(m); !slices.Contains(u.Digests, d) {
+				u.Digests = append(u.Digests, d)
+			}
+		}
+	}
+	return u
+}
+
+// retryAfter reads the header of RFC 9110 section 10.2.3, a number of seconds or a date. 0: nothing to wait for.
+func retryAfter(h string, now time.Time) time.Duration {
+	if h = strings.TrimSpace(h); h == "" {
+		return 0
+	}
+	if n, err := strconv.ParseInt(h, 10, 32); err == nil {
+		return time.Duration(max(n, 0)) * time.Second
+	}
+	if t, err := http.ParseTime(h); err == nil && t.After(now) {
+		return t.Sub(now)
+	}
+	return 0
+}
+
+func withoutQuery(u *url.URL) string {
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
+}
+
+// A redactedError prints without what may be a secret: queries of URLs (storage backends sign in them, token services log in with
+// them) and user information. The error it wraps is there for errors.Is and errors.As only.
+type redactedError struct {
+	text string
+	err  error
+}
+
+func (e *redactedError) Error() string { return e.text }
+func (e *redactedError) Unwrap() error { return e.err }
+
+// redact is for errors that others made: net/http and oras-go print URLs in full.
+func redact(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := redactText(err.Error())
+	if text == err.Error() {
+		return err
+	}
+	return &redactedError{text, err}
+}
+
+var (
+	urlQuery = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s"'?#<>]*)[?#][^\s"'<>]*`)
+	urlUser  = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s"'/?#<>@]*@`)
+	authWord = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}`)
+)
+
+func redactText(s string) string {
+	s = urlUser.ReplaceAllString(s, "$1")
+	s = urlQuery.ReplaceAllString(s, "$1")
+	return authWord.ReplaceAllString(s, "$1 (not shown)")
+}
+
+// printable makes one short line of text that a stranger wrote, fit for a terminal.
+func printable(s string) string {
+	s = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, redactText(s))
+	s = strings.TrimSpace(s)
+	if r := []rune(s); len(r) > maxMessage {
+		s = string(r[:maxMessage]) + "…"
+	}
+	return s
+}

@@ -1,0 +1,605 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// layout is an OCI image layout (image-spec, "OCI Image Layout Specification"), whatever its files are in.
+//
+// oras-go's oci.Store was not used: it writes index.json in place, so that a kill at the wrong moment leaves a layout without one, and
+// two processes that push at once lose each other's tags.
+type layout struct {
+	files layoutFiles
+	stats *stats
+}
+
+// layoutFiles are the files of a layout: a directory or a tar file.
+type layoutFiles interface {
+	// index is what index.json says now; an empty one if there is none yet.
+	index() (ocispec.Index, error)
+	// update changes index.json, whole or not at all. f may be called more than once.
+	update(ctx context.Context, f func(*ocispec.Index)) error
+	// open finds a blob, or says ErrNotFound.
+	open(d digest.Digest) (layoutBlob, error)
+	// put writes a blob that is not there, after checking that it is what desc says.
+	put(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error
+	close() error
+}
+
+type layoutBlob interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64
+}
+
+const (
+	layoutFile    = ocispec.ImageLayoutFile
+	layoutContent = `{"imageLayoutVersion":"` + ocispec.ImageLayoutVersion + `"}`
+	indexFile     = ocispec.ImageIndexFile
+	blobsDir      = "blobs/sha256"
+
+	// maxLayoutIndex bounds index.json, which is read into memory: some 100,000 manifests.
+	maxLayoutIndex = 32 << 20
+)
+
+func parseLayoutIndex(b []byte) (ocispec.Index, error) {
+	var index ocispec.Index
+	if err := json.Unmarshal(b, &index); err != nil {
+		return ocispec.Index{}, fmt.Errorf("parsing %s: %w", indexFile, err)
+	}
+	return index, nil
+}
+
+func formatLayoutIndex(index ocispec.Index) ([]byte, error) {
+	index.Versioned = specs.Versioned{SchemaVersion: 2}
+	index.MediaType = ocispec.MediaTypeImageIndex
+	if index.Manifests == nil {
+		index.Manifests = []ocispec.Descriptor{}
+	}
+	return json.Marshal(index)
+}
+
+func checkLayoutFile(b []byte) error {
+	var l ocispec.ImageLayout
+	if err := json.Unmarshal(b, &l); err != nil {
+		return fmt.Errorf("parsing %s: %w", layoutFile, err)
+	}
+	if l.Version != ocispec.ImageLayoutVersion {
+		return fmt.Errorf("layout version %q, only %s is known", printable(l.Version), ocispec.ImageLayoutVersion)
+	}
+	return nil
+}
+
+func (l *layout) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) {
+	index, err := l.files.index()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	desc := ocispec.Descriptor{Digest: digest.Digest(tagOrDigest)}
+	if !validDigest(desc.Digest) {
+		i := slices.IndexFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Annotations[ocispec.AnnotationRefName] == tagOrDigest })
+		if i < 0 {
+			return ocispec.Descriptor{}, fmt.Errorf("resolving %s: %w", tagOrDigest, ErrNotFound)
+		}
+		desc = index.Manifests[i]
+		if err := checkDescriptor(desc); err != nil {
+			return ocispec.Descriptor{}, fmt.Errorf("resolving %s: %w", tagOrDigest, err)
+		}
+	}
+
+	blob, err := l.files.open(desc.Digest)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: %w", tagOrDigest, err)
+	}
+	defer blob.Close()
+	size := blob.Size()
+	if size > MaxManifest {
+		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: a manifest of %d bytes, over the limit of %d", tagOrDigest, size, MaxManifest)
+	}
+	content, err := readVerified(io.NewSectionReader(blob, 0, size), ocispec.Descriptor{Digest: desc.Digest, Size: size})
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: %w", tagOrDigest, err)
+	}
+	l.stats.fetched.Add(size)
+	found := ocispec.Descriptor{MediaType: manifestType(content, desc.MediaType), Digest: desc.Digest, Size: size}
+	if !IsManifest(found.MediaType) {
+		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: media type %q is not that of a manifest", tagOrDigest, printable(found.MediaType))
+	}
+	return found, nil
+}
+
+func (l *layout) manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	rc, err := l.fetchRange(ctx, desc, 0, desc.Size)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	return readVerified(rc, desc)
+}
+
+func (l *layout) fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
+	blob, err := l.files.open(desc.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("reading blob %s: %w", desc.Digest, err)
+	}
+	if blob.Size() != desc.Size {
+		blob.Close()
+		return nil, fmt.Errorf("%w: %s has %d bytes in the layout, not %d", ErrDigestMismatch, desc.Digest, blob.Size(), desc.Size)
+	}
+	return &blobSection{io.NewSectionReader(blob, off, n), blob, ctx, &l.stats.fetched, n}, nil
+}
+
+// blobSection holds a context because it is an io.Reader.
+type blobSection struct {
+	r     *io.SectionReader
+	blob  io.Closer
+	ctx   context.Context
+	count *atomic.Int64
+	left  int64
+}
+
+func (s *blobSection) Read(p []byte) (int, error) {
+	if s.ctx.Err() != nil {
+		return 0, context.Cause(s.ctx)
+	}
+	n, err := s.r.Read(p)
+	s.count.Add(int64(n))
+	s.left -= int64(n)
+	if err == io.EOF && s.left > 0 {
+		err = io.ErrUnexpectedEOF // somebody shortens the file
+	}
+	return n, err
+}
+
+func (s *blobSection) Close() error { return s.blob.Close() }
+
+func (l *layout) exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	blob, err := l.files.open(desc.Digest)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return blob.Size() == desc.Size, blob.Close()
+}
+
+func (l *layout) pushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+	if there, err := l.exists(ctx, desc); err != nil || there {
+		return err
+	}
+	content, err := open()
+	if err != nil {
+		return err
+	}
+	defer content.Close()
+	if err := l.files.put(ctx, desc, content); err != nil {
+		return fmt.Errorf("writing blob %s: %w", desc.Digest, err)
+	}
+	l.stats.sent.Add(desc.Size)
+	return nil
+}
+
+func (l *layout) mount(context.Context, ocispec.Descriptor, string) (bool, error) { return false, nil }
+
+// pushManifest lists the manifest in index.json at once, without a name, as a registry keeps what was pushed by digest.
+func (l *layout) pushManifest(ctx context.Context, desc ocispec.Descriptor, content []byte) error {
+	if err := l.missingBlobs(desc, content); err != nil {
+		return err
+	}
+	if err := l.pushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }); err != nil {
+		return err
+	}
+	if _, err := l.manifest(ctx, desc); err != nil {
+		return fmt.Errorf("reading manifest %s back: %w", desc.Digest, err)
+	}
+	m, err := parseReferrer(content)
+	if err != nil {
+		return err
+	}
+	return l.files.update(ctx, func(index *ocispec.Index) {
+		if !slices.ContainsFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Digest == desc.Digest }) {
+			entry := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
+			entry.ArtifactType = m.ArtifactType
+			index.Manifests = append(index.Manifests, entry)
+		}
+	})
+}
+
+// missingBlobs refuses what a registry would refuse: a manifest whose blobs are not there.
+func (l *layout) missingBlobs(desc ocispec.Descriptor, content []byte) error {
+	var m struct {
+		Config    *ocispec.Descriptor  `json:"config"`
+		Layers    []ocispec.Descriptor `json:"layers"`
+		Manifests []ocispec.Descriptor `json:"manifests"`
+	}
+	if err := json.Unmarshal(content, &m); err != nil {
+		return fmt.Errorf("pushing manifest %s: %w", desc.Digest, err)
+	}
+	needed := m.Layers
+	if m.Config != nil {
+		needed = append(needed, *m.Config)
+	}
+	var missing []digest.Digest
+	for _, d := range append(needed, m.Manifests...) {
+		if err := checkDescriptor(d); err != nil {
+			return fmt.Errorf("pushing manifest %s: %w", desc.Digest, err)
+		}
+		blob, err := l.files.open(d.Digest)
+		if errors.Is(err, ErrNotFound) {
+			missing = append(missing, d.Digest)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		blob.Close()
+	}
+	if len(missing) > 0 {
+		return &BlobUnknownError{missing, fmt.Errorf("pushing manifest %s: the layout lacks blob %s", desc.Digest, missing[0])}
+	}
+	return nil
+}
+
+func (l *layout) tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {
+	content, err := l.manifest(ctx, desc)
+	if err != nil {
+		return fmt.Errorf("tagging %s as %s: %w", desc.Digest, tag, err)
+	}
+	m, err := parseReferrer(content)
+	if err != nil {
+		return err
+	}
+	return l.files.update(ctx, func(index *ocispec.Index) { setTag(index, desc, m.ArtifactType, tag) })
+}
+
+// setTag gives tag to desc. Every manifest stays listed: one that loses its last name stays without one.
+func setTag(index *ocispec.Index, desc ocispec.Descriptor, artifactType, tag string) {
+	named := func(d ocispec.Descriptor) bool { return d.Annotations[ocispec.AnnotationRefName] != "" }
+	for i := range index.Manifests {
+		d := &index.Manifests[i]
+		if d.Annotations[ocispec.AnnotationRefName] == tag {
+			d.Annotations = cloneWithout(d.Annotations, ocispec.AnnotationRefName)
+		}
+	}
+	entry := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size, ArtifactType: artifactType}
+	if i := slices.IndexFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Digest == desc.Digest }); i >= 0 {
+		entry = index.Manifests[i]
+	}
+	entry.Annotations = cloneWithout(entry.Annotations, ocispec.AnnotationRefName)
+	if entry.Annotations == nil {
+		entry.Annotations = make(map[string]string)
+	}
+	entry.Annotations[ocispec.AnnotationRefName] = tag
+	index.Manifests = append(index.Manifests, entry)
+
+	// An entry without a name is only there for a manifest that no other entry lists.
+	listed := make(map[digest.Digest]bool)
+	for _, d := range index.Manifests {
+		if named(d) {
+			listed[d.Digest] = true
+		}
+	}
+	index.Manifests = slices.DeleteFunc(index.Manifests, func(d ocispec.Descriptor) bool {
+		if named(d) {
+			return false
+		}
+		double := listed[d.Digest]
+		listed[d.Digest] = true
+		return double
+	})
+}
+
+func cloneWithout(m map[string]string, key string) map[string]string {
+	var c map[string]string
+	for k, v := range m {
+		if k == key {
+			continue
+		}
+		if c == nil {
+			c = make(map[string]string)
+		}
+		c[k] = v
+	}
+	return c
+}
+
+func (l *layout) tags(context.Context) ([]string, error) {
+	index, err := l.files.index()
+	if err != nil {
+		return nil, err
+	}
+	var tags []string
+	for _, d := range index.Manifests {
+		if t := d.Annotations[ocispec.AnnotationRefName]; ValidTag(t) {
+			tags = append(tags, t)
+		}
+	}
+	return tags, nil
+}
+
+// layoutJobs is how many manifests of a layout are read at a time.
+const layoutJobs = 4
+
+// referrers reads the manifests that index.json lists, and those that a listed index has in it: other tools copy the referrers tag
+// schema into layouts as an index.
+func (l *layout) referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	index, err := l.files.index()
+	if err != nil {
+		return nil, err
+	}
+	list := slices.Clone(index.Manifests)
+	for _, d := range index.Manifests {
+		if d.Annotations[ocispec.AnnotationRefName] != referrersTag(subject.Digest) || !isIndex(d.MediaType) || checkManifestDescriptor(d) != nil {
+			continue
+		}
+		content, err := l.manifest(ctx, d)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		var inner ocispec.Index
+		if json.Unmarshal(content, &inner) == nil {
+			list = append(list, inner.Manifests...)
+		}
+	}
+
+	// A layout holds all there is, not the referrers of one subject: only those few count against the limit.
+	var found []ocispec.Descriptor
+	for part := range slices.Chunk(list, maxReferrers) {
+		some, err := checkReferrers(ctx, subject, slices.Clone(part), layoutJobs, l.manifest)
+		if err != nil {
+			return nil, fmt.Errorf("listing referrers of %s: %w", subject.Digest, err)
+		}
+		found = append(found, some...)
+		if len(found) > maxReferrers {
+			return nil, fmt.Errorf("listing referrers of %s: more than %d", subject.Digest, maxReferrers)
+		}
+	}
+	return sortReferrers(found), nil
+}
+
+func (l *layout) pushReferrer(ctx context.Context, _, desc ocispec.Descriptor, content []byte) error {
+	return l.pushManifest(ctx, desc, content)
+}
+
+func (l *layout) close() error { return l.files.close() }
+
+// dirFiles is a layout in a directory.
+//
+// A kill at any moment leaves a valid layout: blobs, oci-layout and index.json appear by rename, each after what it needs.
+// Processes that change index.json at the same time take turns.
+type dirFiles struct {
+	dir   string
+	ready atomic.Bool // prepare has succeeded
+}
+
+func openLayout(dir string, s *stats) (backend, error) {
+	f := &dirFiles{dir: dir}
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("opening layout: %w", err)
+	case !info.IsDir():
+		return nil, fmt.Errorf("opening layout: %s is not a directory", dir)
+	default:
+		if err := f.check(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("opening layout %s: %w", dir, err)
+		}
+	}
+	return &layout{files: f, stats: s}, nil
+}
+
+func (f *dirFiles) path(name string) string { return filepath.Join(f.dir, filepath.FromSlash(name)) }
+
+func (f *dirFiles) blob(d digest.Digest) string { return f.path(blobsDir + "/" + d.Encoded()) }
+
+// readFile reads a regular file of at most limit bytes.
+func readFile(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
+	}
+	return b, nil
+}
+
+// check says whether the directory is a layout; fs.ErrNotExist: it has no oci-layout.
+func (f *dirFiles) check() error {
+	b, err := readFile(f.path(layoutFile), 4096)
+	if err != nil {
+		return err
+	}
+	return checkLayoutFile(b)
+}
+
+// prepare makes the directory a layout.
+func (f *dirFiles) prepare(ctx context.Context) error {
+	if f.ready.Load() {
+		return nil
+	}
+	if err := f.check(); errors.Is(err, fs.ErrNotExist) {
+		// Only an empty directory becomes one; what a killed prepare has left is as good as nothing.
+		entries, err := os.ReadDir(f.dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, e := range entries {
+			if n := e.Name(); n != "blobs" && n != indexFile && n != layoutFile && n != lockName && !isPending(n) {
+				return fmt.Errorf("%s is neither empty nor an OCI layout", f.dir)
+			}
+		}
+	} else if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(f.path(blobsDir), 0o777); err != nil {
+		return err
+	}
+	sweepPending(f.dir)
+	if !exists(f.path(layoutFile)) {
+		if err := writeFile(f.path(layoutFile), []byte(layoutContent), 0o666); err != nil {
+			return err
+		}
+	}
+	// A layout without index.json is not one: it is made at once and not with the first manifest.
+	if !exists(f.path(indexFile)) {
+		if err := f.update(ctx, func(*ocispec.Index) {}); err != nil {
+			return err
+		}
+	}
+	f.ready.Store(true)
+	return nil
+}
+
+func (f *dirFiles) index() (ocispec.Index, error) {
+	b, err := readFile(f.path(indexFile), maxLayoutIndex)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ocispec.Index{}, nil
+	}
+	if err != nil {
+		return ocispec.Index{}, err
+	}
+	return parseLayoutIndex(b)
+}
+
+// lockName is the file that is there while index.json is changed.
+const lockName = ".davit-lock"
+
+func (f *dirFiles) update(ctx context.Context, change func(*ocispec.Index)) error {
+	release, err := acquire(ctx, f.path(lockName))
+	if err != nil {
+		return err
+	}
+	defer release()
+	index, err := f.index()
+	if err != nil {
+		return err
+	}
+	change(&index)
+	b, err := formatLayoutIndex(index)
+	if err != nil {
+		return err
+	}
+	if old, err := readFile(f.path(indexFile), maxLayoutIndex); err == nil && bytes.Equal(old, b) {
+		return nil
+	}
+	return writeFile(f.path(indexFile), b, 0o666)
+}
+
+func (f *dirFiles) open(d digest.Digest) (layoutBlob, error) { return openBlobFile(f.blob(d)) }
+
+func (f *dirFiles) put(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error {
+	if err := f.prepare(ctx); err != nil {
+		return err
+	}
+	p, err := createPending(f.dir, 0o666)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := copyVerified(ctx, p, content, desc); err != nil {
+		return err
+	}
+	return p.commit(f.blob(desc.Digest))
+}
+
+func (f *dirFiles) close() error { return nil }
+
+// A blobFile is an open file and the size it had then.
+type blobFile struct {
+	*os.File
+	size int64
+}
+
+func (b blobFile) Size() int64 { return b.size }
+
+func openBlobFile(path string) (layoutBlob, error) {
+	// Before opening: a pipe in the place of a blob would make that wait.
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info, err = file.Stat(); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return blobFile{file, info.Size()}, nil
+}
+
+// copyVerified copies the content of desc from r to w, and fails if r has anything else.
+func copyVerified(ctx context.Context, w io.Writer, r io.Reader, desc ocispec.Descriptor) error {
+	hash := digest.SHA256.Digester()
+	buf := make([]byte, 256<<10)
+	var total int64
+	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		n, err := r.Read(buf)
+		total += int64(n)
+		if total > desc.Size {
+			return fmt.Errorf("%w: %s has more than %d bytes", ErrDigestMismatch, desc.Digest, desc.Size)
+		}
+		_, _ = hash.Hash().Write(buf[:n]) // a hash never fails
+		if _, err := w.Write(buf[:n]); err != nil {
+			return err
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if total != desc.Size {
+		return fmt.Errorf("%w: %s has %d bytes, not %d", ErrDigestMismatch, desc.Digest, total, desc.Size)
+	}
+	if got := hash.Digest(); got != desc.Digest {
+		return fmt.Errorf("%w: %s is %s", ErrDigestMismatch, desc.Digest, got)
+	}
+	return nil
+}

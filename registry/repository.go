@@ -1,0 +1,472 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Options say how a registry is reached. The zero value is right for most.
+type Options struct {
+	// PlainHTTP are the hosts (HOST[:PORT]) spoken to without TLS; "*" is every host. A loopback host is tried with TLS first and
+	// without it if it does not speak TLS.
+	PlainHTTP []string
+	// Insecure are the hosts whose certificates are not checked; "*" is every host.
+	Insecure []string
+	// CAFile is a file of PEM certificates that are trusted in addition to the system's.
+	CAFile string
+	// Hosts are settings of single hosts, by HOST[:PORT].
+	Hosts map[string]HostOptions
+
+	// AuthFile is the first file in which credentials are looked up; see [Login] for the others.
+	AuthFile string
+
+	// Jobs is the number of connections that are kept open to a host; default 8.
+	Jobs int
+	// IdleTimeout ends a request on which no byte moves for so long; default 60 s. There is no limit on the whole of a transfer.
+	IdleTimeout time.Duration
+	// Retries is how often something is tried again that failed for reasons that may pass; default 5, negative: never.
+	Retries int
+	// UserAgent defaults to "davit".
+	UserAgent string
+
+	backoff time.Duration // wait before the first retry, doubled for each one after it; default 250 ms
+}
+
+// HostOptions are settings of one host. What is in Options counts as well.
+type HostOptions struct {
+	PlainHTTP  bool
+	Insecure   bool
+	CAFile     string
+	ClientCert string   // PEM file with certificate and, if ClientKey is empty, key
+	ClientKey  string   // PEM file with the key
+	Mirrors    []string // HOST[:PORT][/PATH] asked first for content named by digest; need not be trusted
+}
+
+const (
+	defaultJobs        = 8
+	defaultIdleTimeout = 60 * time.Second
+	defaultRetries     = 5
+	defaultBackoff     = 250 * time.Millisecond
+)
+
+func (o Options) withDefaults() Options {
+	if o.Jobs <= 0 {
+		o.Jobs = defaultJobs
+	}
+	if o.IdleTimeout <= 0 {
+		o.IdleTimeout = defaultIdleTimeout
+	}
+	switch {
+	case o.Retries == 0:
+		o.Retries = defaultRetries
+	case o.Retries < 0:
+		o.Retries = 0
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "davit"
+	}
+	if o.backoff <= 0 {
+		o.backoff = defaultBackoff
+	}
+	return o
+}
+
+// MaxManifest is the size in bytes over which manifests, indexes and referrer lists are refused: the limit that the distribution spec
+// asks of registries. It bounds what a registry can make us hold in memory.
+const MaxManifest = 4 << 20
+
+// maxPushMemory bounds what [Repository.Push] keeps of a blob that it cannot read twice.
+const maxPushMemory = 32 << 20
+
+// A backend is what differs between a registry, a layout and an archive. Descriptors it gets have been checked by checkDescriptor.
+type backend interface {
+	resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) // of a manifest
+	manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error)       // verified
+	fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error)
+	exists(ctx context.Context, desc ocispec.Descriptor) (bool, error)
+
+	pushManifest(ctx context.Context, desc ocispec.Descriptor, content []byte) error
+	pushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error
+	mount(ctx context.Context, desc ocispec.Descriptor, from string) (bool, error)
+
+	tag(ctx context.Context, desc ocispec.Descriptor, tag string) error
+	tags(ctx context.Context) ([]string, error)
+	referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error)
+	pushReferrer(ctx context.Context, subject, desc ocispec.Descriptor, content []byte) error
+
+	close() error
+}
+
+// A Repository is a place for manifests and blobs: a repository of a registry, an image layout, or an archive of one.
+// It is safe for concurrent use.
+type Repository struct {
+	ref     Reference
+	backend backend
+	stats   *stats
+}
+
+// stats are counted where the bytes move.
+type stats struct{ sent, fetched, mounted atomic.Int64 }
+
+// Open prepares access to the repository that ref is in; its tag and digest are what [Repository.Resolve] takes for "".
+// A registry is not contacted yet. A layout or an archive need not exist: the first write makes it.
+// The caller must call Close.
+func Open(ctx context.Context, ref Reference, o Options) (*Repository, error) {
+	o = o.withDefaults()
+	r := &Repository{ref: ref, stats: new(stats)}
+	var err error
+	switch ref.Kind {
+	case Remote:
+		r.backend, err = openRemote(ref, o, r.stats)
+	case Layout:
+		r.backend, err = openLayout(ref.Path, r.stats)
+	case Archive:
+		r.backend, err = openArchive(ctx, ref.Path, r.stats)
+	default:
+		err = fmt.Errorf("opening %s: unknown kind of reference", ref)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Reference is the one that the repository was opened by.
+func (r *Repository) Reference() Reference { return r.ref }
+
+// Resolve finds the manifest of a tag, a digest, or TAG@DIGEST; "" stands for what the reference given to [Open] says, "latest" if
+// it says nothing. The manifest has been fetched and its digest computed here, not read from a header. Where a tag and a digest are
+// given and disagree, the error is an [ErrDigestMismatch]; where there is none, [ErrNotFound].
+func (r *Repository) Resolve(ctx context.Context, name string) (ocispec.Descriptor, error) {
+	tag, want := r.ref.TagOrLatest(), r.ref.Digest
+	if name != "" {
+		rest, d, ok := cutDigest(name, Remote)
+		switch {
+		case ok:
+			tag, want = rest, digest.Digest(d)
+		case anyDigestPattern.MatchString(name):
+			tag, want = "", digest.Digest(name)
+		default:
+			tag, want = name, ""
+		}
+	}
+	if tag != "" && !ValidTag(tag) || want != "" && !validDigest(want) {
+		return ocispec.Descriptor{}, fmt.Errorf("%w: %.200q is neither tag nor digest", ErrMalformedReference, name)
+	}
+	if tag == "" {
+		return r.backend.resolve(ctx, string(want))
+	}
+	desc, err := r.backend.resolve(ctx, tag)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if want != "" && desc.Digest != want {
+		return ocispec.Descriptor{}, fmt.Errorf("%w: %s:%s is %s, not %s", ErrDigestMismatch, r.ref.Name(), tag, desc.Digest, want)
+	}
+	return desc, nil
+}
+
+// Manifest is the content of a manifest or index, of at most [MaxManifest] bytes, verified.
+func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	if err := checkManifestDescriptor(desc); err != nil {
+		return nil, err
+	}
+	return r.backend.manifest(ctx, desc)
+}
+
+// Fetch reads a manifest or a blob whole. A manifest is verified before Fetch returns; a blob while it is read: the Read that would
+// give io.EOF gives an [ErrDigestMismatch] instead if the bytes were not those of desc. A broken transfer is resumed. The caller
+// closes the reader.
+func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	if IsManifest(desc.MediaType) {
+		b, err := r.Manifest(ctx, desc)
+		if err != nil {
+			return nil, err
+		}
+		return io.NopCloser(bytes.NewReader(b)), nil
+	}
+	if err := checkDescriptor(desc); err != nil {
+		return nil, err
+	}
+	rc, err := r.backend.fetchRange(ctx, desc, 0, desc.Size)
+	if err != nil {
+		return nil, err
+	}
+	return verifying(rc, desc), nil
+}
+
+// FetchRange reads n bytes of a blob from offset off. The bytes are unverified: whoever calls must know a digest for just them and
+// check it before using them. A broken transfer is resumed where it stopped; fewer than n bytes never end in io.EOF. A blob that the
+// registry says has another size than desc is an [ErrDigestMismatch]. The caller closes the reader.
+func (r *Repository) FetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
+	if err := checkDescriptor(desc); err != nil {
+		return nil, err
+	}
+	if off < 0 || n < 0 || n > desc.Size || off > desc.Size-n {
+		return nil, fmt.Errorf("fetching %d bytes at %d of %s: it has %d", n, off, desc.Digest, desc.Size)
+	}
+	return r.backend.fetchRange(ctx, desc, off, n)
+}
+
+// IgnoresRanges reports whether the registry has answered a request for a range with the whole blob. Ranges still work then, but each
+// one costs a transfer of all that is before it: fetch whole blobs instead.
+func (r *Repository) IgnoresRanges() bool {
+	b, ok := r.backend.(*remote)
+	return ok && b.ignoresRanges.Load()
+}
+
+// Exists reports whether the manifest or blob is there, with desc's size. A registry's word is all it rests on.
+func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	if err := checkDescriptor(desc); err != nil {
+		return false, err
+	}
+	return r.backend.exists(ctx, desc)
+}
+
+// Push writes a manifest by its digest, or a small blob. Content that does not match desc is not sent. A manifest is read back after
+// it was written. If the registry misses a blob that the manifest names, the error is an [ErrManifestBlobUnknown]. Blobs that content
+// cannot be read twice of must fit into 32 MiB of memory; use [Repository.PushBlob] for others.
+func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error {
+	if IsManifest(desc.MediaType) {
+		if err := checkManifestDescriptor(desc); err != nil {
+			return err
+		}
+		b, err := readVerified(content, desc)
+		if err != nil {
+			return err
+		}
+		return r.backend.pushManifest(ctx, desc, b)
+	}
+	if s, ok := content.(io.ReadSeeker); ok && desc.Size > maxPushMemory {
+		return r.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
+			_, err := s.Seek(0, io.SeekStart)
+			return io.NopCloser(s), err
+		})
+	}
+	if desc.Size > maxPushMemory {
+		return fmt.Errorf("pushing %s: %d bytes are more than is kept in memory", desc.Digest, desc.Size)
+	}
+	if err := checkDescriptor(desc); err != nil {
+		return err
+	}
+	b, err := readVerified(content, desc)
+	if err != nil {
+		return err
+	}
+	return r.backend.pushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
+}
+
+// PushBlob writes a blob unless it is there. open gives its content from the start and is called once per try; the readers are not
+// used at the same time. Its errors are returned as they are and nothing is tried again after one.
+func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+	if err := checkDescriptor(desc); err != nil {
+		return err
+	}
+	return r.backend.pushBlob(ctx, desc, open)
+}
+
+// Mount makes a blob of another repository of the same registry appear in this one. False without an error: the registry does not do
+// that (or there is no registry), and the blob has to be pushed.
+func (r *Repository) Mount(ctx context.Context, desc ocispec.Descriptor, fromRepository string) (bool, error) {
+	if err := checkDescriptor(desc); err != nil {
+		return false, err
+	}
+	if !repositoryPattern.MatchString(fromRepository) {
+		return false, fmt.Errorf("%w: %.200q is no repository", ErrMalformedReference, fromRepository)
+	}
+	return r.backend.mount(ctx, desc, fromRepository)
+}
+
+// Tag lets tag name the manifest desc, which must have been pushed.
+func (r *Repository) Tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {
+	if err := checkManifestDescriptor(desc); err != nil {
+		return err
+	}
+	if !ValidTag(tag) {
+		return fmt.Errorf("%w: %.200q is no tag", ErrMalformedReference, tag)
+	}
+	return r.backend.tag(ctx, desc, tag)
+}
+
+// Tags are those of the repository in natural order ([SortTags]), without the ones that tools make for signatures and referrers.
+func (r *Repository) Tags(ctx context.Context) ([]string, error) {
+	all, err := r.backend.tags(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tags := slices.DeleteFunc(all, toolTag)
+	SortTags(tags)
+	return slices.Compact(tags), nil
+}
+
+// Referrers are the manifests whose subject is the one given, sorted by digest. Each has been fetched and verified; MediaType,
+// ArtifactType and Annotations are the manifest's own, whatever a list said of it. No filter is applied: callers pick by
+// ArtifactType. None is no error.
+func (r *Repository) Referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	if err := checkManifestDescriptor(subject); err != nil {
+		return nil, err
+	}
+	return r.backend.referrers(ctx, subject)
+}
+
+// PushReferrer pushes a manifest that has a subject, by digest, so that [Repository.Referrers] of that subject finds it; desc is its
+// own descriptor, and its blobs must have been pushed. On a registry without the referrers API it also gets a tag and an entry in the
+// index of the tag schema, as the distribution spec says ("Pushing Manifests with Subject").
+func (r *Repository) PushReferrer(ctx context.Context, desc ocispec.Descriptor, manifest []byte) error {
+	if err := checkManifestDescriptor(desc); err != nil {
+		return err
+	}
+	if err := verifyBytes(manifest, desc); err != nil {
+		return err
+	}
+	m, err := parseReferrer(manifest)
+	if err != nil {
+		return fmt.Errorf("pushing referrer %s: %w", desc.Digest, err)
+	}
+	if m.Subject == nil || checkManifestDescriptor(*m.Subject) != nil {
+		return fmt.Errorf("pushing referrer %s: it has no subject", desc.Digest)
+	}
+	return r.backend.pushReferrer(ctx, *m.Subject, m.describe(desc), manifest)
+}
+
+// Stats are the bytes of blobs and manifests that were sent, fetched and mounted so far, repetitions included. For layouts and
+// archives: written, read, 0.
+func (r *Repository) Stats() (sent, fetched, mounted int64) {
+	return r.stats.sent.Load(), r.stats.fetched.Load(), r.stats.mounted.Load()
+}
+
+// Close releases connections and files. For an archive that was changed it writes the new file, and only then does any of it show.
+func (r *Repository) Close() error { return r.backend.close() }
+
+// Manifest media types that are more than a blob to a registry.
+const (
+	dockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
+)
+
+var manifestTypes = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerManifestList}
+
+// IsManifest reports whether content of the media type is stored as a manifest rather than as a blob.
+func IsManifest(mediaType string) bool { return slices.Contains(manifestTypes, mediaType) }
+
+func isIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == dockerManifestList
+}
+
+// checkDescriptor is for every descriptor that comes in: what passes has a digest that is safe in paths and URLs, and a size.
+func checkDescriptor(desc ocispec.Descriptor) error {
+	if !validDigest(desc.Digest) {
+		return fmt.Errorf("%.100q: not a sha256 digest", desc.Digest)
+	}
+	if desc.Size < 0 {
+		return fmt.Errorf("%s: negative size", desc.Digest)
+	}
+	return nil
+}
+
+func checkManifestDescriptor(desc ocispec.Descriptor) error {
+	if err := checkDescriptor(desc); err != nil {
+		return err
+	}
+	if !IsManifest(desc.MediaType) {
+		return fmt.Errorf("%s: %.100q is not the type of a manifest", desc.Digest, desc.MediaType)
+	}
+	if desc.Size > MaxManifest {
+		return fmt.Errorf("%s: a manifest of %d bytes, over the limit of %d", desc.Digest, desc.Size, MaxManifest)
+	}
+	return nil
+}
+
+// readVerified reads all of r and checks that it is what desc says. The caller has bounded desc.Size.
+func readVerified(r io.Reader, desc ocispec.Descriptor) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, desc.Size+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", desc.Digest, err)
+	}
+	if err := verifyBytes(b, desc); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func verifyBytes(b []byte, desc ocispec.Descriptor) error {
+	if int64(len(b)) != desc.Size {
+		return fmt.Errorf("%w: %s has %d bytes, not %d", ErrDigestMismatch, desc.Digest, len(b), desc.Size)
+	}
+	if got := digest.FromBytes(b); got != desc.Digest {
+		return fmt.Errorf("%w: %s is %s", ErrDigestMismatch, desc.Digest, got)
+	}
+	return nil
+}
+
+// verifying checks a blob while it is read. rc gives exactly desc.Size bytes or an error.
+func verifying(rc io.ReadCloser, desc ocispec.Descriptor) io.ReadCloser {
+	return &verifier{rc: rc, desc: desc, hash: digest.SHA256.Digester()}
+}
+
+type verifier struct {
+	rc   io.ReadCloser
+	desc ocispec.Descriptor
+	hash digest.Digester
+	n    int64
+}
+
+func (v *verifier) Read(p []byte) (int, error) {
+	n, err := v.rc.Read(p)
+	v.n += int64(n)
+	_, _ = v.hash.Hash().Write(p[:n]) // a hash never fails
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	if v.n != v.desc.Size {
+		return n, fmt.Errorf("%w: %s has %d bytes, not %d", ErrDigestMismatch, v.desc.Digest, v.n, v.desc.Size)
+	}
+	if got := v.hash.Digest(); got != v.desc.Digest {
+		return n, fmt.Errorf("%w: %s is %s", ErrDigestMismatch, v.desc.Digest, got)
+	}
+	return n, err
+}
+
+func (v *verifier) Close() error { return v.rc.Close() }
+
+// A referrer is what this package has to know of a manifest: whose it is, and of what type.
+type referrer struct {
+	MediaType    string              `json:"mediaType"`
+	ArtifactType string              `json:"artifactType"`
+	Config       *ocispec.Descriptor `json:"config"`
+	Subject      *ocispec.Descriptor `json:"subject"`
+	Annotations  map[string]string   `json:"annotations"`
+}
+
+func parseReferrer(manifest []byte) (referrer, error) {
+	var m referrer
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		return referrer{}, fmt.Errorf("parsing the manifest: %w", err)
+	}
+	return m, nil
+}
+
+// describe completes desc as the distribution spec ("Listing Referrers") wants the entries of a list.
+func (m referrer) describe(desc ocispec.Descriptor) ocispec.Descriptor {
+	d := ocispec.Descriptor{
+		MediaType:    desc.MediaType,
+		Digest:       desc.Digest,
+		Size:         desc.Size,
+		ArtifactType: m.ArtifactType,
+		Annotations:  m.Annotations,
+	}
+	if d.ArtifactType == "" && m.Config != nil && !isIndex(desc.MediaType) {
+		d.ArtifactType = m.Config.MediaType
+	}
+	return d
+}
