@@ -1,0 +1,235 @@
+package davit_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/davit-oci/davit"
+
+// imports is the architecture: which package may import what. A name without a dot in its first element is a package of ours, any
+// other is a module, of which every package is meant. The standard library is open to all.
+//
+// Arrows that are missing on purpose: disk knows nothing of OCI. artifact reaches registries through two small interfaces of its own.
+// sign and verify never import each other, so that neither can come to rely on what the other believes. oras-go is the business of
+// registry alone; cobra and the terminal are the command's.
+//
+// Somebody who adds a line here adds it knowingly, and says in the commit what the import replaces and what it links.
+var imports = map[string]struct {
+	may   []string // what the package imports
+	tests []string // what its tests import besides that, and besides the package itself
+}{
+	".":       {},
+	"chunker": {},
+	"disk": {
+		may:   []string{"disk/internal/hostfile", "disk/internal/qcow2", "disk/internal/raw", "disk/internal/virtual", sys},
+		tests: []string{"disk/disktest", compress},
+	},
+	"disk/disktest":          {may: []string{"disk"}},
+	"disk/internal/hostfile": {may: []string{sys}},
+	"disk/internal/qcow2":    {may: []string{"disk/internal/hostfile", "disk/internal/virtual", compress}},
+	"disk/internal/raw":      {may: []string{"disk/internal/hostfile", "disk/internal/virtual", sys}},
+	"disk/internal/virtual":  {},
+	"artifact": {
+		may: []string{"chunker", "disk", imageSpec, goDigest, compress, xz, sync},
+	},
+	"registry": {
+		may:   []string{oras, imageSpec, goDigest, sync, sys},
+		tests: []string{olareg},
+	},
+	"internal/bundle": {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
+	"sign":            {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
+	"verify": {
+		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf, sync},
+		tests: []string{"sign"},
+	},
+	"machine": {},
+	"cmd/davit": {
+		may: []string{"artifact", "chunker", "disk", "machine", "registry", "sign", "verify",
+			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
+		tests: []string{testscript},
+	},
+}
+
+const (
+	cobra          = "github.com/spf13/cobra"
+	compress       = "github.com/klauspost/compress"
+	goDigest       = "github.com/opencontainers/go-digest"
+	imageSpec      = "github.com/opencontainers/image-spec"
+	inToto         = "github.com/in-toto/attestation"
+	olareg         = "github.com/olareg/olareg"
+	oras           = "oras.land/oras-go/v2"
+	pflag          = "github.com/spf13/pflag"
+	protobuf       = "google.golang.org/protobuf"
+	sigstore       = "github.com/sigstore/sigstore"
+	sigstoreGo     = "github.com/sigstore/sigstore-go"
+	sigstoreProtos = "github.com/sigstore/protobuf-specs"
+	sync           = "golang.org/x/sync"
+	sys            = "golang.org/x/sys"
+	systemslib     = "github.com/secure-systems-lab/go-securesystemslib"
+	term           = "golang.org/x/term"
+	testscript     = "github.com/rogpeppe/go-internal"
+	xz             = "github.com/ulikunitz/xz"
+	yaml           = "go.yaml.in/yaml/v3"
+)
+
+// systems are those davit is released for: what one of them imports, counts.
+var systems = []string{"linux", "darwin", "windows"}
+
+func TestImports(t *testing.T) {
+	got := map[string]*goPackage{}
+	for _, system := range systems {
+		for _, p := range list(t, system, "./...") {
+			name := local(p.ImportPath)
+			if got[name] == nil {
+				got[name] = p
+				continue
+			}
+			got[name].Imports = append(got[name].Imports, p.Imports...)
+			got[name].TestImports = append(got[name].TestImports, p.TestImports...)
+			got[name].XTestImports = append(got[name].XTestImports, p.XTestImports...)
+		}
+	}
+	required := requirements(t)
+
+	for name, p := range got {
+		rule, ok := imports[name]
+		if !ok {
+			t.Errorf("package %s is not in the table", name)
+			continue
+		}
+		for _, path := range unlisted(p.Imports, rule.may) {
+			t.Errorf("%s imports %s, which the table does not allow", name, path)
+		}
+		allowed := slices.Concat(rule.may, rule.tests, []string{name})
+		for _, path := range unlisted(slices.Concat(p.TestImports, p.XTestImports), allowed) {
+			t.Errorf("the tests of %s import %s, which the table does not allow", name, path)
+		}
+	}
+	for name, rule := range imports {
+		if got[name] == nil {
+			t.Errorf("package %s is in the table and does not exist", name)
+		}
+		for _, allowed := range slices.Concat(rule.may, rule.tests) {
+			if external(allowed) {
+				if !slices.Contains(required, allowed) {
+					t.Errorf("%s may import module %s, which go.mod does not require", name, allowed)
+				}
+			} else if got[allowed] == nil {
+				t.Errorf("%s may import package %s, which does not exist", name, allowed)
+			}
+		}
+	}
+}
+
+// The table above holds for packages of ours; this is what must not come in behind the modules that they import. The first three
+// would more than double the binary: cloud providers' keys are reached through sigstore's plugin protocol instead.
+func TestImportsLinked(t *testing.T) {
+	banned := []string{
+		"cloud.google.com/go", "github.com/aws/aws-sdk-go-v2", "github.com/Azure/azure-sdk-for-go",
+		"cuelang.org/go", "github.com/open-policy-agent/opa", // policies come later, and are to be weighed then
+	}
+	for _, system := range systems {
+		for _, p := range list(t, system, "-deps", "./cmd/davit") {
+			for _, b := range banned {
+				if p.ImportPath == b || strings.HasPrefix(p.ImportPath, b+"/") {
+					t.Errorf("on %s the command links %s", system, p.ImportPath)
+				}
+			}
+		}
+	}
+}
+
+// unlisted is what paths has that is neither the standard library's nor allowed, sorted.
+func unlisted(paths, allowed []string) []string {
+	bad := map[string]bool{}
+	for _, path := range paths {
+		if path == "C" {
+			bad[path] = true // the released binaries are static
+			continue
+		}
+		if !external(path) {
+			continue
+		}
+		name := local(path)
+		if !slices.ContainsFunc(allowed, func(a string) bool {
+			return name == a || external(a) && strings.HasPrefix(name, a+"/")
+		}) {
+			bad[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(bad))
+}
+
+// external tells a module's package from one of the standard library, or from a name of ours in the table.
+func external(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return strings.Contains(strings.TrimPrefix(first, "."), ".")
+}
+
+// local is a package's name in the table: its folder, if it is one of ours.
+func local(path string) string {
+	if path == module {
+		return "."
+	}
+	return strings.TrimPrefix(path, module+"/")
+}
+
+// goPackage is what we need of "go help list".
+type goPackage struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+}
+
+func list(t *testing.T, system string, args ...string) []*goPackage {
+	t.Helper()
+	out := goCommand(t, system, append([]string{"list", "-json=ImportPath,Imports,TestImports,XTestImports"}, args...)...)
+	var packages []*goPackage
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		p := new(goPackage)
+		if err := d.Decode(p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
+
+// requirements are the modules that go.mod names.
+func requirements(t *testing.T) []string {
+	t.Helper()
+	var mod struct{ Require []struct{ Path string } }
+	if err := json.Unmarshal(goCommand(t, "", "mod", "edit", "-json"), &mod); err != nil {
+		t.Fatal(err)
+	}
+	var paths []string
+	for _, r := range mod.Require {
+		paths = append(paths, r.Path)
+	}
+	return paths
+}
+
+func goCommand(t *testing.T, system string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Env = os.Environ()
+	if system != "" {
+		cmd.Env = append(cmd.Env, "GOOS="+system, "GOARCH=amd64", "CGO_ENABLED=0")
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, &stderr)
+	}
+	return out
+}
