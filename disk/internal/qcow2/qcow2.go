@@ -1,39 +1,833 @@
-// Package qcow2 will read and write QEMU's qcow2 images.
+// Package qcow2 reads and writes QEMU's qcow2 images, versions 2 and 3.
+//
+// The code follows "QCOW2 image format", docs/interop/qcow2.rst in QEMU, in
+// its order and with its words; section names in comments are of that text.
+// [Open] reads, [NewWriter] writes uncompressed images in any order,
+// [NewCompressor] compressed ones in ascending order.
+//
+// Left out on purpose: refcounts (reading needs none), dirty bitmaps, the
+// state of a machine's memory in a snapshot, encryption, external data files.
 package qcow2
 
 import (
-	"io"
-	"iter"
-	"os"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
+// Options are how an image is opened.
 type Options struct {
+	// Snapshot is the ID or the name of the snapshot to read; empty: the
+	// active state.
 	Snapshot string
-	Backing  func(name, format string) (virtual.Reader, error)
+
+	// Backing opens the backing file that the image names, in the format that
+	// it records ("" if it does not).
+	Backing func(name, format string) (virtual.Reader, error)
 }
 
-type Compression uint8
+// An Image is the content of a qcow2 image. It is safe for concurrent use.
+type Image struct {
+	file    virtual.Reader
+	header  header
+	size    int64          // of the active state or of the snapshot
+	l1      table          // likewise
+	backing virtual.Reader // nil: none
+
+	tables     tables
+	clusters   []slot // decompressed
+	decompress decompressor
+}
+
+// Open reads the header of an image, and its snapshot table if a snapshot is
+// wanted. Memory is bounded whatever the file says: a cluster for the header,
+// tableCache for tables, clusterCache (at least two clusters) for decompressed
+// data, and two clusters for each compressed cluster that is being read.
+func Open(file virtual.Reader, o Options) (*Image, error) {
+	h, err := readHeader(file)
+	if err != nil {
+		return nil, err
+	}
+	i := &Image{
+		file:     file,
+		header:   h,
+		size:     h.size,
+		l1:       h.l1,
+		clusters: make([]slot, max(2, clusterCache>>h.clusterBits)),
+	}
+	i.tables.file = file
+	if o.Snapshot != "" {
+		s, err := i.findSnapshot(o.Snapshot)
+		if err != nil {
+			return nil, err
+		}
+		i.size, i.l1 = s.size, s.l1
+	}
+	if err := i.checkL1(); err != nil {
+		return nil, err
+	}
+	if i.decompress, err = newDecompressor(h.compression); err != nil {
+		return nil, err
+	}
+	if h.backingFile != "" {
+		if i.backing, err = o.Backing(h.backingFile, h.backingFormat); err != nil {
+			return nil, err
+		}
+	}
+	return i, nil
+}
+
+// # Header
 
 const (
-	Zlib Compression = 0
-	Zstd Compression = 1
+	magic = "QFI\xfb"
+
+	minClusterBits = 9  // 512 bytes
+	maxClusterBits = 21 // 2 MiB, as in QEMU
+
+	headerLengthV2 = 72
+	headerLengthV3 = 104
+
+	maxBackingName = 1023
 )
 
-type stub interface {
-	io.WriterAt
-	io.Closer
+// Incompatible features: who does not know one must not read the image.
+const (
+	// Refcounts may be wrong. Only who allocates clusters needs them, so a
+	// dirty image is as good to read as a clean one.
+	featureDirty = 1 << iota
+	featureCorrupt
+	featureExternalData
+	featureCompressionType
+	featureExtendedL2
+)
+
+type header struct {
+	version       uint32
+	backingFile   string
+	backingFormat string
+	clusterBits   uint
+	size          int64
+	l1            table
+	snapshots     uint32
+	snapshotTable int64
+	extendedL2    bool
+	compression   Compression
 }
 
-func Open(r virtual.Reader, o Options) (virtual.Reader, error) {
-	return nil, virtual.Unsupported("format qcow2 (not yet)")
+// A table is an array of 8-byte entries at an offset of the file.
+type table struct {
+	offset  int64
+	entries int64
 }
 
-func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error]) (stub, error) {
-	return nil, virtual.Unsupported("format qcow2 (not yet)")
+func (h *header) clusterSize() int64 { return 1 << h.clusterBits }
+
+// An L2 table has the size of a cluster.
+func (h *header) l2EntrySize() int64 {
+	if h.extendedL2 {
+		return 16
+	}
+	return 8
+}
+func (h *header) l2Entries() int64 { return h.clusterSize() / h.l2EntrySize() }
+
+// l2Span is how many bytes of the disk an L2 table maps. At most 2 MiB of
+// clusters in 2^18 entries, it is no more than 2^39.
+func (h *header) l2Span() int64 { return h.clusterSize() * h.l2Entries() }
+
+func readHeader(file virtual.Reader) (h header, err error) {
+	b, err := readHead(file, headerLengthV3+8)
+	if err != nil {
+		return h, err
+	}
+	if len(b) < headerLengthV2 || string(b[:4]) != magic {
+		return h, virtual.Corrupt("not a qcow2 image")
+	}
+	be := binary.BigEndian
+	h.version = be.Uint32(b[4:])
+	if h.version != 2 && h.version != 3 {
+		return h, virtual.Unsupported("qcow2 version %d", h.version)
+	}
+	clusterBits := be.Uint32(b[20:])
+	if clusterBits < minClusterBits || clusterBits > maxClusterBits {
+		return h, virtual.Unsupported("clusters of 2^%d bytes", clusterBits)
+	}
+	h.clusterBits = uint(clusterBits)
+
+	// All of the header, its extensions and the backing file's name are in
+	// the first cluster.
+	b, err = readHead(file, h.clusterSize())
+	if err != nil {
+		return h, err
+	}
+	length := uint32(headerLengthV2)
+	var incompatible uint64
+	if h.version >= 3 {
+		if len(b) < headerLengthV3 {
+			return h, virtual.Corrupt("header is cut short")
+		}
+		incompatible = be.Uint64(b[72:])
+		length = be.Uint32(b[100:])
+		if length < headerLengthV3 || int64(length) > h.clusterSize() || int(length) > len(b) {
+			return h, virtual.Corrupt("header length %d", length)
+		}
+	}
+	backingOffset, backingSize := be.Uint64(b[8:]), be.Uint32(b[16:])
+	end := uint64(len(b))
+	if backingOffset != 0 {
+		if backingOffset > end || backingSize > maxBackingName || uint64(backingSize) > end-backingOffset || backingOffset < uint64(length) {
+			return h, virtual.Corrupt("backing file name of %d bytes at %d", backingSize, backingOffset)
+		}
+		h.backingFile = string(b[backingOffset:][:backingSize])
+		end = backingOffset
+	}
+	x, err := parseExtensions(b[length:end])
+	if err != nil {
+		return h, err
+	}
+	h.backingFormat = x.backingFormat
+
+	if err := checkFeatures(incompatible, x); err != nil {
+		return h, err
+	}
+	h.extendedL2 = incompatible&featureExtendedL2 != 0
+	if h.extendedL2 && h.clusterBits < minExtendedBits {
+		return h, virtual.Corrupt("subclusters in clusters of %d bytes", h.clusterSize())
+	}
+	if length > headerLengthV3 {
+		h.compression = Compression(b[104])
+	}
+	if zlib := h.compression == Zlib; zlib == (incompatible&featureCompressionType != 0) {
+		return h, virtual.Corrupt("compression type %d contradicts its feature bit", h.compression)
+	}
+
+	switch method := be.Uint32(b[32:]); method {
+	case 0:
+	case 1:
+		return h, virtual.Unsupported("encryption (AES)")
+	case 2:
+		return h, virtual.Unsupported("encryption (LUKS)")
+	default:
+		return h, virtual.Unsupported("encryption method %d", method)
+	}
+	size := be.Uint64(b[24:])
+	if size > maxL1*uint64(h.l2Span()) {
+		return h, virtual.Unsupported("virtual size of %d bytes", size)
+	}
+	h.size = int64(size)
+	h.l1, err = newTable(be.Uint64(b[40:]), be.Uint32(b[36:]))
+	if err != nil {
+		return h, err
+	}
+	h.snapshots = be.Uint32(b[60:])
+	h.snapshotTable = int64(be.Uint64(b[64:])) // checked when it is used
+	return h, nil
 }
 
-func NewCompressor(f *os.File, size int64, c Compression, jobs int) (stub, error) {
-	return nil, virtual.Unsupported("format qcow2 (not yet)")
+// readHead reads the first n bytes of file, or all if it is shorter.
+func readHead(file virtual.Reader, n int64) ([]byte, error) {
+	b := make([]byte, min(n, file.Size()))
+	if n, err := file.ReadAt(b, 0); n < len(b) {
+		return nil, fmt.Errorf("reading header: %w", err)
+	}
+	return b, nil
+}
+
+func newTable(offset uint64, entries uint32) (table, error) {
+	if entries > maxL1 {
+		return table{}, virtual.Corrupt("L1 table of %d entries", entries)
+	}
+	if offset > offsetMask {
+		return table{}, virtual.Corrupt("L1 table at %#x", offset)
+	}
+	return table{int64(offset), int64(entries)}, nil
+}
+
+// checkFeatures refuses, by name, what the image needs and we have not.
+func checkFeatures(incompatible uint64, x extensions) error {
+	if incompatible&featureCorrupt != 0 {
+		return virtual.Corrupt("image is marked as corrupt")
+	}
+	if incompatible&featureExternalData != 0 {
+		return virtual.Unsupported("external data file %q", x.dataFile)
+	}
+	unknown := incompatible &^ (featureDirty | featureCompressionType | featureExtendedL2)
+	for bit := range 64 {
+		if unknown>>bit&1 == 0 {
+			continue
+		}
+		if name := x.features[bit]; name != "" {
+			return virtual.Unsupported("incompatible feature %q (bit %d)", name, bit)
+		}
+		return virtual.Unsupported("incompatible feature bit %d", bit)
+	}
+	return nil
+}
+
+// # Header extensions
+
+const (
+	extensionEnd           = 0
+	extensionBackingFormat = 0xe2792aca
+	extensionFeatureNames  = 0x6803f857
+	extensionDataFile      = 0x44415441
+)
+
+type extensions struct {
+	backingFormat string
+	dataFile      string
+	features      map[int]string // of incompatible features, by bit
+}
+
+// parseExtensions skips extensions that it does not know, as it should.
+func parseExtensions(b []byte) (x extensions, err error) {
+	for len(b) >= 8 {
+		kind, length := binary.BigEndian.Uint32(b), uint64(binary.BigEndian.Uint32(b[4:]))
+		if kind == extensionEnd {
+			break
+		}
+		b = b[8:]
+		if length > uint64(len(b)) {
+			return x, virtual.Corrupt("header extension %#x of %d bytes", kind, length)
+		}
+		data := b[:length]
+		switch kind {
+		case extensionBackingFormat:
+			x.backingFormat = string(data)
+		case extensionDataFile:
+			x.dataFile = string(data)
+		case extensionFeatureNames:
+			x.features = parseFeatureNames(data)
+		}
+		b = b[min((length+7)&^7, uint64(len(b))):]
+	}
+	return x, nil
+}
+
+// # Feature name table
+
+func parseFeatureNames(b []byte) map[int]string {
+	names := map[int]string{}
+	for ; len(b) >= 48; b = b[48:] {
+		if b[0] == 0 { // incompatible
+			name, _, _ := bytes.Cut(b[2:48], []byte{0})
+			names[int(b[1])] = string(name)
+		}
+	}
+	return names
+}
+
+// # Cluster mapping
+
+const (
+	// maxL1 is QEMU's limit of 32 MiB for an L1 table. It keeps the walk over
+	// the table of an empty disk short and all offsets far below 2^63.
+	maxL1 = 32 << 20 / 8
+
+	// Bits 9 to 55 of L1 and L2 entries are an offset in the file; the lower
+	// ones are zero as clusters are aligned.
+	offsetMask = 1<<56 - 1<<9
+
+	entryZero       = 1 << 0
+	entryCompressed = 1 << 62
+	entryCopied     = 1 << 63 // refcount is one
+
+	minExtendedBits = 14
+	subclusters     = 32
+)
+
+// A run is a range of the disk that is mapped in one way.
+type run struct {
+	kind   kind
+	length int64
+
+	// host is the offset of the first byte in the file if kind is data, the
+	// descriptor if it is compressed.
+	host int64
+}
+
+type kind uint8
+
+const (
+	unallocated kind = iota // as in the backing file, else zeros
+	zeros
+	data
+	compressed // up to the end of one cluster
+)
+
+// join lengthens r by next, if together they are one run.
+func (r *run) join(next run) bool {
+	if r.kind != next.kind || r.kind == compressed || r.kind == data && next.host != r.host+r.length {
+		return false
+	}
+	r.length += next.length
+	return true
+}
+
+// inside refuses a table that is not all in the file.
+func (i *Image) inside(what string, off, n int64) error {
+	if size := i.file.Size(); off > size || n > size-off {
+		return virtual.Corrupt("%s of %d bytes at %#x: the file ends at %#x", what, n, off, size)
+	}
+	return nil
+}
+
+func (i *Image) checkL1() error {
+	// What maps nothing of the disk (memory of a snapshot) is not our business.
+	need := (i.size + i.header.l2Span() - 1) / i.header.l2Span()
+	if need > i.l1.entries {
+		return virtual.Corrupt("L1 table of %d entries maps less than %d bytes", i.l1.entries, i.size)
+	}
+	if i.l1.entries = need; need == 0 {
+		return nil
+	}
+	if i.l1.offset%i.header.clusterSize() != 0 || i.l1.offset == 0 {
+		return virtual.Corrupt("L1 table at %#x: not at the start of a cluster", i.l1.offset)
+	}
+	return i.inside("L1 table", i.l1.offset, 8*need)
+}
+
+// l2Table is the offset of the L2 table with this index; 0: all that it would
+// map is unallocated.
+func (i *Image) l2Table(index int64) (int64, error) {
+	if index >= i.l1.entries {
+		return 0, nil
+	}
+	b, err := i.tables.at(i.l1.offset + 8*index)
+	if err != nil {
+		return 0, fmt.Errorf("reading L1 table: %w", err)
+	}
+	off := int64(binary.BigEndian.Uint64(b) & offsetMask)
+	if off == 0 {
+		return 0, nil
+	}
+	if off%i.header.clusterSize() != 0 {
+		return 0, virtual.Corrupt("L2 table at %#x: not at the start of a cluster", off)
+	}
+	return off, i.inside("L2 table", off, i.header.clusterSize())
+}
+
+// lookup finds how the disk is mapped from off on, for up to limit bytes. The
+// run may end before the mapping changes, but is never empty.
+func (i *Image) lookup(off, limit int64) (run, error) {
+	span := i.header.l2Span()
+	l2, err := i.l2Table(off / span)
+	if err != nil {
+		return run{}, err
+	}
+	if l2 == 0 {
+		end := off/span*span + span
+		for end-off < limit {
+			if next, err := i.l2Table(end / span); next != 0 || err != nil {
+				break
+			}
+			end += span
+		}
+		return run{kind: unallocated, length: min(end-off, limit)}, nil
+	}
+
+	size, entry := i.header.clusterSize(), i.header.l2EntrySize()
+	index, in := off%span/size, off%size
+	b, err := i.tables.at(l2 + index*entry)
+	if err != nil {
+		return run{}, fmt.Errorf("reading L2 table: %w", err)
+	}
+	b = b[:min(int64(len(b)), (i.header.l2Entries()-index)*entry)]
+
+	var r run
+	for r.length < limit && len(b) > 0 {
+		next, err := i.cluster(b, in)
+		if r.length == 0 {
+			r = next
+			if err != nil {
+				return run{}, fmt.Errorf("mapping disk offset %#x: %w", off, err)
+			}
+		} else if err != nil || !r.join(next) {
+			break
+		}
+		if in += next.length; in == size {
+			b, in = b[entry:], 0
+		}
+	}
+	r.length = min(r.length, limit)
+	return r, nil
+}
+
+// cluster is the mapping of one cluster from its byte in on, by the L2 entry
+// that b begins with.
+func (i *Image) cluster(b []byte, in int64) (run, error) {
+	entry := binary.BigEndian.Uint64(b)
+	r := run{length: i.header.clusterSize() - in}
+	if entry&entryCompressed != 0 {
+		r.kind, r.host = compressed, int64(entry&^(entryCompressed|entryCopied))
+		return r, nil
+	}
+
+	// Standard Cluster Descriptor
+	host := int64(entry & offsetMask)
+	switch {
+	case i.header.extendedL2:
+		var err error
+		if r, err = i.subclusters(binary.BigEndian.Uint64(b[8:]), host != 0, in); err != nil {
+			return run{}, err
+		}
+	case entry&entryZero != 0 && i.header.version < 3:
+		return run{}, virtual.Corrupt("zero cluster in an image of version %d", i.header.version)
+	case entry&entryZero != 0:
+		r.kind = zeros
+	case host != 0:
+		r.kind = data
+	}
+	if r.kind != data {
+		return r, nil
+	}
+	if host%i.header.clusterSize() != 0 {
+		return run{}, virtual.Corrupt("data cluster at %#x: not aligned", host)
+	}
+	// The last cluster of a file may be cut short, and then reads as zeros. One
+	// that is not there at all is missing; QEMU's check says so too, but its
+	// convert reads zeros.
+	if host >= i.file.Size() {
+		return run{}, virtual.Corrupt("data cluster at %#x: the file ends at %#x", host, i.file.Size())
+	}
+	r.host = host + in
+	return r, nil
+}
+
+// # Extended L2 Entries
+
+// subclusters is the mapping of a cluster from its byte in on by the bitmap of
+// an extended entry: bit x says that subcluster x is allocated, bit 32+x that
+// it reads as zeros.
+func (i *Image) subclusters(bitmap uint64, allocated bool, in int64) (run, error) {
+	size := i.header.clusterSize() / subclusters
+	var r run
+	for x := in / size; x < subclusters; x++ {
+		next := run{length: size - in%size}
+		switch alloc, zero := bitmap>>x&1 != 0, bitmap>>(32+x)&1 != 0; {
+		case alloc && (zero || !allocated):
+			return run{}, virtual.Corrupt("subcluster %d with bitmap %#016x", x, bitmap)
+		case zero:
+			next.kind = zeros
+		case alloc:
+			next.kind = data
+		}
+		if r.length == 0 {
+			r = next
+		} else if r.kind == next.kind {
+			r.length += next.length
+		} else {
+			break
+		}
+		in += next.length
+	}
+	return r, nil
+}
+
+// # Compressed Clusters Descriptor
+
+// readCompressed reads p from byte in of the compressed cluster number index.
+func (i *Image) readCompressed(p []byte, descriptor, index, in int64) error {
+	if int64(len(p)) == i.header.clusterSize() {
+		return i.readWhole(p, descriptor)
+	}
+
+	// Others that want the same cluster wait for it rather than decompress it
+	// a second time.
+	s := &i.clusters[index%int64(len(i.clusters))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.data == nil {
+		s.data = make([]byte, i.header.clusterSize())
+	}
+	if !s.valid || s.descriptor != descriptor {
+		s.valid, s.descriptor = false, descriptor
+		if err := i.readWhole(s.data, descriptor); err != nil {
+			return err
+		}
+		s.valid = true
+	}
+	copy(p, s.data[in:])
+	return nil
+}
+
+func (i *Image) readWhole(cluster []byte, descriptor int64) error {
+	offset, length := i.header.compressedRange(descriptor)
+	if offset >= i.file.Size() {
+		return virtual.Corrupt("compressed cluster at %#x: the file ends at %#x", offset, i.file.Size())
+	}
+
+	// The length is in whole sectors, and the last one may be cut short.
+	b := make([]byte, min(length, i.file.Size()-offset))
+	if n, err := i.file.ReadAt(b, offset); n < len(b) {
+		return fmt.Errorf("reading compressed cluster at %#x: %w", offset, err)
+	}
+	if err := i.decompress(cluster, b); err != nil {
+		return virtual.Corrupt("compressed cluster at %#x: %w", offset, err)
+	}
+	return nil
+}
+
+// compressedRange is where the file has the data of a compressed cluster, and
+// what follows it up to the end of a sector: Bits 0 to x-1 are the offset, bits
+// x to 61 the number of sectors besides the first.
+func (h *header) compressedRange(descriptor int64) (offset, length int64) {
+	x := 62 - (h.clusterBits - 8)
+	offset = descriptor & (1<<x - 1)
+	return offset, (descriptor>>x+1)*512 - offset%512
+}
+
+// # Snapshots
+
+const (
+	maxSnapshots     = 65536 // as in QEMU; ends the search in a crafted table
+	maxSnapshotExtra = 1024  // likewise
+)
+
+type snapshot struct {
+	id, name string
+	l1       table
+	size     int64
+}
+
+// findSnapshot looks for an ID before it looks for a name, as QEMU does.
+func (i *Image) findSnapshot(wanted string) (*snapshot, error) {
+	if i.header.snapshots > maxSnapshots {
+		return nil, virtual.Corrupt("%d snapshots", i.header.snapshots)
+	}
+	off := i.header.snapshotTable
+	var named *snapshot
+	for n := range i.header.snapshots {
+		s, next, err := i.readSnapshot(off)
+		if err != nil {
+			return nil, fmt.Errorf("reading snapshot %d: %w", n, err)
+		}
+		if s.id == wanted {
+			return s, nil
+		}
+		if s.name == wanted && named == nil {
+			named = s
+		}
+		off = next
+	}
+	if named == nil {
+		return nil, fmt.Errorf("%w %q", virtual.ErrUnknownSnapshot, wanted)
+	}
+	return named, nil
+}
+
+// readSnapshot reads the entry of the snapshot table at off and finds the next.
+func (i *Image) readSnapshot(off int64) (s *snapshot, next int64, err error) {
+	b := make([]byte, 40)
+	if err := i.readTable(b, off); err != nil {
+		return nil, 0, err
+	}
+	be := binary.BigEndian
+	s = &snapshot{size: i.header.size}
+	if s.l1, err = newTable(be.Uint64(b), be.Uint32(b[8:])); err != nil {
+		return nil, 0, err
+	}
+	idLength, nameLength, extraLength := int(be.Uint16(b[12:])), int(be.Uint16(b[14:])), be.Uint32(b[36:])
+	if extraLength > maxSnapshotExtra {
+		return nil, 0, virtual.Corrupt("%d bytes of extra data", extraLength)
+	}
+	b = make([]byte, int(extraLength)+idLength+nameLength)
+	if err := i.readTable(b, off+40); err != nil {
+		return nil, 0, err
+	}
+	if extraLength >= 16 {
+		size := be.Uint64(b[8:])
+		if size > maxL1*uint64(i.header.l2Span()) {
+			return nil, 0, virtual.Corrupt("virtual size of %d bytes", size)
+		}
+		s.size = int64(size)
+	}
+	names := b[extraLength:]
+	s.id, s.name = string(names[:idLength]), string(names[idLength:])
+	return s, (off + 40 + int64(len(b)) + 7) &^ 7, nil
+}
+
+func (i *Image) readTable(b []byte, off int64) error {
+	if off < 0 {
+		return virtual.Corrupt("snapshot table at %#x", uint64(off))
+	}
+	if err := i.inside("snapshot table", off, int64(len(b))); err != nil {
+		return err
+	}
+	if n, err := i.file.ReadAt(b, off); n < len(b) {
+		return err
+	}
+	return nil
+}
+
+// # Content
+
+// Size is the virtual size in bytes, as the header has it: QEMU writes multiples
+// of 512.
+func (i *Image) Size() int64 { return i.size }
+
+// ReadAt reads the content of the disk.
+func (i *Image) ReadAt(p []byte, off int64) (int, error) {
+	return virtual.ReadAt(p, off, i.size, i.read)
+}
+
+func (i *Image) read(p []byte, off int64) error {
+	for len(p) > 0 {
+		r, err := i.lookup(off, int64(len(p)))
+		if err != nil {
+			return err
+		}
+		part := p[:r.length]
+		switch r.kind {
+		case unallocated:
+			err = i.readBacking(part, off)
+		case zeros:
+			clear(part)
+		case data:
+			err = readZeroExtended(i.file, part, r.host)
+		case compressed:
+			err = i.readCompressed(part, r.host, off>>i.header.clusterBits, off%i.header.clusterSize())
+		}
+		if err != nil {
+			return err
+		}
+		p, off = p[r.length:], off+r.length
+	}
+	return nil
+}
+
+// readBacking reads from the backing file; a short one ends in zeros.
+func (i *Image) readBacking(p []byte, off int64) error {
+	if i.backing == nil {
+		clear(p)
+		return nil
+	}
+	return readZeroExtended(i.backing, p, off)
+}
+
+// readZeroExtended reads from r, and zeros where r has ended.
+func readZeroExtended(r virtual.Reader, p []byte, off int64) error {
+	inside := p[:max(0, min(int64(len(p)), r.Size()-off))]
+	clear(p[len(inside):])
+	if n, err := r.ReadAt(inside, off); n < len(inside) {
+		return err
+	}
+	return nil
+}
+
+// maxExtent bounds the walk of one call of NextExtent over tables, in bytes of
+// the disk, so that asking again and again inside of one extent is not slow.
+const maxExtent = 256 << 20
+
+// NextExtent is the first range at or after off that may hold data. It walks
+// tables, not data, and knows the holes of the file and of the backing files.
+func (i *Image) NextExtent(off int64) (virtual.Extent, error) {
+	if off < 0 {
+		return virtual.Extent{}, fmt.Errorf("finding data at offset %d: negative offset", off)
+	}
+	var found virtual.Extent
+	for off < i.size && found.Length < maxExtent {
+		r, err := i.lookup(off, i.size-off)
+		if err == nil {
+			r, off, err = i.skipHole(r, off)
+		}
+		if err != nil && found.Length == 0 {
+			return virtual.Extent{}, err
+		}
+		if err != nil {
+			break // for the call that begins there
+		}
+		switch {
+		case r.length == 0 && found.Length > 0:
+			return found, nil
+		case r.length == 0:
+			continue
+		case found.Length == 0:
+			found = virtual.Extent{Offset: off, Length: r.length}
+		case off != found.End():
+			return found, nil
+		default:
+			found.Length += r.length
+		}
+		off += r.length
+	}
+	return found, nil
+}
+
+// skipHole cuts r, the run at off, down to the first range of it that may hold
+// data, and returns that and where it starts: with a length of 0 the end of r.
+func (i *Image) skipHole(r run, off int64) (run, int64, error) {
+	var below virtual.Reader
+	at := off
+	switch r.kind {
+	case compressed:
+		return r, off, nil
+	case data:
+		below, at = i.file, r.host
+	case unallocated:
+		below = i.backing
+	}
+	if below == nil {
+		return run{}, off + r.length, nil
+	}
+	e, err := virtual.NextExtent(below, at)
+	if err != nil {
+		return run{}, 0, err
+	}
+	if e.Length == 0 || e.Offset-at >= r.length {
+		return run{}, off + r.length, nil
+	}
+	skip := e.Offset - at
+	r.length = min(r.length-skip, e.Length)
+	return r, off + skip, nil
+}
+
+// # Caches
+
+const (
+	tableCache   = 1 << 20 // bytes; maps 8 GiB of clusters of 64 KiB
+	clusterCache = 1 << 20 // bytes
+
+	pageSize = 4 << 10
+)
+
+// tables reads L1 and L2 tables through a cache of pages. It is direct-mapped:
+// a page has one place, and no lock is needed to look there.
+type tables struct {
+	file  virtual.Reader
+	pages [tableCache / pageSize]atomic.Pointer[page]
+}
+
+type page struct {
+	offset int64
+	data   [pageSize]byte
+}
+
+// at returns what the file has from off to the end of off's page. Off is a
+// multiple of 8 or 16, the size of an entry, so that at least one is whole.
+func (t *tables) at(off int64) ([]byte, error) {
+	start := off &^ (pageSize - 1)
+	place := &t.pages[start/pageSize%int64(len(t.pages))]
+	p := place.Load()
+	if p == nil || p.offset != start {
+		p = &page{offset: start}
+		if err := readZeroExtended(t.file, p.data[:], start); err != nil {
+			return nil, err
+		}
+		place.Store(p)
+	}
+	return p.data[off-start:], nil
+}
+
+// A slot holds a decompressed cluster.
+type slot struct {
+	mu         sync.Mutex
+	valid      bool
+	descriptor int64
+	data       []byte
 }
