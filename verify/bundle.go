@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/internal/bundle"
+	intoto "github.com/in-toto/attestation/go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	sgbundle "github.com/sigstore/sigstore-go/pkg/bundle"
 	sgverify "github.com/sigstore/sigstore-go/pkg/verify"
+	"google.golang.org/protobuf/encoding/protojson"
 )
 
 // errOtherKind says that a referrer is something else than a bundle.
@@ -176,8 +178,9 @@ func (b *signedBundle) claims() (*claims, error) {
 	if err := checkJSON(payload, exactKeys); err != nil {
 		return nil, refusef(Malformed, "the statement: %.200v", err)
 	}
-	st, err := b.envelope.Statement()
-	if err != nil {
+	// Not Envelope.Statement: it does the same, but does not say what is wrong.
+	var st intoto.Statement
+	if err := protojson.Unmarshal(payload, &st); err != nil {
 		return nil, refusef(Malformed, "the statement: %.200v", err)
 	}
 	c := &claims{predicateType: st.GetPredicateType()}
