@@ -72,8 +72,16 @@ var (
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 )
 
-// IsHole reports whether block, of at most [BlockSize] bytes, is zeros.
-func IsHole(block []byte) bool { return bytes.Equal(block, zeros[:len(block)]) }
+// IsHole reports whether b, usually a block, is zeros.
+func IsHole(b []byte) bool {
+	for len(b) > BlockSize {
+		if !bytes.Equal(b[:BlockSize], zeros[:]) {
+			return false
+		}
+		b = b[BlockSize:]
+	}
+	return bytes.Equal(b, zeros[:len(b)])
+}
 
 // Holes returns how many of the blocks at the start of b are holes.
 func Holes(b []byte) int {

@@ -1,0 +1,189 @@
+// Package artifact turns the content of disks into the blobs of an OCI
+// artifact and back: the format of docs/spec.md.
+//
+// To write one, [Pack] cuts disks into chunks, puts the new ones into layers
+// and says in an index per disk where every byte is; [Manifest.Encode] ties
+// them together. To read one, [Open] checks the manifest and the indexes;
+// every [Disk] of the [Image] is then a reader of its content, and
+// [Disk.Restore] writes it to a file, fetching only what is not there yet.
+//
+// Whatever is read is hashed before it is believed: manifest, index, page,
+// layer directory, frame, chunk, in this order. Content that is not what a
+// digest or the format says is a [RefusedError].
+//
+// The package knows no registry: blobs come from a [Fetcher] and go to the
+// function that is given to Pack. It does not check signatures either; see
+// package verify.
+package artifact
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// The media types of version 1. A layer's codec is the suffix of its type.
+const (
+	TypeArtifact    = "application/vnd.davit.vm.v1"
+	TypeOVF         = "application/vnd.davit.ovf.v1+xml"
+	TypeIndex       = "application/vnd.davit.disk.index.v1"
+	TypeLayer       = "application/vnd.davit.disk.layer.v1"
+	TypeLayerZstd   = "application/vnd.davit.disk.layer.v1+zstd"
+	TypeLayerXZ     = "application/vnd.davit.disk.layer.v1+xz"
+	TypeOVFManifest = "application/vnd.davit.ovf.manifest.v1"
+	TypeOVFCert     = "application/vnd.davit.ovf.certificate.v1+pem"
+	TypeNVRAM       = "application/vnd.davit.nvram.v1"
+	TypeFile        = "application/vnd.davit.file.v1"
+)
+
+// The annotations of version 1.
+const (
+	AnnotationName     = "vnd.davit.disk.name"
+	AnnotationDigest   = "vnd.davit.disk.digest"
+	AnnotationSize     = "vnd.davit.disk.size"
+	AnnotationHead     = "vnd.davit.index.head"
+	AnnotationPlatform = "vnd.davit.platform"
+)
+
+// ErrNewer is wrapped by errors about an artifact that is well-formed as far
+// as it can be told, but needs a newer davit.
+var ErrNewer = errors.New("needs a newer davit")
+
+// ErrNotArtifact is wrapped by errors about a manifest that is something else
+// than a machine image: a container image, a Helm chart.
+var ErrNotArtifact = errors.New("not a davit artifact")
+
+// The parts of an artifact that a [RefusedError] can be about.
+const (
+	PartManifest  = "manifest"
+	PartConfig    = "config"
+	PartIndex     = "index"
+	PartPage      = "page"
+	PartDisk      = "disk digest"
+	PartRegion    = "region"
+	PartDirectory = "directory"
+	PartFrame     = "frame"
+	PartChunk     = "chunk"
+	PartLayer     = "layer"
+)
+
+// A RefusedError says that content is not what a digest or the format says it
+// is. It is never a matter of trying again with the same bytes.
+type RefusedError struct {
+	Part  string // one of the Part constants
+	Where string // which one, such as "3 of layer sha256:…"; may be empty
+	Why   string
+}
+
+func (e *RefusedError) Error() string {
+	if e.Where == "" {
+		return e.Part + ": " + e.Why
+	}
+	return e.Part + " " + e.Where + ": " + e.Why
+}
+
+func refuse(part, where, why string, args ...any) error {
+	return &RefusedError{Part: part, Where: where, Why: fmt.Sprintf(why, args...)}
+}
+
+// A Fetcher gives the blobs of a repository. The stores of oras-go are
+// Fetchers. The bytes need not be checked; this package does.
+type Fetcher interface {
+	Fetch(ctx context.Context, target ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// A RangeFetcher is a Fetcher that can give n bytes of a blob from offset off.
+// A Fetcher that is none is read from the start of the blob.
+type RangeFetcher interface {
+	FetchRange(ctx context.Context, target ocispec.Descriptor, off, n int64) (io.ReadCloser, error)
+}
+
+func fetchRange(ctx context.Context, src Fetcher, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
+	if r, ok := src.(RangeFetcher); ok {
+		return r.FetchRange(ctx, desc, off, n)
+	}
+	rc, err := src.Fetch(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.CopyN(io.Discard, rc, off); err != nil {
+		rc.Close()
+		return nil, fmt.Errorf("skipping to byte %d of %s: %w", off, desc.Digest, err)
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(rc, n), rc}, nil
+}
+
+// readRange returns n bytes of a blob from offset off, not checked.
+func readRange(ctx context.Context, src Fetcher, desc ocispec.Descriptor, off, n int64) ([]byte, error) {
+	rc, err := fetchRange(ctx, src, desc, off, n)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	b := make([]byte, n)
+	if _, err := io.ReadFull(rc, b); err != nil {
+		return nil, fmt.Errorf("reading %d bytes at %d of %s: %w", n, off, desc.Digest, err)
+	}
+	return b, nil
+}
+
+// fetchAll returns a blob of at most limit bytes, checked against its descriptor.
+func fetchAll(ctx context.Context, src Fetcher, part string, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	if desc.Size < 0 || desc.Size > limit {
+		return nil, refuse(part, string(desc.Digest), "has %d bytes, more than %d", desc.Size, limit)
+	}
+	rc, err := src.Fetch(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	b, err := io.ReadAll(io.LimitReader(rc, desc.Size+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", desc.Digest, err)
+	}
+	if err := checkBlob(part, desc, b); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func checkBlob(part string, desc ocispec.Descriptor, b []byte) error {
+	if int64(len(b)) != desc.Size {
+		return refuse(part, string(desc.Digest), "its size is not the %d bytes of its descriptor", desc.Size)
+	}
+	if got := digest.FromBytes(b); got != desc.Digest {
+		return refuse(part, string(desc.Digest), "its bytes hash to %s", got)
+	}
+	return nil
+}
+
+type sum = [sha256.Size]byte
+
+// Digest returns the text form of a SHA-256 digest.
+func Digest(s [sha256.Size]byte) digest.Digest {
+	return digest.NewDigestFromEncoded(digest.SHA256, hex.EncodeToString(s[:]))
+}
+
+// parseDigest returns the bytes of a digest, which must be sha256 in lower-case hex.
+func parseDigest(d digest.Digest) (s sum, ok bool) {
+	const prefix = "sha256:"
+	if len(d) != len(prefix)+2*len(s) || d[:len(prefix)] != prefix {
+		return s, false
+	}
+	for _, c := range []byte(d[len(prefix):]) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return s, false
+		}
+	}
+	_, err := hex.Decode(s[:], []byte(d[len(prefix):]))
+	return s, err == nil
+}

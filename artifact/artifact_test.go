@@ -1,0 +1,292 @@
+package artifact
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/davit-oci/davit/chunker"
+	"github.com/davit-oci/davit/disk"
+)
+
+// A memory is a registry for tests: blobs by digest, and what was pushed.
+type memory struct {
+	mu     sync.Mutex
+	blobs  map[string][]byte
+	pushed int // blobs that were not there
+	ranges int64
+}
+
+func newMemory() *memory { return &memory{blobs: map[string][]byte{}} }
+
+func (m *memory) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.blobs[string(d.Digest)]
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", d.Digest, fs.ErrNotExist)
+	}
+	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+func (m *memory) FetchRange(_ context.Context, d ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, ok := m.blobs[string(d.Digest)]
+	if !ok {
+		return nil, fmt.Errorf("%s: %w", d.Digest, fs.ErrNotExist)
+	}
+	m.ranges += n
+	return io.NopCloser(io.NewSectionReader(bytes.NewReader(b), off, n)), nil
+}
+
+func (m *memory) push(_ context.Context, d ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+	rc, err := open()
+	if err != nil {
+		return err
+	}
+	defer rc.Close()
+	b, err := io.ReadAll(rc)
+	if err != nil {
+		return err
+	}
+	if err := checkBlob("pushed blob", d, b); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.blobs[string(d.Digest)]; !ok {
+		m.pushed++
+		m.blobs[string(d.Digest)] = b
+	}
+	return nil
+}
+
+// pack packs disks and returns the descriptor of the manifest.
+func (m *memory) pack(t testing.TB, disks []Source, o PackOptions) (ocispec.Descriptor, *Packed) {
+	t.Helper()
+	o.Push = m.push
+	o.Scratch = t.TempDir()
+	p, err := Pack(t.Context(), disks, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	ovf := []byte("<Envelope/>")
+	manifest := Manifest{OVF: descriptorOf(TypeOVF, ovf), Disks: p.Disks, Layers: p.Layers}
+	raw, err := manifest.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	desc := descriptorOf(ocispec.MediaTypeImageManifest, raw)
+	m.mu.Lock()
+	m.blobs[string(manifest.OVF.Digest)] = ovf
+	m.blobs[string(desc.Digest)] = raw
+	m.mu.Unlock()
+	return desc, p
+}
+
+func (m *memory) open(t testing.TB, desc ocispec.Descriptor) *Image {
+	t.Helper()
+	im, err := Open(t.Context(), m, desc, OpenOptions{Scratch: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { im.Close() })
+	return im
+}
+
+func (m *memory) base(t testing.TB, desc ocispec.Descriptor) *Base {
+	t.Helper()
+	b, err := OpenBase(t.Context(), m, desc, OpenOptions{Scratch: t.TempDir(), Jobs: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// A target is a [disk.Writer] in memory that can be read back. It fails when
+// it is written out of order and should not be.
+type target struct {
+	mu      sync.Mutex
+	b       []byte
+	ordered bool
+	end     int64
+}
+
+func (w *target) WriteAt(p []byte, off int64) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ordered && off < w.end {
+		return 0, errors.New("written out of order")
+	}
+	w.end = off + int64(len(p))
+	return copy(w.b[off:], p), nil
+}
+func (w *target) ReadAt(p []byte, off int64) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return bytes.NewReader(w.b).ReadAt(p, off)
+}
+func (w *target) Size() int64  { return int64(len(w.b)) }
+func (w *target) Close() error { return nil }
+
+var _ disk.Reader = (*target)(nil)
+
+// testDisk makes content with files, slack, holes and repetitions.
+func testDisk(seed uint64, size int) []byte {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	b := make([]byte, size)
+	for at := 0; at < size; {
+		n := min(size-at, 1+rng.IntN(300_000))
+		switch rng.IntN(4) {
+		case 0: // a hole
+		case 1: // text
+			for i := range n {
+				b[at+i] = "the quick brown fox "[rng.IntN(20)]
+			}
+		case 2: // random
+			for i := range n {
+				b[at+i] = byte(rng.Uint32())
+			}
+		case 3: // what was there before
+			if at > n {
+				copy(b[at&^4095:min(size, at&^4095+n)], b[:n])
+			}
+		}
+		at = (at + n + chunker.BlockSize) &^ (chunker.BlockSize - 1)
+	}
+	return b
+}
+
+func restore(t testing.TB, im *Image, name string, o RestoreOptions, have []byte) ([]byte, Restored) {
+	t.Helper()
+	d := im.Disk(name)
+	if have == nil {
+		have = make([]byte, d.Size)
+	}
+	w := &target{b: have, ordered: o.InOrder}
+	r, err := d.Restore(t.Context(), w, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w.b, r
+}
+
+// What is packed comes back, in any order, by any codec, at any size.
+func TestRoundTrip(t *testing.T) {
+	for _, size := range []int{0, 1, 511, 4096, 4097, 3<<20 + 5, chunker.RegionSize, 2*chunker.RegionSize + 12345} {
+		for _, codec := range []string{"zstd", "xz", "none"} {
+			if codec == "xz" && size > 4<<20 {
+				continue
+			}
+			c, err := ParseCodec(codec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := testDisk(uint64(size), size)
+			m := newMemory()
+			desc, _ := m.pack(t, []Source{{"disk0", bytes.NewReader(want)}}, PackOptions{Codec: c})
+			im := m.open(t, desc)
+			for _, inOrder := range []bool{false, true} {
+				got, _ := restore(t, im, "disk0", RestoreOptions{InOrder: inOrder}, nil)
+				if !bytes.Equal(got, want) {
+					t.Errorf("%s, %d bytes, in order %v: content differs", codec, size, inOrder)
+				}
+			}
+			r := im.Disk("disk0").Reader(t.Context())
+			got, err := io.ReadAll(io.NewSectionReader(r, 0, r.Size()))
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s, %d bytes: reading differs, %v", codec, size, err)
+			}
+			if err := im.Check(t.Context(), 2, nil); err != nil {
+				t.Errorf("%s, %d bytes: %v", codec, size, err)
+			}
+		}
+	}
+}
+
+// A disk that is pushed onto itself stores nothing and has the same digest.
+func TestFixedPoint(t *testing.T) {
+	m := newMemory()
+	content := testDisk(3, 130<<20)
+	src := []Source{{"disk0", bytes.NewReader(content)}}
+	first, _ := m.pack(t, src, PackOptions{})
+
+	pushed := m.pushed
+	second, p := m.pack(t, src, PackOptions{Bases: []*Base{m.base(t, first)}})
+	if first.Digest != second.Digest {
+		t.Errorf("pushed again: digest %s, want %s", second.Digest, first.Digest)
+	}
+	if m.pushed != pushed || p.New != 0 {
+		t.Errorf("pushed again: %d new blobs, %d new bytes", m.pushed-pushed, p.New)
+	}
+}
+
+// An update stores what is new, and is complete with what is old.
+func TestUpdate(t *testing.T) {
+	m := newMemory()
+	content := testDisk(4, 100<<20)
+	first, _ := m.pack(t, []Source{{"disk0", bytes.NewReader(content)}}, PackOptions{})
+
+	changed := bytes.Clone(content)
+	for i := range 1 << 20 {
+		changed[40<<20+i] = byte(i * i >> 3)
+	}
+	second, p := m.pack(t, []Source{{"disk0", bytes.NewReader(changed)}}, PackOptions{Bases: []*Base{m.base(t, first)}})
+	if p.New > 3<<20 {
+		t.Errorf("1 MiB changed, %d bytes are new", p.New)
+	}
+	im := m.open(t, second)
+	seeds := NewSeeds(t.TempDir())
+	defer seeds.Close()
+	if err := seeds.Add(t.Context(), bytes.NewReader(content), chunker.Profile1, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, inOrder := range []bool{false, true} {
+		got, r := restore(t, im, "disk0", RestoreOptions{InOrder: inOrder, Seeds: seeds}, nil)
+		if !bytes.Equal(got, changed) {
+			t.Errorf("in order %v: content differs", inOrder)
+		}
+		if r.Fetched > 3<<20 {
+			t.Errorf("in order %v: %d bytes fetched", inOrder, r.Fetched)
+		}
+	}
+	if got, r := restore(t, im, "disk0", RestoreOptions{Resume: true}, bytes.Clone(content)); !bytes.Equal(got, changed) && r.Fetched > 3<<20 {
+		t.Errorf("resumed over the old version: equal %v, fetched %d", bytes.Equal(got, changed), r.Fetched)
+	}
+}
+
+// A layer of which little is left is rewritten, and so is a scrubbed one.
+func TestRewrite(t *testing.T) {
+	m := newMemory()
+	content := testDisk(5, 64<<20)
+	first, _ := m.pack(t, []Source{{"disk0", bytes.NewReader(content)}}, PackOptions{})
+
+	small := bytes.Clone(content[:8<<20])
+	second, p := m.pack(t, []Source{{"disk0", bytes.NewReader(small)}}, PackOptions{Bases: []*Base{m.base(t, first)}})
+	if p.Kept != 0 {
+		t.Errorf("%d layers are kept of which 1 in 8 blocks is needed", p.Kept)
+	}
+	if got, _ := restore(t, m.open(t, second), "disk0", RestoreOptions{}, nil); !bytes.Equal(got, small) {
+		t.Error("content differs after a rewrite")
+	}
+
+	most := bytes.Clone(content[:56<<20])
+	third, p := m.pack(t, []Source{{"disk0", bytes.NewReader(most)}}, PackOptions{Bases: []*Base{m.base(t, first)}, Scrub: true})
+	if p.Dead != 0 {
+		t.Errorf("%d dead bytes after a scrub", p.Dead)
+	}
+	if got, _ := restore(t, m.open(t, third), "disk0", RestoreOptions{}, nil); !bytes.Equal(got, most) {
+		t.Error("content differs after a scrub")
+	}
+}

@@ -1,0 +1,181 @@
+package artifact
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// A Base is an artifact whose layers another one may reference.
+type Base struct {
+	*Image
+	layers []baseLayer
+}
+
+// OpenBase opens an artifact to be a base and checks the directories of all
+// its layers. Frames are not looked at; see [Packed.CheckReused].
+func OpenBase(ctx context.Context, src Fetcher, desc ocispec.Descriptor, o OpenOptions) (*Base, error) {
+	im, err := Open(ctx, src, desc, o)
+	if err != nil {
+		return nil, err
+	}
+	b := &Base{Image: im}
+	if err := b.load(ctx, max(1, o.Jobs)); err != nil {
+		return nil, errors.Join(err, im.Close())
+	}
+	return b, nil
+}
+
+func (b *Base) load(ctx context.Context, jobs int) error {
+	seen := map[sum]bool{}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for _, d := range b.Disks {
+		if !d.Index.Profile.Known() {
+			return fmt.Errorf("disk %s is cut by profile %s: %w", d.Name, d.Index.Profile, ErrNewer)
+		}
+		for i := range d.Index.Layers {
+			l := &d.Index.Layers[i]
+			if seen[l.Digest] {
+				continue
+			}
+			seen[l.Digest] = true
+			b.layers = append(b.layers, baseLayer{IndexLayer: *l, desc: d.layers[i]})
+			n := len(b.layers) - 1
+			g.Go(func() error {
+				dir, err := d.directory(ctx, i)
+				if err == nil {
+					b.layers[n].dir = dir
+				}
+				return err
+			})
+		}
+	}
+	return g.Wait()
+}
+
+// A baseLayer is a layer of a base.
+type baseLayer struct {
+	IndexLayer
+	desc ocispec.Descriptor
+	dir  *directory
+	from int // which base
+}
+
+// A baseTable is the chunks of all layers of the bases, each layer once, and
+// which of them are used.
+type baseTable struct {
+	layers []baseLayer
+	first  []uint64 // ref of the first chunk of each layer
+	chunks uint64   // of all layers
+	table  *chunkTable
+	used   []uint64 // a bit for each chunk
+
+	live, all []int64 // blocks of each layer
+	keep      []bool
+	position  []int // in the new layer table, of layers that are kept
+
+	entry [1]chunkEntry
+}
+
+func newBaseTable(dir string, bases []*Base) (*baseTable, error) {
+	t := &baseTable{table: newChunkTable(dir)}
+	seen := map[sum]bool{}
+	for from, b := range bases {
+		for _, l := range b.layers {
+			if seen[l.Digest] {
+				continue
+			}
+			seen[l.Digest] = true
+			l.from = from
+			if err := t.addLayer(l); err != nil {
+				return nil, errors.Join(err, t.close())
+			}
+		}
+	}
+	t.used = make([]uint64, t.chunks/64+1)
+	t.live = make([]int64, len(t.layers))
+	t.position = make([]int, len(t.layers))
+	return t, nil
+}
+
+func (t *baseTable) addLayer(l baseLayer) error {
+	t.layers = append(t.layers, l)
+	t.first = append(t.first, t.chunks)
+	t.all = append(t.all, l.dir.blocks)
+	var entries []chunkEntry
+	for at := 0; at < l.dir.chunks; at += len(entries) {
+		var err error
+		if entries, err = l.dir.chunkEntries(entries[:0], at, min(1024, l.dir.chunks-at)); err != nil {
+			return err
+		}
+		for i := range entries {
+			if err := t.table.add(&entries[i].digest, t.chunks); err != nil {
+				return err
+			}
+			t.chunks++
+		}
+	}
+	return nil
+}
+
+// layerOf returns the layer of a chunk.
+func (t *baseTable) layerOf(r ref) int {
+	return sort.Search(len(t.first), func(i int) bool { return t.first[i] > r }) - 1
+}
+
+// chunk returns the layer and the entry of a chunk.
+func (t *baseTable) chunk(r ref) (layer int, e *chunkEntry, err error) {
+	layer = t.layerOf(r)
+	if _, err := t.layers[layer].dir.chunkEntries(t.entry[:0], int(r-t.first[layer]), 1); err != nil {
+		return 0, nil, err
+	}
+	return layer, &t.entry[0], nil
+}
+
+// use notes that the new disks need a chunk.
+func (t *baseTable) use(r ref, blocks int64) {
+	if bit := uint64(1) << (r % 64); t.used[r/64]&bit == 0 {
+		t.used[r/64] |= bit
+		t.live[t.layerOf(r)] += blocks
+	}
+}
+
+func (t *baseTable) close() error { return t.table.close() }
+
+// CheckReused fetches and checks the frames of kept layers that the new disks
+// need, for the layers of the bases that trusted is false for: what is signed
+// can be pulled. The error says which base was at fault, -1 for none.
+func (p *Packed) CheckReused(ctx context.Context, bases []*Base, trusted func(base int) bool, jobs int) (base int, err error) {
+	t := p.packer.base
+	for from, b := range bases {
+		if trusted(from) {
+			continue
+		}
+		s := newSorter(p.packer.o.Scratch)
+		defer s.close()
+		// A layer that a trusted base lists as well was taken from that one
+		// if it came first; otherwise it is checked, which is never wrong.
+		for l := range t.layers {
+			if !t.keep[l] || t.layers[l].from != from {
+				continue
+			}
+			for c := range t.layers[l].dir.chunks {
+				if r := t.first[l] + uint64(c); t.used[r/64]>>(r%64)&1 != 0 {
+					if err := s.add(want{layer: l, chunk: c}); err != nil {
+						return -1, err
+					}
+				}
+			}
+		}
+		dirs := func(ctx context.Context, layer int) (*directory, error) { return t.layers[layer].dir, nil }
+		if _, err := fetchWants(ctx, b.src, dirs, s, jobs, func(int64, []byte) error { return nil }); err != nil {
+			return from, err
+		}
+	}
+	return -1, nil
+}

@@ -1,0 +1,328 @@
+package artifact
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// MaxManifest is the largest manifest that is read, in bytes: what registries
+// accept, and a bound on what parsing costs.
+const MaxManifest = 4 << 20
+
+// A Manifest is the manifest of a machine image, in davit's words.
+type Manifest struct {
+	OVF         ocispec.Descriptor   // the config, or a layer in the gitlab form
+	Disks       []DiskDescriptor     // in the order of the OVF's Disk elements
+	Layers      []ocispec.Descriptor // with chunks, in the order of the layer table
+	Files       []ocispec.Descriptor // of the package, in the order of the OVF's References
+	Annotations map[string]string
+	Subject     *ocispec.Descriptor
+
+	// Gitlab says that the manifest has the form that GitLab's allow list
+	// lets through: no artifactType, an OCI image config.
+	Gitlab bool
+}
+
+// A DiskDescriptor describes the index of a disk.
+type DiskDescriptor struct {
+	Index  ocispec.Descriptor
+	Name   string
+	Size   int64 // virtual size, in bytes
+	Digest sum   // disk digest
+	Head   sum   // SHA-256 of the index's head
+}
+
+var emptyJSON = ocispec.DescriptorEmptyJSON
+
+// GitlabConfig is the config blob of the gitlab form.
+var GitlabConfig = []byte(`{"architecture":"unknown","os":"unknown","rootfs":{"type":"layers","diff_ids":[]}}`)
+
+// diskName is what a disk may be called: it becomes part of file names.
+var diskName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// ValidDiskName reports whether a disk may have that name.
+func ValidDiskName(s string) bool { return diskName.MatchString(s) }
+
+func isChunkLayer(mediaType string) bool {
+	return mediaType == TypeLayer || mediaType == TypeLayerZstd || mediaType == TypeLayerXZ
+}
+
+// Descriptor returns the descriptor of the index with its annotations.
+func (d *DiskDescriptor) descriptor() ocispec.Descriptor {
+	desc := d.Index
+	desc.MediaType = TypeIndex
+	desc.Annotations = map[string]string{
+		AnnotationName:   d.Name,
+		AnnotationDigest: string(Digest(d.Digest)),
+		AnnotationSize:   strconv.FormatInt(d.Size, 10),
+		AnnotationHead:   string(Digest(d.Head)),
+	}
+	return desc
+}
+
+// Encode returns the bytes of the manifest: compact JSON, members in the
+// order of the image spec, annotations sorted.
+func (m *Manifest) Encode() ([]byte, error) {
+	out := ocispec.Manifest{
+		Versioned:    specs.Versioned{SchemaVersion: 2},
+		MediaType:    ocispec.MediaTypeImageManifest,
+		ArtifactType: TypeArtifact,
+		Config:       m.OVF,
+		Layers:       []ocispec.Descriptor{},
+		Subject:      m.Subject,
+		Annotations:  m.Annotations,
+	}
+	for i := range m.Disks {
+		out.Layers = append(out.Layers, m.Disks[i].descriptor())
+	}
+	out.Layers = append(out.Layers, m.Layers...)
+	if m.Gitlab {
+		out.ArtifactType = ""
+		out.Config = descriptorOf(ocispec.MediaTypeImageConfig, GitlabConfig)
+		out.Layers = append(out.Layers, m.OVF)
+	}
+	out.Layers = append(out.Layers, m.Files...)
+	if len(out.Layers) == 0 {
+		empty := emptyJSON
+		empty.Data = nil
+		out.Layers = append(out.Layers, empty)
+	}
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(out); err != nil {
+		return nil, fmt.Errorf("encoding manifest: %w", err)
+	}
+	raw := bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	if len(raw) > MaxManifest {
+		return nil, fmt.Errorf("the manifest would have %d bytes, more than %d", len(raw), MaxManifest)
+	}
+	return raw, nil
+}
+
+func descriptorOf(mediaType string, b []byte) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
+}
+
+// ParseManifest parses and checks a manifest, as docs/spec.md, "What a reader
+// refuses" says. The caller has checked that raw has the digest of desc; its
+// size and media type are checked here. The error wraps [ErrNotArtifact] when
+// the manifest is a proper one of something else.
+func ParseManifest(raw []byte, desc ocispec.Descriptor) (*Manifest, error) {
+	bad := func(why string, args ...any) (*Manifest, error) {
+		return nil, refuse(PartManifest, string(desc.Digest), why, args...)
+	}
+	if err := checkBlob(PartManifest, desc, raw); err != nil {
+		return nil, err
+	}
+	if err := checkJSON(raw); err != nil {
+		return bad("%v", err)
+	}
+	var in struct {
+		ocispec.Manifest
+		Manifests json.RawMessage `json:"manifests"`
+	}
+	if err := json.Unmarshal(raw, &in); err != nil {
+		return bad("%v", err)
+	}
+	switch {
+	case in.MediaType == "":
+		return bad("it has no mediaType")
+	case in.MediaType != desc.MediaType:
+		return bad("its mediaType is %q, its descriptor says %q", in.MediaType, desc.MediaType)
+	case in.Manifests != nil && in.Layers != nil:
+		return bad("it has both layers and manifests")
+	case in.MediaType != ocispec.MediaTypeImageManifest:
+		return nil, fmt.Errorf("manifest %s of type %q: %w", desc.Digest, in.MediaType, ErrNotArtifact)
+	case in.SchemaVersion != 2:
+		return bad("its schemaVersion is %d", in.SchemaVersion)
+	}
+	m := &Manifest{OVF: in.Config, Annotations: in.Annotations, Subject: in.Subject}
+	switch {
+	case in.ArtifactType == TypeArtifact && in.Config.MediaType == TypeOVF:
+	case in.ArtifactType == "" && in.Config.MediaType == ocispec.MediaTypeImageConfig &&
+		slices.ContainsFunc(in.Layers, func(l ocispec.Descriptor) bool { return l.MediaType == TypeOVF }):
+		m.Gitlab = true
+	case in.ArtifactType == TypeArtifact || in.Config.MediaType == TypeOVF:
+		return bad("its artifactType is %q and its config is of type %q", in.ArtifactType, in.Config.MediaType)
+	default:
+		what := in.ArtifactType
+		if what == "" {
+			what = in.Config.MediaType
+		}
+		// Refused as well, but the reason is not an attack.
+		return nil, fmt.Errorf("%w: %w", ErrNotArtifact, refuse(PartManifest, string(desc.Digest), "it is of type %q", what))
+	}
+	if _, ok := parseDigest(in.Config.Digest); !ok || in.Config.Size < 0 {
+		return bad("the descriptor of its config is not well-formed")
+	}
+
+	seen := map[string]bool{}
+	names := map[string]bool{}
+	for i, l := range in.Layers {
+		if _, ok := parseDigest(l.Digest); !ok {
+			return bad("layer %d has no SHA-256 digest in lower-case hex: %q", i, l.Digest)
+		}
+		if l.Size < 0 {
+			return bad("layer %d has a negative size", i)
+		}
+		switch {
+		case isChunkLayer(l.MediaType):
+			if seen[string(l.Digest)] {
+				return bad("layer %s is there twice", l.Digest)
+			}
+			seen[string(l.Digest)] = true
+			m.Layers = append(m.Layers, l)
+		case l.MediaType == TypeIndex:
+			d, err := parseDisk(l)
+			if err != nil {
+				return bad("layer %d: %v", i, err)
+			}
+			if lower := strings.ToLower(d.Name); names[lower] {
+				return bad("two disks are called %q", d.Name)
+			} else {
+				names[lower] = true
+			}
+			m.Disks = append(m.Disks, d)
+		case l.MediaType == TypeOVF && m.Gitlab:
+			if m.OVF.MediaType == TypeOVF {
+				return bad("it has two OVFs")
+			}
+			m.OVF = l
+		case l.MediaType == emptyJSON.MediaType:
+		default:
+			m.Files = append(m.Files, l)
+		}
+	}
+	return m, nil
+}
+
+func parseDisk(l ocispec.Descriptor) (d DiskDescriptor, err error) {
+	d = DiskDescriptor{Index: l, Name: l.Annotations[AnnotationName]}
+	if !ValidDiskName(d.Name) {
+		return d, fmt.Errorf("annotation %s is %q", AnnotationName, d.Name)
+	}
+	var ok bool
+	if d.Digest, ok = parseDigest(digest.Digest(l.Annotations[AnnotationDigest])); !ok {
+		return d, fmt.Errorf("annotation %s is %q", AnnotationDigest, l.Annotations[AnnotationDigest])
+	}
+	if d.Head, ok = parseDigest(digest.Digest(l.Annotations[AnnotationHead])); !ok {
+		return d, fmt.Errorf("annotation %s is %q", AnnotationHead, l.Annotations[AnnotationHead])
+	}
+	size := l.Annotations[AnnotationSize]
+	if d.Size, err = strconv.ParseInt(size, 10, 64); err != nil || d.Size < 0 || strconv.FormatInt(d.Size, 10) != size {
+		return d, fmt.Errorf("annotation %s is %q", AnnotationSize, size)
+	}
+	return d, nil
+}
+
+// knownKeys are the members that are decoded. Go's decoder takes them in any
+// case, so that others could read another document.
+var knownKeys = []string{"schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests",
+	"subject", "annotations", "digest", "size", "urls", "data", "platform"}
+
+// checkJSON refuses documents that two parsers could read differently.
+func checkJSON(raw []byte) error {
+	if len(raw) > MaxManifest {
+		return fmt.Errorf("it has %d bytes, more than %d", len(raw), MaxManifest)
+	}
+	if !utf8.Valid(raw) {
+		return fmt.Errorf("it is not UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	t, err := d.Token()
+	if err != nil {
+		return err
+	}
+	if t != json.Delim('{') {
+		return fmt.Errorf("it is not a JSON object")
+	}
+	if err := checkObject(d, false, 0); err != nil {
+		return err
+	}
+	if len(bytes.TrimLeft(raw[d.InputOffset():], " \t\r\n")) != 0 {
+		return fmt.Errorf("there is something after the JSON object")
+	}
+	return nil
+}
+
+// maxDepth bounds the recursion over a manifest, which needs four levels.
+const maxDepth = 32
+
+func checkObject(d *json.Decoder, annotations bool, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("it is nested too deep")
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return err
+		}
+		key, _ := t.(string)
+		id := key
+		if !annotations {
+			id = asciiLower(key)
+			if key == "urls" {
+				return fmt.Errorf("a descriptor has urls")
+			}
+			for _, k := range knownKeys {
+				if key != k && strings.EqualFold(key, k) {
+					return fmt.Errorf("the key %q is misspelt", key)
+				}
+			}
+		}
+		if seen[id] {
+			return fmt.Errorf("the key %q is there twice", key)
+		}
+		seen[id] = true
+		if err := checkValue(d, key == "annotations", depth); err != nil {
+			return err
+		}
+	}
+	_, err := d.Token()
+	return err
+}
+
+func checkValue(d *json.Decoder, annotations bool, depth int) error {
+	t, err := d.Token()
+	if err != nil {
+		return err
+	}
+	switch t {
+	case json.Delim('{'):
+		return checkObject(d, annotations, depth+1)
+	case json.Delim('['):
+		if depth > maxDepth {
+			return fmt.Errorf("it is nested too deep")
+		}
+		for d.More() {
+			if err := checkValue(d, false, depth+1); err != nil {
+				return err
+			}
+		}
+		_, err = d.Token()
+		return err
+	}
+	return nil
+}
+
+func asciiLower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}

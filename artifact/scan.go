@@ -1,0 +1,239 @@
+package artifact
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/davit-oci/davit/chunker"
+	"github.com/davit-oci/davit/disk"
+)
+
+const (
+	// windowSize is how much of a disk is read at once, in bytes.
+	windowSize = 2 << 20
+
+	// headroom before the data of a window is for the end of the one before
+	// it, which is cut together with it.
+	headroom = chunker.Window
+)
+
+// A foundChunk is a chunk of a disk. Its data is valid until the function that
+// got it returns.
+type foundChunk struct {
+	start  int // block in the region
+	blocks int
+	digest sum
+	data   []byte
+}
+
+// A window is a part of a region that is read, cut and hashed.
+type window struct {
+	buf    []byte // headroom, then data
+	region uint32
+	block  int           // first block of the data, in the region
+	n      int           // bytes of the data, whole blocks
+	valid  int           // bytes of the data that are on the disk
+	read   chan error    // gives the result of reading once
+	hashed chan struct{} // closed when chunks have digests
+	chunks []foundChunk
+}
+
+// scan reads a disk, cuts it into chunks and hashes them. It reads, cuts and
+// hashes ahead of emit, which it calls in disk order and not concurrently, with
+// chunks of one region. Memory is bounded by memory bytes, but at least 4
+// windows are used.
+func scan(ctx context.Context, r disk.Reader, p chunker.Profile, memory int64, emit func(region uint32, chunks []foundChunk) error) error {
+	workers := runtime.GOMAXPROCS(0)
+	buffers := min(2*workers+2, max(4, int(memory/(windowSize+headroom))))
+	free := make(chan []byte, buffers)
+	for range buffers {
+		free <- nil // allocated when first used
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	reading := make(chan *window, buffers)
+	hashing := make(chan *window, buffers)
+
+	g.Go(func() error { // reads ahead
+		defer close(reading)
+		var wg errgroup.Group
+		defer wg.Wait()
+		wg.SetLimit(max(2, workers))
+		return windows(r, func(w *window) error {
+			select {
+			case w.buf = <-free:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			if w.buf == nil {
+				w.buf = make([]byte, headroom+windowSize)
+			}
+			w.read = make(chan error, 1)
+			wg.Go(func() error {
+				w.read <- w.fill(r)
+				return nil
+			})
+			reading <- w
+			return nil
+		})
+	})
+	g.Go(func() error { // cuts, in order, and hashes ahead
+		defer close(hashing)
+		var wg errgroup.Group
+		defer wg.Wait()
+		wg.SetLimit(max(2, workers))
+		c := cutter{profile: p}
+		send := func(w *window) {
+			wg.Go(func() error {
+				for i := range w.chunks {
+					w.chunks[i].digest = sha256.Sum256(w.chunks[i].data)
+				}
+				close(w.hashed)
+				return nil
+			})
+			hashing <- w
+		}
+		for w := range reading {
+			select {
+			case err := <-w.read:
+				if err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			w.hashed = make(chan struct{})
+			if done := c.next(w); done != nil {
+				send(done)
+			}
+		}
+		if done := c.next(nil); done != nil {
+			send(done)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		for w := range hashing {
+			<-w.hashed
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if len(w.chunks) > 0 {
+				if err := emit(w.region, w.chunks); err != nil {
+					return err
+				}
+			}
+			free <- w.buf
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// windows calls yield with the windows of r that may hold data, ascending and
+// without overlap.
+func windows(r disk.Reader, yield func(*window) error) error {
+	const block = chunker.BlockSize
+	size := r.Size()
+	for at := int64(0); at < size; {
+		x, err := disk.NextExtent(r, at)
+		if err != nil {
+			return err
+		}
+		if x.Length == 0 {
+			return nil
+		}
+		at = max(at, x.Offset&^(block-1))
+		end := x.Offset + x.Length
+		for at < end && at < size {
+			inRegion := at % chunker.RegionSize
+			n := min(windowSize, chunker.RegionSize-inRegion, (end-at+block-1)&^(block-1))
+			w := &window{region: uint32(at / chunker.RegionSize), block: int(inRegion / block), n: int(n), valid: int(min(n, size-at))}
+			if err := yield(w); err != nil {
+				return err
+			}
+			at += n
+		}
+	}
+	return nil
+}
+
+// fill reads the data of the window and pads it to whole blocks.
+func (w *window) fill(r disk.Reader) error {
+	data := w.buf[headroom : headroom+w.n]
+	off := int64(w.region)*chunker.RegionSize + int64(w.block)*chunker.BlockSize
+	n, err := r.ReadAt(data[:w.valid], off)
+	if n < w.valid {
+		if err == nil || err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("reading %d bytes at %d of the disk: %w", w.valid, off, err)
+	}
+	clear(data[w.valid:])
+	return nil
+}
+
+// A cutter cuts windows that come in order. What is left at the end of a
+// window is cut together with the next one, if they are adjacent.
+type cutter struct {
+	profile chunker.Profile
+	last    *window
+	rest    []byte // of last, not cut yet
+	block   int    // of rest, in the region
+}
+
+// next takes a window, or nil at the end, and returns the one before it, if
+// there was one, whose chunks are now complete.
+func (c *cutter) next(w *window) (done *window) {
+	done = c.last
+	var b []byte
+	if w != nil {
+		b = w.buf[headroom : headroom+w.n]
+		c.last = w
+	}
+	block := 0
+	if w != nil {
+		block = w.block
+	}
+	if len(c.rest) > 0 {
+		if w != nil && w.region == done.region && w.block == c.block+len(c.rest)/chunker.BlockSize {
+			b = w.buf[headroom-len(c.rest) : headroom+w.n]
+			copy(b, c.rest)
+			block = c.block
+			c.rest = nil
+		} else {
+			c.cut(done, c.rest, c.block, true)
+		}
+	}
+	if w != nil {
+		end := w.block+w.n/chunker.BlockSize == chunker.RegionBlocks
+		c.cut(w, b, block, end)
+	} else {
+		c.last = nil
+	}
+	return done
+}
+
+// cut adds the chunks of b, which begins at block, to w. Unless b ends its
+// region or run, it stops where the next window could decide.
+func (c *cutter) cut(w *window, b []byte, block int, end bool) {
+	for len(b) > 0 {
+		if n := chunker.Holes(b); n > 0 {
+			b = b[n*chunker.BlockSize:]
+			block += n
+			continue
+		}
+		if !end && len(b) < chunker.Window {
+			break
+		}
+		n := c.profile.Next(b)
+		w.chunks = append(w.chunks, foundChunk{start: block, blocks: n, data: b[:n*chunker.BlockSize]})
+		b = b[n*chunker.BlockSize:]
+		block += n
+	}
+	c.rest, c.block = b, block
+}
