@@ -904,25 +904,38 @@ func TestLoadPublicKey(t *testing.T) {
 	}
 }
 
+// plainKey makes a private key, as PKCS #8.
+func plainKey(t *testing.T, kind string) []byte {
+	t.Helper()
+	var key any
+	var err error
+	switch kind {
+	case "P-256":
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "P-384":
+		key, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case "P-521":
+		key, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	case "Ed25519":
+		_, key, err = ed25519.GenerateKey(rand.Reader)
+	case "RSA":
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+}
+
 // What sign writes, verify counts, for every kind of key.
 func TestRoundTrip(t *testing.T) {
-	for name, make := range map[string]func() (any, error){
-		"P-256":    func() (any, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) },
-		"P-384":    func() (any, error) { return ecdsa.GenerateKey(elliptic.P384(), rand.Reader) },
-		"P-521":    func() (any, error) { return ecdsa.GenerateKey(elliptic.P521(), rand.Reader) },
-		"Ed25519":  func() (any, error) { _, key, err := ed25519.GenerateKey(rand.Reader); return key, err },
-		"RSA 2048": func() (any, error) { return rsa.GenerateKey(rand.Reader, 2048) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			private, err := make()
-			if err != nil {
-				t.Fatal(err)
-			}
-			der, err := x509.MarshalPKCS8PrivateKey(private)
-			if err != nil {
-				t.Fatal(err)
-			}
-			key, err := sign.LoadKey(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil)
+	for _, kind := range []string{"P-256", "P-384", "P-521", "Ed25519", "RSA"} {
+		t.Run(kind, func(t *testing.T) {
+			key, err := sign.LoadKey(plainKey(t, kind), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
