@@ -1,8 +1,11 @@
 package main
 
 import (
+	"os"
 	"strings"
 
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/registry"
 	"github.com/spf13/cobra"
 )
 
@@ -34,4 +37,59 @@ func tooMany(names []string, extra string) error {
 		return usagef("%q: takes no arguments", extra)
 	}
 	return usagef("%q: takes only %s", extra, strings.Join(names, " "))
+}
+
+// parseRef reads a REF; what is none is a usage error.
+func parseRef(s string) (registry.Reference, error) {
+	ref, err := registry.ParseReference(s)
+	if err != nil {
+		return ref, usageError{err}
+	}
+	return ref, nil
+}
+
+// parseRepo reads a REPO: a REF with neither tag nor digest.
+func parseRepo(s string) (registry.Reference, error) {
+	ref, err := parseRef(s)
+	if err != nil {
+		return ref, err
+	}
+	if ref.Tag != "" || ref.Digest != "" {
+		return ref, usagef("%s: a repository is meant, without tag and digest", s)
+	}
+	return ref, nil
+}
+
+// A source is a SOURCE argument: a file, and the name that was given to its disk.
+type source struct {
+	name string // "" if none was given
+	path string // "-" is stdin
+}
+
+// parseSource reads PATH or NAME=PATH. An existing file wins over a name.
+func parseSource(s string) source {
+	name, path, ok := strings.Cut(s, "=")
+	if !ok || path == "" || !artifact.ValidDiskName(name) {
+		return source{path: s}
+	}
+	if _, err := os.Lstat(s); err == nil {
+		return source{path: s}
+	}
+	return source{name, path}
+}
+
+// isFile says whether an argument that may be REF or SOURCE is a SOURCE: a file
+// that exists, or what cannot be a reference.
+func isFile(s string) bool {
+	if s == "-" {
+		return true
+	}
+	if _, err := os.Stat(s); err == nil {
+		return true
+	}
+	if strings.HasPrefix(s, "oci:") || strings.HasPrefix(s, "oci-archive:") {
+		return false
+	}
+	host, _, slash := strings.Cut(s, "/")
+	return !slash || strings.HasPrefix(host, ".") || host != "localhost" && !strings.ContainsAny(host, ".:")
 }

@@ -3,8 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/verify"
 )
 
 // The exit codes of the contract. A panic ends with none of them.
@@ -21,13 +27,12 @@ const (
 // exitCode is the one way from an error to an exit code.
 func exitCode(err error) int {
 	var interrupt interruptError
-	_, refused := refusalCode(err)
 	switch {
 	case err == nil:
 		return exitOK
 	case isUsage(err):
 		return exitUsage
-	case refused: // wins over 1, and over a signal that came meanwhile
+	case len(refusals(err)) > 0: // wins over 1, and over a signal that came meanwhile
 		return exitRefused
 	case errors.As(err, &interrupt):
 		return interrupt.exitCode()
@@ -57,7 +62,7 @@ func isUsage(err error) bool {
 }
 
 // A refusedError is a refusal by the command itself. Libraries have their own
-// errors for it; see [refusalCode].
+// errors for it; see [refusals].
 type refusedError struct {
 	code string // for programs: "no-trust-source"
 	error
@@ -65,14 +70,30 @@ type refusedError struct {
 
 func (e refusedError) Unwrap() error { return e.error }
 
-// refusalCode returns the reason code of an error that means exit 3.
-func refusalCode(err error) (code string, ok bool) {
-	var refused refusedError
+// refusals returns why an error means exit 3, nothing if it does not.
+func refusals(err error) []reason {
+	var (
+		refused   refusedError
+		untrusted *verify.UntrustedError
+		malformed *artifact.RefusedError
+	)
 	switch {
+	case errors.As(err, &untrusted):
+		var reasons []reason
+		for _, r := range untrusted.Reasons {
+			reasons = append(reasons, reason{Code: string(r.Code), Digest: r.Digest.String(), Why: r.Why})
+		}
+		return reasons
 	case errors.As(err, &refused):
-		return refused.code, true
+		return []reason{{Code: refused.code, Why: err.Error()}}
+	case errors.As(err, &malformed):
+		return []reason{{Code: "malformed", Part: malformed.Part, Why: err.Error()}}
+	case errors.Is(err, artifact.ErrNotArtifact):
+		return []reason{{Code: "not-an-artifact", Why: err.Error()}}
+	case errors.Is(err, registry.ErrDigestMismatch), errors.Is(err, verify.ErrDigestMismatch):
+		return []reason{{Code: string(verify.DigestMismatch), Why: err.Error()}}
 	}
-	return "", false
+	return nil
 }
 
 // errNotFound is for what a command itself looks for and does not find: a
@@ -80,7 +101,7 @@ func refusalCode(err error) (code string, ok bool) {
 var errNotFound = errors.New("not found")
 
 func isNotFound(err error) bool {
-	return errors.Is(err, errNotFound)
+	return errors.Is(err, errNotFound) || errors.Is(err, registry.ErrNotFound) || errors.Is(err, disk.ErrUnknownSnapshot)
 }
 
 // An interruptError is the cause of a context that a signal has ended.
@@ -117,3 +138,11 @@ func hintOf(err error) (hint string) {
 }
 
 func asError[T any](err error, target *T) bool { return errors.As(err, target) }
+
+// closeInto closes what a function has opened. Only closing writes an archive,
+// so that its error counts.
+func closeInto(err *error, c io.Closer) {
+	if closing := c.Close(); *err == nil {
+		*err = closing
+	}
+}

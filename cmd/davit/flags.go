@@ -1,15 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"strconv"
 	"strings"
 
+	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/registry"
 	"github.com/spf13/cobra"
 )
 
@@ -22,7 +24,7 @@ type globals struct {
 	progress  string // auto, tty, plain, json, none; after load never auto
 	jobs      int
 	maxMemory size
-	cache     string // the folder; "" after load: none
+	cache     string // as registry.OpenStore takes it
 
 	system     string // /etc/davit
 	configFile string // --config
@@ -78,32 +80,16 @@ func (g *globals) load(cmd *cobra.Command) error {
 		g.maxMemory = g.config.MaxMemory
 	}
 	debug.SetMemoryLimit(int64(g.maxMemory) / 100 * memoryPercent)
-	g.cache, err = cacheFolder(g.cache, g.config.Cache)
-	if err != nil {
-		return err
+	if g.cache == "" && os.Getenv("DAVIT_CACHE") == "" {
+		g.cache = g.config.Cache
 	}
 	g.progress = progressMode(g.progress, g.quiet, g.stderr)
 	return nil
 }
 
-// cacheFolder returns the folder of the local store, "" for none. A user
-// without a home has none.
-func cacheFolder(flag, config string) (string, error) {
-	for _, dir := range []string{flag, os.Getenv("DAVIT_CACHE"), config} {
-		if dir == "none" {
-			return "", nil
-		}
-		if dir != "" {
-			return filepath.Abs(dir)
-		}
-	}
-	if dir := os.Getenv("XDG_CACHE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "davit"), nil
-	}
-	if dir, err := os.UserCacheDir(); err == nil {
-		return filepath.Join(dir, "davit"), nil
-	}
-	return "", nil
+// store opens the local store. The caller closes it.
+func (g *globals) store(ctx context.Context) (*registry.Store, error) {
+	return registry.OpenStore(ctx, g.cache)
 }
 
 // A size is a number of bytes, written with K, M, G or T of 1024.
@@ -156,7 +142,7 @@ func (r *registryFlags) flags(cmd *cobra.Command) {
 }
 
 // allHosts is the value of --plain-http and --insecure without a value.
-const allHosts = "all"
+const allHosts = "*"
 
 // hosts is a set of registries that a flag was given for.
 type hosts []string
@@ -172,11 +158,64 @@ func (h *hosts) Set(host string) error {
 func (h *hosts) Type() string   { return "HOST" }
 func (h *hosts) String() string { return strings.Join(*h, ",") }
 
-func (h hosts) has(host string) bool {
-	for _, name := range h {
-		if name == allHosts || strings.EqualFold(name, host) {
-			return true
+func (r *registryFlags) options(g *globals) registry.Options {
+	o := registry.Options{
+		PlainHTTP: r.plainHTTP,
+		Insecure:  r.insecure,
+		CAFile:    r.caFile,
+		AuthFile:  r.authFile,
+		Jobs:      g.jobs,
+		Hosts:     make(map[string]registry.HostOptions),
+	}
+	for host, c := range g.config.Registries {
+		o.Hosts[host] = registry.HostOptions{
+			PlainHTTP:  c.PlainHTTP != nil && *c.PlainHTTP,
+			CAFile:     c.CAFile,
+			ClientCert: c.ClientCert,
+			Mirrors:    c.Mirrors,
 		}
 	}
-	return false
+	return o
 }
+
+// open prepares access to the repository of ref. The caller closes it.
+func (r *registryFlags) open(ctx context.Context, g *globals, ref registry.Reference) (*registry.Repository, error) {
+	return registry.Open(ctx, ref, r.options(g))
+}
+
+// sourceFlags is how image files are read.
+type sourceFlags struct {
+	format     formatValue
+	backingDir string
+	snapshot   string
+}
+
+func (s *sourceFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.VarP(&s.format, "source-format", "f", "`FORMAT` of the source (default: by its content; raw ends guessing)")
+	f.StringVar(&s.backingDir, "backing-dir", "", "`DIR` that backing files may lie in (default: none is opened)")
+	f.StringVar(&s.snapshot, "snapshot", "", "read the internal snapshot `NAME`")
+}
+
+// targetFlags is what is written where.
+type targetFlags struct {
+	format formatValue
+	force  bool
+}
+
+func (t *targetFlags) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.VarP(&t.format, "target-format", "O", "`FORMAT` to write (default: the extension of DEST; devices and -: raw)")
+	f.BoolVar(&t.force, "force", false, "replace an existing file; needed for a device")
+}
+
+// A formatValue is a flag for a format of disk images; empty: not given.
+type formatValue struct{ disk.Format }
+
+func (v *formatValue) Set(s string) (err error) {
+	v.Format, err = disk.ParseFormat(s)
+	return err
+}
+
+func (v *formatValue) Type() string   { return "FORMAT" }
+func (v *formatValue) String() string { return string(v.Format) }

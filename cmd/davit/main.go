@@ -126,6 +126,15 @@ and takes them out again, verified, in any disk format.`,
 	root.SetHelpCommand(newHelp(root))
 	g.flags(root)
 	root.AddCommand(
+		newConvert(g),
+		newInspect(g),
+		newKey(g),
+		newLogin(g),
+		newLogout(g),
+		newLs(g),
+		newSign(g),
+		newTag(g),
+		newVerify(g),
 		newRegistry(g),
 		newVersion(g),
 		newCompletion(g),

@@ -31,23 +31,27 @@ type refusal struct {
 }
 
 type reason struct {
-	Code string `json:"code"`
-	Why  string `json:"why"`
+	Code   string `json:"code"`
+	Part   string `json:"part,omitempty"`   // of the artifact
+	Digest string `json:"digest,omitempty"` // of the signature
+	Why    string `json:"why"`
 }
 
 func newRefusal(err error) refusal {
-	return refusal{Verdict: "refused", Reasons: reasonsOf(err)}
-}
-
-// reasonsOf returns why an error means exit 3, at least one reason.
-func reasonsOf(err error) []reason {
-	code, _ := refusalCode(err)
-	return []reason{{Code: code, Why: err.Error()}}
+	return refusal{Verdict: "refused", Reasons: refusals(err)}
 }
 
 type refusedReport struct {
 	report
 	refusal
+}
+
+// list is s, but never null in JSON.
+func list[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
 }
 
 // writeJSON writes v, one object, to a result.

@@ -1,0 +1,277 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/davit-oci/davit/disk"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+type convertOptions struct {
+	*globals
+	source sourceFlags
+	target targetFlags
+}
+
+func newConvert(g *globals) *cobra.Command {
+	o := convertOptions{globals: g}
+	cmd := &cobra.Command{
+		Use:   "convert SOURCE DEST",
+		Short: "Write a disk image in another format",
+		Long: `Write a disk image in another format. No registry takes part.
+
+SOURCE is a disk image, or "-" for a raw disk on stdin. DEST is a file, a folder,
+a block device, or "-" for a raw disk on stdout.`,
+		Args: exactArgs("SOURCE", "DEST"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runConvert(cmd.Context(), cmd.OutOrStdout(), args[0], args[1], o)
+		},
+	}
+	o.source.flags(cmd)
+	o.target.flags(cmd)
+	return cmd
+}
+
+type convertReport struct {
+	report
+	Files   []writtenFile `json:"files"`
+	Bytes   writtenBytes  `json:"bytes"`
+	Seconds float64       `json:"seconds"`
+}
+
+// A writtenFile is an entry of files[] in the JSON of convert and pull.
+type writtenFile struct {
+	Path   string      `json:"path"`
+	Format disk.Format `json:"format"`
+	Disk   string      `json:"disk"`
+	Size   int64       `json:"size"` // virtual, in bytes
+}
+
+type writtenBytes struct {
+	Written int64 `json:"written"`
+}
+
+func runConvert(ctx context.Context, stdout io.Writer, from, to string, o convertOptions) (err error) {
+	start := time.Now()
+	src := parseSource(from)
+	if src.name == "" {
+		src.name = "disk0"
+	}
+	dest, err := o.target.resolve(to, src.name)
+	if err != nil {
+		return err
+	}
+	img, err := o.source.open(ctx, o.globals, src)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, img)
+
+	p := o.begin("converting "+filepath.Base(from), dataSize(img))
+	defer p.end()
+	err = dest.write(img.Size(), o.stdout, func(f *os.File) error {
+		return writeDisk(ctx, f, dest, img, o.globals, p)
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", dest.path, err)
+	}
+	p.end()
+
+	r := convertReport{
+		report:  newReport("davit convert"),
+		Files:   []writtenFile{{dest.path, dest.format, src.name, img.Size()}},
+		Bytes:   writtenBytes{p.done.Load()},
+		Seconds: time.Since(start).Seconds(),
+	}
+	if dest.kind == toStdout {
+		stdout = o.stderr
+	}
+	if o.json {
+		return writeJSON(stdout, r)
+	}
+	return nil
+}
+
+// A destination is a DEST argument that has been looked at.
+type destination struct {
+	path   string
+	kind   destKind
+	format disk.Format
+	force  bool
+}
+
+type destKind int
+
+const (
+	toFile destKind = iota
+	toDevice
+	toStdout
+)
+
+// resolve looks at DEST before any work is spent on it: what it is, which
+// format it gets, and whether it may be written. In a folder the file is
+// called DISK.EXT.
+func (t *targetFlags) resolve(path, disk string) (destination, error) {
+	d := destination{path: path, format: t.format.Format, force: t.force}
+	if path == "" {
+		return d, usagef("DEST is empty")
+	}
+	if path == "-" {
+		d.kind = toStdout
+		return d, d.rawOnly("stdout")
+	}
+	info, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return d, err
+	}
+	switch {
+	case err == nil && info.Mode()&(fs.ModeDevice|fs.ModeCharDevice) == fs.ModeDevice:
+		d.kind = toDevice
+		if err := d.rawOnly("a device"); err != nil {
+			return d, err
+		}
+		if !t.force {
+			return d, fmt.Errorf("%s: a device, whose content would be lost: --force writes it", path)
+		}
+		return d, nil
+	case err == nil && info.IsDir(), strings.HasSuffix(path, "/"):
+		if d.format == "" {
+			return d, withHint(usagef("%s is a folder: -O is missing", path), "-O FORMAT, or a file with an extension")
+		}
+		d.path = filepath.Join(path, disk+d.format.Ext())
+	case d.format == "":
+		if d.format, err = formatOf(path); err != nil {
+			return d, err
+		}
+	}
+	_, err = mayWrite(d.path, t.force)
+	return d, err
+}
+
+// rawOnly settles the format of a place that takes nothing but the raw bytes.
+func (d *destination) rawOnly(where string) error {
+	if d.format != "" && d.format != disk.Raw {
+		return usagef("-O %s: %s takes raw only", d.format, where)
+	}
+	d.format = disk.Raw
+	return nil
+}
+
+// formatOf guesses the format of a new file.
+func formatOf(path string) (disk.Format, error) {
+	if format, ok := disk.FormatOf(path); ok {
+		return format, nil
+	}
+	return "", usagef("%s: the extension says no format: -O is missing", path)
+}
+
+// write opens the destination for a disk of size bytes, and lets do fill it. A
+// file appears whole or not at all.
+func (d destination) write(size int64, stdout *os.File, do func(*os.File) error) error {
+	switch d.kind {
+	case toStdout:
+		return do(stdout)
+	case toDevice:
+		f, err := disk.OpenDevice(d.path, size)
+		if err != nil {
+			return err
+		}
+		if err := do(f); err != nil {
+			return errors.Join(err, f.Close())
+		}
+		return errors.Join(f.Sync(), f.Close())
+	}
+	return writeFile(d.path, d.force, do)
+}
+
+// copyStep is what is read and written at a time. It is a multiple of zeroUnit
+// and of all clusters but qcow2's largest.
+const copyStep = 1 << 20
+
+// writeDisk writes the content of img to f, which is new or a device: in order
+// where the format needs it, else in parallel.
+func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reader, g *globals, p *progress) error {
+	var w disk.Writer
+	if dest.kind == toStdout {
+		w = disk.NewStreamWriter(f, img.Size())
+	} else {
+		var err error
+		w, err = disk.NewWriter(f, dest.format, img.Size(), disk.Extents(img), disk.WriteOptions{})
+		if err != nil {
+			return err
+		}
+	}
+	// Nothing but the extents of a device is zeroed: zeros in them must be written.
+	write := writeSparse
+	if dest.kind == toDevice {
+		write = func(w io.WriterAt, p []byte, off int64) error {
+			_, err := w.WriteAt(p, off)
+			return err
+		}
+	}
+	jobs := g.jobs
+	if dest.kind == toStdout || dest.format.InOrder() {
+		jobs = 1
+	}
+	if err := copyDisk(ctx, w, img, jobs, write, p.add); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	return w.Close()
+}
+
+// copyDisk copies the extents of r to w with write, jobs pieces at a time; with
+// one job in ascending order.
+func copyDisk(ctx context.Context, w io.WriterAt, r disk.Reader, jobs int, write func(io.WriterAt, []byte, int64) error, progress func(int64)) error {
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(jobs)
+	buffers := make(chan []byte, jobs)
+	for range jobs {
+		buffers <- nil
+	}
+	for e, err := range disk.Extents(r) {
+		if err != nil {
+			group.Go(func() error { return err })
+			break
+		}
+		for off := e.Offset; off < e.End() && groupCtx.Err() == nil; {
+			// To the next multiple, so that pieces share no cluster.
+			n := min(e.End(), off-off%copyStep+copyStep) - off
+			group.Go(func() error {
+				buf := <-buffers
+				if buf == nil {
+					buf = make([]byte, copyStep)
+				}
+				defer func() { buffers <- buf }()
+				if got, err := r.ReadAt(buf[:n], off); int64(got) < n {
+					return fmt.Errorf("reading %d bytes at %d: %w", n, off, err)
+				}
+				progress(n)
+				return write(w, buf[:n], off)
+			})
+			off += n
+		}
+	}
+	return errors.Join(group.Wait(), ctx.Err())
+}
+
+// dataSize is how many bytes of r are not known to be zeros, 0 if that cannot
+// be told.
+func dataSize(r disk.Reader) int64 {
+	var n int64
+	for e, err := range disk.Extents(r) {
+		if err != nil {
+			return 0
+		}
+		n += e.Length
+	}
+	return n
+}

@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/sign"
+	"github.com/davit-oci/davit/verify"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+)
+
+type signOptions struct {
+	*globals
+	registryFlags
+	signerFlags
+	annotations annotations
+}
+
+func newSign(g *globals) *cobra.Command {
+	o := signOptions{globals: g}
+	cmd := &cobra.Command{
+		Use:   "sign REF...",
+		Short: "Sign artifacts that are in a registry",
+		Long: `Sign artifacts that are in a registry, by the digest that REF has now.
+
+The signature is a Sigstore bundle beside the artifact, as cosign writes it.
+An artifact that the key has signed already stays as it is.`,
+		Args: minArgs("REF"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runSign(cmd.Context(), cmd.OutOrStdout(), args, o)
+		},
+	}
+	o.registryFlags.flags(cmd)
+	o.signerFlags.flags(cmd)
+	cmd.Flags().VarP(&o.annotations, "annotation", "a", "`K=V` to sign as well")
+	return cmd
+}
+
+type signReport struct {
+	report
+	Signed []signedArtifact `json:"signed"`
+}
+
+type signedArtifact struct {
+	Ref        string          `json:"ref"`
+	Digest     digest.Digest   `json:"digest"`
+	Signatures []digest.Digest `json:"signatures"`
+}
+
+func runSign(ctx context.Context, stdout io.Writer, names []string, o signOptions) error {
+	var refs []registry.Reference
+	for _, name := range names {
+		ref, err := parseRef(name)
+		if err != nil {
+			return err
+		}
+		refs = append(refs, ref)
+	}
+	keys, err := o.signerFlags.load(ctx, o.globals)
+	if err != nil {
+		return err
+	}
+	r := signReport{report: newReport("davit sign")}
+	for _, ref := range refs {
+		signed, err := signOne(ctx, ref, keys, o)
+		if err != nil {
+			return fmt.Errorf("%s: %w", ref, err)
+		}
+		r.Signed = append(r.Signed, signed)
+	}
+	if o.json {
+		return writeJSON(stdout, r)
+	}
+	for _, s := range r.Signed {
+		if _, err := fmt.Fprintln(stdout, s.Ref); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func signOne(ctx context.Context, ref registry.Reference, keys []*sign.Key, o signOptions) (_ signedArtifact, err error) {
+	repo, err := o.open(ctx, o.globals, ref)
+	if err != nil {
+		return signedArtifact{}, err
+	}
+	defer closeInto(&err, repo)
+	desc, err := repo.Resolve(ctx, "")
+	if err != nil {
+		return signedArtifact{}, err
+	}
+	var tags []string
+	if tag := ref.TagOrLatest(); tag != "" {
+		tags = []string{tag}
+	}
+	subject, err := newSubject(ref, desc, tags, 0)
+	if err != nil {
+		return signedArtifact{}, err
+	}
+	maps.Copy(subject.Annotations, o.annotations)
+
+	s := signedArtifact{Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest}
+	for _, key := range keys {
+		bundles, err := signedBy(ctx, repo, desc, key, subject.Name, tags)
+		if err != nil {
+			return signedArtifact{}, err
+		}
+		if len(bundles) > 0 && len(o.annotations) == 0 {
+			o.say("%s is signed by this key already", s.Ref)
+		} else if bundles, err = attachSignatures(ctx, repo, desc, []*sign.Key{key}, subject); err != nil {
+			return signedArtifact{}, err
+		}
+		s.Signatures = append(s.Signatures, bundles...)
+	}
+	return s, nil
+}
+
+// newSubject is what a signature of desc, published as ref with tags, is about.
+// previous is the sequence of the artifact whose tag moves, 0 if none does.
+func newSubject(ref registry.Reference, desc ocispec.Descriptor, tags []string, previous int64) (sign.Subject, error) {
+	annotations, err := sign.Annotations(tags, sign.NextSequence(time.Now(), previous))
+	if err != nil {
+		return sign.Subject{}, err
+	}
+	s := sign.Subject{Digest: desc.Digest, Annotations: annotations}
+	if ref.Kind == registry.Remote { // a folder can be moved, its name says nothing
+		s.Name = ref.Name()
+	}
+	return s, nil
+}
+
+// signedBy returns the signatures of desc by key that say what a new one would.
+// Signing again each night must not heap up signatures.
+func signedBy(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, key *sign.Key, name string, tags []string) ([]digest.Digest, error) {
+	public, err := publicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	result, err := verify.Artifact(ctx, repo, desc, verify.Policy{Keys: []*verify.Key{public}, Bind: verify.BindAny})
+	var untrusted *verify.UntrustedError
+	if asError(err, &untrusted) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range result.Signatures {
+		covers := !slices.ContainsFunc(tags, func(tag string) bool { return !slices.Contains(s.Tags, tag) })
+		if s.Counted && s.Name == name && covers {
+			return []digest.Digest{s.Digest}, nil
+		}
+	}
+	return nil, nil
+}
+
+// annotations is the flag -a K=V.
+type annotations map[string]string
+
+func (a *annotations) Set(s string) error {
+	k, v, ok := strings.Cut(s, "=")
+	if !ok || k == "" {
+		return fmt.Errorf("%q is not K=V", s)
+	}
+	if strings.HasPrefix(k, "vnd.davit.") {
+		return fmt.Errorf("%q: vnd.davit. is davit's own", k)
+	}
+	if _, twice := (*a)[k]; twice {
+		return fmt.Errorf("%q: given twice", k)
+	}
+	if *a == nil {
+		*a = make(annotations)
+	}
+	(*a)[k] = v
+	return nil
+}
+
+func (a *annotations) Type() string { return "K=V" }
+
+func (a *annotations) String() string {
+	var all []string
+	for _, k := range slices.Sorted(maps.Keys(*a)) {
+		all = append(all, k+"="+(*a)[k])
+	}
+	return strings.Join(all, " ")
+}
