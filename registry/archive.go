@@ -322,23 +322,35 @@ func (f *archiveFiles) write() error {
 	w := &archiveWriter{out: out.File}
 	w.dir("blobs/")
 	w.dir(blobsDir + "/")
-	all := maps.Clone(f.blobs)
+	// Ours, those of the file that was opened, and those of the file that is there now: normally the last two are the same.
+	type member struct {
+		file *os.File
+		s    section
+	}
+	all := make(map[digest.Digest]member)
+	for d, s := range f.blobs {
+		all[d] = member{f.added.File, s}
+	}
+	for d, s := range f.old.blobs {
+		all[d] = member{f.base, s}
+	}
 	for d, s := range old.blobs {
-		all[d] = section{-1, s.size}
+		all[d] = member{base, s}
 	}
 	for _, d := range slices.Sorted(maps.Keys(all)) {
-		file, s := (*os.File)(nil), all[d]
-		if s.off >= 0 {
-			file = f.added.File
-		} else {
-			file, s = base, old.blobs[d]
-		}
-		w.file(blobsDir+"/"+d.Encoded(), nil, file, s)
+		w.file(blobsDir+"/"+d.Encoded(), nil, all[d].file, all[d].s)
 	}
 	w.file(indexFile, bytes.NewReader(index), nil, section{0, int64(len(index))})
 	w.file(layoutFile, strings.NewReader(layoutContent), nil, section{0, int64(len(layoutContent))})
 	if err := w.end(); err != nil {
 		return err
+	}
+	// Where open files cannot be replaced, these would be in the way.
+	if base != nil {
+		base.Close()
+	}
+	if f.base != nil {
+		f.base.Close()
 	}
 	return out.commit(f.path)
 }

@@ -94,12 +94,12 @@ func (b *rangeReader) failed(err error) error {
 	if b.progress >= enoughProgress {
 		b.tries, b.progress = 0, 0
 	}
-	again, waitErr := b.r.c.pause(b.ctx, err, b.tries)
+	again, err := b.r.c.pause(b.ctx, err, b.tries)
 	b.tries++
 	if again {
 		return nil
 	}
-	return fmt.Errorf("fetching blob %s: %w", b.desc.Digest, errors.Join(err, waitErr))
+	return fmt.Errorf("fetching blob %s: %w", b.desc.Digest, err)
 }
 
 // open requests what is left, beginning at the registry: a redirect's target may have expired since.
@@ -312,7 +312,24 @@ func location(resp *http.Response) (*url.URL, error) {
 		u.Scheme, u.Host = "https", resp.Request.URL.Host
 	}
 	u.User = nil
+	if sameOrigin(u, resp.Request.URL) {
+		u.Host = resp.Request.URL.Host // tokens are kept by the spelling of the host
+	}
 	return u, nil
+}
+
+// sameOrigin: "https://host" and "https://host:443" are the same.
+func sameOrigin(a, b *url.URL) bool {
+	port := func(u *url.URL) string {
+		switch {
+		case u.Port() != "":
+			return u.Port()
+		case u.Scheme == "https":
+			return "443"
+		}
+		return "80"
+	}
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
 }
 
 // expectContinue is the size from which a body waits for the registry's consent: a 401 or 413 then costs a round trip and not the
@@ -425,7 +442,6 @@ func (r *remote) patchBlobBy(ctx context.Context, desc ocispec.Descriptor, open 
 		url:    u,
 		query:  url.Values{"digest": {string(desc.Digest)}},
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
-		body:   func() (io.ReadCloser, error) { return http.NoBody, nil },
 		scopes: r.push,
 	}, http.StatusCreated)
 	if err != nil {

@@ -148,12 +148,12 @@ var errIdle = errors.New("no byte moved")
 // do sends rq once, following redirects and logging in where that is asked for. An answer with a status other than those in want is
 // a *responseError. The caller closes the body, which ends with an error when it stalls.
 func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Response, error) {
+	base, err := c.base(ctx)
+	if err != nil {
+		return nil, err
+	}
 	u := rq.url
 	if u == nil {
-		base, err := c.base(ctx)
-		if err != nil {
-			return nil, err
-		}
 		if u, err = base.Parse("/v2/" + rq.path); err != nil {
 			return nil, err
 		}
@@ -181,17 +181,10 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 	}
 	// Blobs are stored as they are named; a transport that recompresses them would only cost, or break ranges.
 	req.Header.Set("Accept-Encoding", "identity")
-	var source *sourceError
-	if rq.body != nil {
+	body := &uploads{ctx: parent, rq: rq, w: w, sent: &c.stats.sent}
+	if rq.body != nil && rq.size > 0 {
 		req.ContentLength = rq.size
-		req.GetBody = func() (io.ReadCloser, error) {
-			rc, err := rq.body()
-			if err != nil {
-				source = &sourceError{err}
-				return nil, source
-			}
-			return &upload{rc: rc, w: w, left: rq.size, sent: &c.stats.sent, fail: func(err error) { source = &sourceError{err} }}, nil
-		}
+		req.GetBody = body.next
 		if req.Body, err = req.GetBody(); err != nil {
 			w.end()
 			return nil, err
@@ -204,6 +197,8 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 	if err != nil {
 		stalled := context.Cause(ctx) == errIdle
 		w.end()
+		body.wait()
+		source := body.failed.Load()
 		switch {
 		case parent.Err() != nil:
 			return nil, context.Cause(parent)
@@ -217,7 +212,9 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 	c.reached.Store(true)
 	resp.Body = &download{rc: resp.Body, w: w, parent: parent, ctx: ctx, timeout: c.o.IdleTimeout}
 	if !slices.Contains(want, resp.StatusCode) {
-		return nil, newResponseError(resp)
+		err := newResponseError(resp)
+		body.wait()
+		return nil, err
 	}
 	return resp, nil
 }
@@ -248,24 +245,24 @@ func (c *client) retry(ctx context.Context, f func(try int) error) error {
 		if err == nil {
 			return nil
 		}
-		if again, waitErr := c.pause(ctx, err, try); !again {
-			return errors.Join(err, waitErr)
+		if again, err := c.pause(ctx, err, try); !again {
+			return err
 		}
 	}
 }
 
-// pause reports whether what failed with err should be tried again, having failed try times before, and if so waits first.
-// The second result is an error of its own.
+// pause reports whether what failed with err should be tried again, having failed try times before, and if so waits first. If not, it
+// returns the error to give up with.
 func (c *client) pause(ctx context.Context, err error, try int) (bool, error) {
 	if ctx.Err() != nil || try >= c.o.Retries || !c.mayPass(err) {
-		return false, nil
+		return false, err
 	}
 	wait := c.o.backoff << min(try, 8)
 	wait += rand.N(wait/2 + 1)
 	var e *responseError
 	if errors.As(err, &e) && e.retryAfter > 0 {
 		if e.retryAfter > maxWait {
-			return false, fmt.Errorf("the registry asks to wait for %v", e.retryAfter)
+			return false, fmt.Errorf("%w; the registry asks to come back in %v", err, e.retryAfter)
 		}
 		wait = max(wait, e.retryAfter)
 	}
@@ -359,14 +356,48 @@ func (d *download) Close() error {
 	return err
 }
 
+// uploads are the bodies of one request that goes out: it may be sent again after a redirect, or after logging in. net/http may read a
+// body even after it has returned the answer, so the next one is not opened before the last one was closed.
+type uploads struct {
+	ctx    context.Context // for wait
+	rq     request
+	w      *watchdog
+	sent   *atomic.Int64
+	last   *upload
+	failed atomic.Pointer[sourceError]
+}
+
+func (u *uploads) next() (io.ReadCloser, error) {
+	u.wait()
+	rc, err := u.rq.body()
+	if err != nil {
+		source := &sourceError{err}
+		u.failed.Store(source)
+		return nil, source
+	}
+	u.last = &upload{uploads: u, rc: rc, left: u.rq.size, closed: make(chan struct{})}
+	return u.last, nil
+}
+
+// wait returns when no body is in use.
+func (u *uploads) wait() {
+	if u.last == nil {
+		return
+	}
+	select {
+	case <-u.last.closed:
+	case <-u.ctx.Done():
+	}
+}
+
 // upload is a body that goes out: the clock runs between Reads, while the transport writes, and stops during them.
 // A source that is shorter or longer than it was said to be is an error of the source.
 type upload struct {
-	rc   io.ReadCloser
-	w    *watchdog
-	left int64
-	sent *atomic.Int64
-	fail func(error)
+	*uploads
+	rc     io.ReadCloser
+	left   int64
+	closed chan struct{}
+	once   sync.Once
 }
 
 func (u *upload) Read(p []byte) (int, error) {
@@ -374,15 +405,18 @@ func (u *upload) Read(p []byte) (int, error) {
 	n, err := u.rc.Read(p)
 	u.left -= int64(n)
 	u.sent.Add(int64(n))
+	var source error
 	switch {
 	case u.left < 0:
-		err = errors.New("content to push is longer than its descriptor says")
-		u.fail(err)
+		source = errors.New("content to push is longer than its descriptor says")
 	case err == io.EOF && u.left > 0:
-		err = fmt.Errorf("content to push ends %d bytes early: %w", u.left, io.ErrUnexpectedEOF)
-		u.fail(err)
+		source = fmt.Errorf("content to push ends %d bytes early: %w", u.left, io.ErrUnexpectedEOF)
 	case err != nil && err != io.EOF:
-		u.fail(err)
+		source = err
+	}
+	if source != nil {
+		u.failed.Store(&sourceError{source})
+		return n, source
 	}
 	if u.left == 0 {
 		u.w.timer.Reset(max(u.w.idle, commitTimeout))
@@ -392,7 +426,11 @@ func (u *upload) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (u *upload) Close() error { return u.rc.Close() }
+func (u *upload) Close() error {
+	err := u.rc.Close()
+	u.once.Do(func() { close(u.closed) })
+	return err
+}
 
 // transports are the connections: HTTP/1.1 only, since over HTTP/2 all streams to a host share one connection and its window
 // (measured at 20 ms: 43 against 222 MB/s with eight uploads). A host with TLS settings has connections of its own, so that what is

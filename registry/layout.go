@@ -369,7 +369,7 @@ func (l *layout) referrers(ctx context.Context, subject ocispec.Descriptor) ([]o
 		}
 		found = append(found, some...)
 		if len(found) > maxReferrers {
-			return nil, fmt.Errorf("listing referrers of %s: more than %d", subject.Digest, maxReferrers)
+			return nil, fmt.Errorf("listing referrers of %s: %w", subject.Digest, errTooManyReferrers)
 		}
 	}
 	return sortReferrers(found), nil

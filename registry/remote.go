@@ -216,6 +216,8 @@ const (
 	maxTags     = 200_000
 )
 
+var errTooManyTags = fmt.Errorf("more than %d tags", maxTags)
+
 // tags gives every tag, tools' own too.
 func (r *remote) tags(ctx context.Context) ([]string, error) {
 	var tags []string
@@ -225,7 +227,7 @@ func (r *remote) tags(ctx context.Context) ([]string, error) {
 		query:  url.Values{"n": {fmt.Sprint(tagsPerPage)}},
 		scopes: r.pull,
 	}
-	err := r.pages(ctx, rq, maxTagPages, func(page []byte) error {
+	err := r.pages(ctx, rq, maxTagPages, errTooManyTags, func(page []byte) error {
 		var list struct {
 			Tags []string `json:"tags"`
 		}
@@ -233,7 +235,7 @@ func (r *remote) tags(ctx context.Context) ([]string, error) {
 			return fmt.Errorf("parsing the list: %w", err)
 		}
 		if len(list.Tags) > maxTags-len(tags) {
-			return fmt.Errorf("more than %d tags", maxTags)
+			return errTooManyTags
 		}
 		for _, t := range list.Tags {
 			if ValidTag(t) { // what is no tag could not be asked for either
@@ -250,7 +252,7 @@ func (r *remote) tags(ctx context.Context) ([]string, error) {
 
 // pages sends rq and follows the Link headers (RFC 8288, as the distribution spec uses it). Only the query of a link counts: a
 // registry cannot send us elsewhere with it.
-func (r *remote) pages(ctx context.Context, rq request, limit int, page func([]byte) error) error {
+func (r *remote) pages(ctx context.Context, rq request, limit int, tooMany error, page func([]byte) error) error {
 	seen := make(map[string]bool)
 	for range limit {
 		var content []byte
@@ -282,7 +284,7 @@ func (r *remote) pages(ctx context.Context, rq request, limit int, page func([]b
 			return errors.New("unusable Link header")
 		}
 	}
-	return fmt.Errorf("more than %d pages", limit)
+	return tooMany
 }
 
 // nextPage is the query of the link with rel=next, or "".
@@ -305,6 +307,8 @@ const (
 	maxReferrers     = 1000
 	maxReferrerPages = 100
 )
+
+var errTooManyReferrers = fmt.Errorf("more than %d referrers", maxReferrers)
 
 // referrers merges what the registry's API says, the index of the referrers tag schema and our own tag per referrer: artifacts that
 // were copied by other tools, or to a registry that was upgraded later, have some of them in one place and some in another. No filter is
@@ -343,25 +347,29 @@ func (r *remote) referrersAPI(ctx context.Context, subject digest.Digest) ([]oci
 		header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}},
 		scopes: r.pull,
 	}
-	err := r.pages(ctx, rq, maxReferrerPages, func(page []byte) error {
+	err := r.pages(ctx, rq, maxReferrerPages, errTooManyReferrers, func(page []byte) error {
 		var index ocispec.Index
 		if err := json.Unmarshal(page, &index); err != nil {
 			return nil // a page for humans, from a server that answers everything with one
 		}
 		if len(index.Manifests) > maxReferrers-len(list) {
-			return fmt.Errorf("more than %d referrers", maxReferrers)
+			return errTooManyReferrers
 		}
 		list = append(list, index.Manifests...)
 		return nil
 	})
-	var e *responseError
-	if errors.As(err, &e) {
-		switch e.status {
-		case http.StatusNotFound, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotImplemented, http.StatusNotAcceptable:
-			return nil, nil
-		}
+	if notOffered(err) {
+		return nil, nil
 	}
 	return list, err
+}
+
+// notOffered reports whether a registry refuses a request of a kind that it need not serve: it has no such API, or keeps this one to
+// itself. Who may not read at all has failed before, with the manifest itself.
+func notOffered(err error) bool {
+	var e *responseError
+	return errors.As(err, &e) && (e.status/100 == 4 || e.status == http.StatusNotImplemented) &&
+		e.status != http.StatusTooManyRequests && e.status != http.StatusRequestTimeout && !e.limited
 }
 
 func (r *remote) referrersIndex(ctx context.Context, subject digest.Digest) ([]ocispec.Descriptor, error) {
@@ -381,7 +389,7 @@ func (r *remote) referrersIndex(ctx context.Context, subject digest.Digest) ([]o
 
 func (r *remote) taggedReferrers(ctx context.Context, subject digest.Digest) ([]ocispec.Descriptor, error) {
 	tags, err := r.tags(ctx)
-	if errors.Is(err, ErrNotFound) {
+	if notOffered(err) || errors.Is(err, errTooManyTags) {
 		return nil, nil
 	}
 	if err != nil {
@@ -394,7 +402,7 @@ func (r *remote) taggedReferrers(ctx context.Context, subject digest.Digest) ([]
 			continue
 		}
 		if len(list) == maxReferrers {
-			return nil, fmt.Errorf("more than %d referrers", maxReferrers)
+			return nil, errTooManyReferrers
 		}
 		desc, err := r.resolve(ctx, tag)
 		if errors.Is(err, ErrNotFound) {
@@ -416,7 +424,7 @@ func checkReferrers(ctx context.Context, subject ocispec.Descriptor, list []ocis
 	list = slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return checkManifestDescriptor(d) != nil })
 	list = sortReferrers(list)
 	if len(list) > maxReferrers {
-		return nil, fmt.Errorf("more than %d referrers", maxReferrers)
+		return nil, errTooManyReferrers
 	}
 
 	keep := make([]*ocispec.Descriptor, len(list))
