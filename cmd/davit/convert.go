@@ -186,7 +186,8 @@ func (d destination) write(size int64, stdout *os.File, do func(*os.File) error)
 			return err
 		}
 		if err := do(f); err != nil {
-			return errors.Join(err, f.Close())
+			f.Close()
+			return err
 		}
 		return errors.Join(f.Sync(), f.Close())
 	}
@@ -223,7 +224,8 @@ func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reade
 		jobs = 1
 	}
 	if err := copyDisk(ctx, w, img, jobs, write, p.add); err != nil {
-		return errors.Join(err, w.Close())
+		w.Close()
+		return err
 	}
 	return w.Close()
 }
@@ -244,18 +246,18 @@ func copyDisk(ctx context.Context, w io.WriterAt, r disk.Reader, jobs int, write
 		}
 		for off := e.Offset; off < e.End() && groupCtx.Err() == nil; {
 			// To the next multiple, so that pieces share no cluster.
-			n := min(e.End(), off-off%copyStep+copyStep) - off
+			at, n := off, min(e.End(), off-off%copyStep+copyStep)-off
 			group.Go(func() error {
 				buf := <-buffers
 				if buf == nil {
 					buf = make([]byte, copyStep)
 				}
 				defer func() { buffers <- buf }()
-				if got, err := r.ReadAt(buf[:n], off); int64(got) < n {
-					return fmt.Errorf("reading %d bytes at %d: %w", n, off, err)
+				if got, err := r.ReadAt(buf[:n], at); int64(got) < n {
+					return fmt.Errorf("reading %d bytes at %d: %w", n, at, err)
 				}
 				progress(n)
-				return write(w, buf[:n], off)
+				return write(w, buf[:n], at)
 			})
 			off += n
 		}
