@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sort"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 )
@@ -82,12 +83,12 @@ type baseTable struct {
 	entry [1]chunkEntry
 }
 
-func newBaseTable(dir string, bases []*Base) (*baseTable, error) {
+func newBaseTable(dir string, bases []*Base, without map[digest.Digest]bool) (*baseTable, error) {
 	t := &baseTable{table: newChunkTable(dir)}
 	seen := map[sum]bool{}
 	for from, b := range bases {
 		for _, l := range b.layers {
-			if seen[l.Digest] {
+			if seen[l.Digest] || without[l.desc.Digest] {
 				continue
 			}
 			seen[l.Digest] = true

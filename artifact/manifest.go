@@ -125,7 +125,7 @@ func ParseManifest(raw []byte, desc ocispec.Descriptor) (*Manifest, error) {
 	if err := checkBlob(PartManifest, desc, raw); err != nil {
 		return nil, err
 	}
-	if err := checkJSON(raw); err != nil {
+	if err := CheckJSON(raw); err != nil {
 		return bad("%v", err)
 	}
 	var in struct {
@@ -231,8 +231,9 @@ func parseDisk(l ocispec.Descriptor) (d DiskDescriptor, err error) {
 var knownKeys = []string{"schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests",
 	"subject", "annotations", "digest", "size", "urls", "data", "platform"}
 
-// checkJSON refuses documents that two parsers could read differently.
-func checkJSON(raw []byte) error {
+// CheckJSON refuses manifests and image indexes that are not well-formed, and
+// those that two parsers could read differently.
+func CheckJSON(raw []byte) error {
 	if len(raw) > MaxManifest {
 		return fmt.Errorf("it has %d bytes, more than %d", len(raw), MaxManifest)
 	}

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"sort"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -35,6 +36,9 @@ type PackOptions struct {
 	// Bases are artifacts whose layers may be referenced, in this order.
 	Bases []*Base
 
+	// Without are layers of the bases that must not be referenced.
+	Without map[digest.Digest]bool
+
 	// Scrub rewrites every layer that holds a chunk the disks do not need.
 	Scrub bool
 
@@ -46,7 +50,8 @@ type PackOptions struct {
 	MaxMemory int64  // bytes that buffers may take; 0 is 128 MiB
 	Scratch   string // folder for temporary files; empty is the system's
 
-	Progress func(read int64) // is told the bytes of disk data cut so far; may be nil
+	Progress func(bytes int64)             // is told of disk data that was cut; may be nil
+	Found    func(disk int, c Chunk) error // is told of every chunk in order; may be nil
 }
 
 // Packed is what [Pack] made: the parts of a manifest, and what it cost.
@@ -114,7 +119,6 @@ type packer struct {
 	layers *layerWriter
 	pushes *errgroup.Group
 	push   func(func(context.Context) error) // in the background
-	read   int64
 	disks  []packedDisk
 
 	packed Packed
@@ -150,7 +154,7 @@ func (p *packer) close() error {
 
 func (p *packer) pack(ctx context.Context, disks []Source) (*Packed, error) {
 	var err error
-	if p.base, err = newBaseTable(p.o.Scratch, p.o.Bases); err != nil {
+	if p.base, err = newBaseTable(p.o.Scratch, p.o.Bases, p.o.Without); err != nil {
 		return nil, err
 	}
 	if p.seen, err = newRecordFile(p.o.Scratch, seenRecord); err != nil {
@@ -201,13 +205,13 @@ func (p *packer) pack(ctx context.Context, disks []Source) (*Packed, error) {
 // readDisk cuts a disk and records where each of its chunks is stored.
 func (p *packer) readDisk(ctx context.Context, src Source) error {
 	d := packedDisk{Source: src}
-	digest := chunker.NewDisk(p.o.Profile)
+	content := chunker.NewDisk(p.o.Profile)
 	var region chunker.Region
 	number := uint32(0)
 	endRegion := func() {
 		if n := region.Chunks(); n > 0 {
 			id := region.Identity()
-			digest.Add(number, &id)
+			content.Add(number, &id)
 			d.regions = append(d.regions, IndexRegion{Number: number, Identity: id})
 			d.chunks += int64(n)
 		}
@@ -233,9 +237,15 @@ func (p *packer) readDisk(ctx context.Context, src Source) error {
 			}); err != nil {
 				return err
 			}
-		}
-		if p.o.Progress != nil {
-			p.o.Progress(p.read + d.data)
+			if p.o.Progress != nil {
+				p.o.Progress(int64(len(c.data)))
+			}
+			if p.o.Found != nil {
+				off := int64(n)*chunker.RegionSize + int64(c.start)*chunker.BlockSize
+				if err := p.o.Found(len(p.disks), Chunk{off, int64(len(c.data)), c.digest}); err != nil {
+					return err
+				}
+			}
 		}
 		return nil
 	})
@@ -243,8 +253,7 @@ func (p *packer) readDisk(ctx context.Context, src Source) error {
 		return err
 	}
 	endRegion()
-	d.digest = digest.Digest()
-	p.read += d.data
+	d.digest = content.Digest()
 	p.disks = append(p.disks, d)
 	return nil
 }

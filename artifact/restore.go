@@ -39,7 +39,8 @@ type RestoreOptions struct {
 // except Fetched.
 type Restored struct {
 	Fetched int64 // from the repository, compressed
-	Seeded  int64 // from seeds
+	Seeded  int64 // from seeds that were read
+	Listed  int64 // from seeds whose chunks a list named
 	Kept    int64 // found in place
 	Written int64
 }
@@ -65,7 +66,7 @@ func (d *Disk) Restore(ctx context.Context, w disk.Writer, o RestoreOptions) (Re
 	default:
 		err = r.anyOrder(ctx, 0, len(regions))
 	}
-	return Restored{r.fetched + r.fetchedLate.Load(), r.seeded.Load(), r.kept.Load(), r.written.Load()}, err
+	return Restored{r.fetched + r.fetchedLate.Load(), r.seeded.Load(), r.listed.Load(), r.kept.Load(), r.written.Load()}, err
 }
 
 type restorer struct {
@@ -73,9 +74,10 @@ type restorer struct {
 	w disk.Writer
 	o RestoreOptions
 
-	fetched               int64
-	fetchedLate           atomic.Int64
-	seeded, kept, written atomic.Int64
+	fetched        int64
+	fetchedLate    atomic.Int64
+	seeded, listed atomic.Int64
+	kept, written  atomic.Int64
 }
 
 // write writes a checked chunk without its padding.
@@ -151,20 +153,29 @@ func (r *restorer) local(ctx context.Context, i int) (missing []want, err error)
 			r.progress(len(chunk))
 			continue
 		}
-		ok, err := r.o.Seeds.read(chunk, &p.digest)
+		found, err := r.seed(off, chunk, &p.digest)
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
+		if !found {
 			missing = append(missing, want{p.layer, p.chunk, off})
-			continue
 		}
-		if err := r.write(off, chunk); err != nil {
-			return nil, err
-		}
-		r.seeded.Add(int64(len(chunk)))
 	}
 	return missing, ctx.Err()
+}
+
+// seed writes a chunk that a seed has; buf has its length.
+func (r *restorer) seed(off int64, buf []byte, digest *sum) (found bool, err error) {
+	kind, err := r.o.Seeds.read(buf, digest)
+	if err != nil || kind == noSeed {
+		return false, err
+	}
+	if kind == listedSeed {
+		r.listed.Add(int64(len(buf)))
+	} else {
+		r.seeded.Add(int64(len(buf)))
+	}
+	return true, r.write(off, buf)
 }
 
 // maxSpoolFrames bounds the memory of a spool: 2 TB in frames of usual size.
@@ -325,8 +336,8 @@ func (r *restorer) spoolTask(ctx context.Context, s *spool, f *frameFetcher, t *
 // unseeded reports whether a chunk that a seed is said to hold is not there.
 func (r *restorer) unseeded(p *place) bool {
 	buf := make([]byte, int(p.blocks)*chunker.BlockSize)
-	ok, _ := r.o.Seeds.read(buf, &p.digest)
-	return !ok
+	kind, _ := r.o.Seeds.read(buf, &p.digest)
+	return kind == noSeed
 }
 
 // unseededNow fetches the frame of a chunk whose seed was right when frames
@@ -369,13 +380,9 @@ func (r *restorer) replay(ctx context.Context, s *spool) error {
 			p := &places[j]
 			off := base + int64(p.start)*chunker.BlockSize
 			chunk := buf[:int(p.blocks)*chunker.BlockSize]
-			if ok, err := r.o.Seeds.read(chunk, &p.digest); err != nil {
+			if found, err := r.seed(off, chunk, &p.digest); err != nil {
 				return err
-			} else if ok {
-				if err := r.write(off, chunk); err != nil {
-					return err
-				}
-				r.seeded.Add(int64(len(chunk)))
+			} else if found {
 				continue
 			}
 			f, ok := cache.get(p.layer, int(p.frame))

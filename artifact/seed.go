@@ -1,8 +1,10 @@
 package artifact
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"sync"
@@ -17,7 +19,12 @@ import (
 type Seeds struct {
 	mu    sync.Mutex
 	table *chunkTable
-	disks []disk.Reader
+	disks []seedDisk
+}
+
+type seedDisk struct {
+	disk.Reader
+	listed bool // its chunks are from a list
 }
 
 // seedOffsetBits is how many bits of a table value are the offset, in blocks.
@@ -26,24 +33,23 @@ const seedOffsetBits = 48
 // NewSeeds returns no seeds; dir is the folder for temporary files.
 func NewSeeds(dir string) *Seeds { return &Seeds{table: newChunkTable(dir)} }
 
-// Add reads a disk and adds its chunks, cut by the given profile.
-func (s *Seeds) Add(ctx context.Context, r disk.Reader, p chunker.Profile, memory int64) error {
-	number := s.addDisk(r)
-	return scan(ctx, r, p, memory, func(region uint32, chunks []foundChunk) error {
-		for i := range chunks {
-			off := int64(region)*chunker.RegionSize + int64(chunks[i].start)*chunker.BlockSize
-			if err := s.addChunk(number, off, &chunks[i].digest); err != nil {
-				return err
-			}
+// Add reads a disk and adds its chunks, cut by the given profile. memory bounds
+// the buffers, as for [Scan]. progress, which may be nil, is told bytes of data.
+func (s *Seeds) Add(ctx context.Context, r disk.Reader, p chunker.Profile, memory int64, progress func(int64)) error {
+	number := s.addDisk(r, false)
+	_, err := Scan(ctx, r, p, memory, func(c Chunk) error {
+		if progress != nil {
+			progress(c.Length)
 		}
-		return nil
+		return s.addChunk(number, c.Offset, &c.Digest)
 	})
+	return err
 }
 
 // AddDisk adds the chunks that an artifact's disk has, in r, which holds its
 // content. Nothing is read now.
 func (s *Seeds) AddDisk(ctx context.Context, r disk.Reader, d *Disk) error {
-	number := s.addDisk(r)
+	number := s.addDisk(r, false)
 	for c, err := range d.Chunks(ctx) {
 		if err != nil {
 			return err
@@ -55,8 +61,41 @@ func (s *Seeds) AddDisk(ctx context.Context, r disk.Reader, d *Disk) error {
 	return nil
 }
 
-func (s *Seeds) addDisk(r disk.Reader) int {
-	s.disks = append(s.disks, r)
+// AddList adds the chunks of a list that [WriteChunk] wrote, of the disk r.
+func (s *Seeds) AddList(r disk.Reader, list io.Reader) error {
+	number := s.addDisk(r, true)
+	in := bufio.NewReaderSize(list, 1<<16)
+	var b [chunkListRecord]byte
+	for {
+		switch _, err := io.ReadFull(in, b[:]); err {
+		case nil:
+		case io.EOF:
+			return nil
+		default:
+			return fmt.Errorf("reading a list of chunks: %w", err)
+		}
+		d := sum(b[8:])
+		off := int64(binary.LittleEndian.Uint64(b[:]) % (1 << seedOffsetBits))
+		if err := s.addChunk(number, off*chunker.BlockSize, &d); err != nil {
+			return err
+		}
+	}
+}
+
+// chunkListRecord: u64 offset in blocks, digest.
+const chunkListRecord = 8 + sha256.Size
+
+// WriteChunk adds a chunk to a list of the chunks of a disk.
+func WriteChunk(w io.Writer, c *Chunk) error {
+	var b [chunkListRecord]byte
+	binary.LittleEndian.PutUint64(b[:], uint64(c.Offset/chunker.BlockSize))
+	copy(b[8:], c.Digest[:])
+	_, err := w.Write(b[:])
+	return err
+}
+
+func (s *Seeds) addDisk(r disk.Reader, listed bool) int {
+	s.disks = append(s.disks, seedDisk{r, listed})
 	return len(s.disks) - 1
 }
 
@@ -64,26 +103,38 @@ func (s *Seeds) addChunk(number int, off int64, digest *sum) error {
 	return s.table.add(digest, uint64(number)<<seedOffsetBits|uint64(off/chunker.BlockSize))
 }
 
-// read reads a chunk into buf and reports whether it was found and is right.
-// A seed that cannot be read or has changed is the same as none.
-func (s *Seeds) read(buf []byte, digest *sum) (bool, error) {
+// A seedKind says where a chunk was found.
+type seedKind int
+
+const (
+	noSeed seedKind = iota
+	readSeed
+	listedSeed
+)
+
+// read reads a chunk into buf and says where it was found, if it is right. A
+// seed that cannot be read or has changed is the same as none.
+func (s *Seeds) read(buf []byte, digest *sum) (seedKind, error) {
 	if s == nil {
-		return false, nil
+		return noSeed, nil
 	}
 	s.mu.Lock()
 	values, err := s.table.lookup(nil, digest)
 	s.mu.Unlock()
 	if err != nil {
-		return false, fmt.Errorf("looking up a seed: %w", err)
+		return noSeed, fmt.Errorf("looking up a seed: %w", err)
 	}
 	for _, v := range values {
 		r := s.disks[v>>seedOffsetBits]
 		off := int64(v&(1<<seedOffsetBits-1)) * chunker.BlockSize
 		if readPadded(r, buf, off) && sha256.Sum256(buf) == *digest {
-			return true, nil
+			if r.listed {
+				return listedSeed, nil
+			}
+			return readSeed, nil
 		}
 	}
-	return false, nil
+	return noSeed, nil
 }
 
 // has reports whether a seed is said to hold a chunk.
@@ -113,7 +164,7 @@ func readPadded(r disk.Reader, buf []byte, off int64) bool {
 		return false
 	}
 	got, err := r.ReadAt(buf[:n], off)
-	if int64(got) < n && (err != nil || err == io.EOF) {
+	if int64(got) < n || err != nil && err != io.EOF {
 		return false
 	}
 	clear(buf[n:])

@@ -2,7 +2,11 @@
 
 package main
 
-import "os"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // syncFolder makes a rename last.
 func syncFolder(path string) error {
@@ -13,3 +17,6 @@ func syncFolder(path string) error {
 	defer d.Close()
 	return d.Sync()
 }
+
+// lockFile fails if another process has locked the file. The lock ends with it.
+func lockFile(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }

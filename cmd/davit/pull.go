@@ -1,0 +1,468 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+)
+
+type pullOptions struct {
+	*globals
+	registryFlags
+	trustFlags
+	target   targetFlags
+	disk     string
+	platform string
+	seeds    []string
+	dryRun   bool
+}
+
+func newPull(g *globals) *cobra.Command {
+	o := pullOptions{globals: g}
+	cmd := &cobra.Command{
+		Use:   "pull REF DEST",
+		Short: "Write the disks of an artifact to files",
+		Long: `Write the disks of an artifact to files, verified: first the signature, then
+every byte before it is written. What is on this host already is not fetched.
+
+DEST is a file, a block device, "-" for raw bytes on stdout, or a folder, in which
+every disk becomes DISK.EXT.`,
+		Args: exactArgs("REF", "DEST"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runPull(cmd.Context(), cmd.OutOrStdout(), args[0], args[1], o)
+		},
+	}
+	o.registryFlags.flags(cmd)
+	o.trustFlags.pullFlags(cmd)
+	o.target.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.disk, "disk", "", "the disk `NAME` only")
+	f.StringVar(&o.platform, "platform", "", "`OS/ARCH[/VARIANT]` to choose (default: this host's architecture)")
+	f.StringArrayVar(&o.seeds, "seed", nil, "take what is the same from this `FILE`, folder or REF")
+	f.BoolVar(&o.dryRun, "dry-run", false, "verify and say what would be fetched; write nothing")
+	return cmd
+}
+
+type pullReport struct {
+	report
+	Ref        string        `json:"ref"`
+	Digest     digest.Digest `json:"digest"`
+	DiskDigest digest.Digest `json:"diskDigest"`
+	Verified   any           `json:"verified"`
+	Files      []writtenFile `json:"files"`
+	Losses     []loss        `json:"losses"`
+	Bytes      struct {
+		Fetched int64 `json:"fetched"` // from the registry, all of it
+		Seeded  int64 `json:"seeded"`  // plain, from --seed or the file that was there
+		Cached  int64 `json:"cached"`  // plain, from files that the local store remembers
+		Written int64 `json:"written"` // plain
+	} `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+}
+
+// A loss is what the target format cannot express.
+type loss struct {
+	Field  string `json:"field"`
+	Value  string `json:"value"`
+	Reason string `json:"reason"`
+}
+
+func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOptions) (err error) {
+	start := time.Now()
+	ref, err := parseRef(name)
+	if err != nil {
+		return err
+	}
+	trust, err := o.trustFlags.resolve(o.globals, ref)
+	if err != nil {
+		return err
+	}
+	repo, err := o.open(ctx, o.globals, ref)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, repo)
+	store, err := o.store(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, store)
+	scratch, _, err := store.Scratch()
+	if err != nil {
+		return err
+	}
+
+	desc, err := repo.Resolve(ctx, "")
+	if err != nil {
+		return err
+	}
+	passed, err := trust.artifact(ctx, o.globals, repo, desc)
+	if err != nil {
+		return err
+	}
+	if passed, err = o.choosePlatform(ctx, repo, passed); err != nil {
+		return err
+	}
+	img, err := artifact.Open(ctx, repo, passed.Subject, artifact.OpenOptions{Manifest: passed.Manifest, Scratch: scratch, Jobs: o.jobs})
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, img)
+
+	targets, err := o.targets(img, dest)
+	if err != nil {
+		return err
+	}
+	seeds, err := o.findSeeds(ctx, store, scratch, img, targets)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, seeds)
+
+	r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
+		Verified: passed.verified(), Files: []writtenFile{}, Losses: []loss{}}
+	if len(targets) > 0 {
+		r.DiskDigest = artifact.Digest(targets[0].disk.Digest)
+	}
+	for _, t := range targets {
+		done, err := o.pullDisk(ctx, t, seeds)
+		if err != nil {
+			return fmt.Errorf("%s: %w", t.dest.path, err)
+		}
+		r.add(t, done)
+		if t.dest.kind == toFile && !o.dryRun {
+			o.rememberPulled(ctx, store, t.dest.path, t.dest.format, t.disk)
+		}
+	}
+	if trust.policy.Keys != nil && !o.dryRun {
+		if err := store.RecordManifest(ref.Name(), passed.Subject.Digest); err != nil {
+			return err
+		}
+	}
+
+	_, r.Bytes.Fetched, _ = repo.Stats()
+	r.Seconds = time.Since(start).Seconds()
+	if dest == "-" {
+		stdout = o.stderr
+	}
+	if o.json {
+		return writeJSON(stdout, r)
+	}
+	_, err = fmt.Fprintln(stdout, r.Ref)
+	return err
+}
+
+// A pullTarget is a disk and where it goes to.
+type pullTarget struct {
+	disk *artifact.Disk
+	dest destination
+}
+
+// targets settles which disks are written where, before anything is fetched.
+func (o *pullOptions) targets(img *artifact.Image, dest string) ([]pullTarget, error) {
+	disks := img.Disks
+	if o.disk != "" {
+		d := img.Disk(o.disk)
+		if d == nil {
+			return nil, fmt.Errorf("disk %q: %w: the artifact has %s", o.disk, errNotFound, diskNames(img))
+		}
+		disks = []*artifact.Disk{d}
+	}
+	if len(disks) == 0 {
+		return nil, fmt.Errorf("the artifact has no disks: %w", errNotFound)
+	}
+	if len(disks) > 1 {
+		info, err := os.Stat(dest)
+		if dest == "-" || err == nil && !info.IsDir() || err != nil && !strings.HasSuffix(dest, "/") {
+			if err == nil || dest == "-" || filepath.Ext(dest) != "" {
+				return nil, withHint(usagef("%s: the artifact has %d disks (%s); DEST must be a folder", dest, len(disks), diskNames(img)), "--disk NAME")
+			}
+		}
+		if !strings.HasSuffix(dest, "/") {
+			dest += "/"
+		}
+	}
+	var targets []pullTarget
+	for _, d := range disks {
+		t, err := o.target.resolve(dest, d.Name)
+		if err != nil {
+			return nil, err
+		}
+		targets = append(targets, pullTarget{d, t})
+	}
+	return targets, nil
+}
+
+func diskNames(img *artifact.Image) string {
+	var names []string
+	for _, d := range img.Disks {
+		names = append(names, d.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// pullDisk writes one disk.
+func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, seeds *pullSeeds) (done artifact.Restored, err error) {
+	d := t.disk
+	size, err := d.DataSize(ctx) // checks pages and directories
+	if err != nil {
+		return done, err
+	}
+	show := o.begin("pulling "+d.Name, size)
+	defer show.end()
+	restore := artifact.RestoreOptions{Seeds: seeds.seeds, Jobs: o.jobs, Progress: show.add}
+
+	fill := func(w disk.Writer) error {
+		if done, err = d.Restore(ctx, w, restore); err != nil {
+			return errors.Join(err, w.Close())
+		}
+		return w.Close()
+	}
+	toImage := func(f *os.File) error {
+		w, err := disk.NewWriter(f, t.dest.format, d.Size, d.Extents(ctx), disk.WriteOptions{})
+		if err != nil {
+			return err
+		}
+		return fill(w)
+	}
+	switch {
+	case o.dryRun:
+		restore.InOrder = false
+		return done, fill(nowhere{})
+	case t.dest.kind == toStdout:
+		restore.InOrder = true
+		return done, fill(disk.NewStreamWriter(o.stdout, d.Size))
+	case t.dest.kind == toDevice:
+		restore.FirstLast = true
+		return done, t.dest.write(d.Size, o.stdout, toImage)
+	}
+	if err := os.MkdirAll(filepath.Dir(t.dest.path), 0o777); err != nil {
+		return done, err
+	}
+	if t.dest.format.InOrder() {
+		restore.InOrder = true
+		return done, t.dest.write(d.Size, o.stdout, toImage)
+	}
+	return done, writePart(t.dest.path, t.dest.force, isRefused, func(f *os.File, resumed bool) error {
+		restore.Resume = resumed
+		return toImage(f)
+	})
+}
+
+func isRefused(err error) bool { return exitCode(err) == exitRefused }
+
+// nowhere is where a dry run writes to.
+type nowhere struct{}
+
+func (nowhere) WriteAt(p []byte, off int64) (int, error) { return len(p), nil }
+func (nowhere) Close() error                             { return nil }
+
+func (r *pullReport) add(t pullTarget, done artifact.Restored) {
+	r.Files = append(r.Files, writtenFile{t.dest.path, t.dest.format, t.disk.Name, t.disk.Size})
+	r.Bytes.Written += done.Written
+	r.Bytes.Seeded += done.Seeded + done.Kept
+	r.Bytes.Cached += done.Listed
+	if t.dest.format != disk.Raw && t.disk.Size%512 != 0 {
+		r.Losses = append(r.Losses, loss{"size", fmt.Sprint(t.disk.Size), fmt.Sprintf("%s holds whole sectors of 512 bytes: zeros were added", t.dest.format)})
+	}
+}
+
+// A pullSeeds is what a pull can use instead of fetching.
+type pullSeeds struct {
+	seeds  *artifact.Seeds
+	opened []io.Closer
+}
+
+// findSeeds opens what --seed names, the file that is going to be replaced, and
+// files that the local store remembers.
+func (o *pullOptions) findSeeds(ctx context.Context, store *registry.Store, scratch string, img *artifact.Image, targets []pullTarget) (_ *pullSeeds, err error) {
+	s := &pullSeeds{seeds: artifact.NewSeeds(scratch)}
+	defer func() {
+		if err != nil {
+			closeInto(&err, s)
+		}
+	}()
+	profile := targets[0].disk.Index.Profile
+	if !profile.Known() {
+		if len(o.seeds) > 0 {
+			o.stderr.warn("seeds are not used: the disk is cut by profile %s, which this davit does not know", profile)
+		}
+		return s, nil
+	}
+	for _, name := range o.seeds {
+		if err := o.addSeed(ctx, s, scratch, name); err != nil {
+			return nil, fmt.Errorf("--seed %s: %w", name, err)
+		}
+	}
+	for _, t := range targets {
+		if _, err := os.Stat(t.dest.path); err != nil || t.dest.kind != toFile {
+			continue
+		}
+		// What is going to be replaced is a seed if it can be read.
+		if err := o.addSeed(ctx, s, scratch, t.dest.path); err != nil && ctx.Err() != nil {
+			return nil, err
+		}
+	}
+	for _, img := range addRemembered(store, s.seeds) {
+		s.opened = append(s.opened, img)
+	}
+	return s, nil
+}
+
+// addSeed adds an image file, the images in a folder, or an artifact.
+func (o *pullOptions) addSeed(ctx context.Context, s *pullSeeds, scratch, name string) error {
+	info, err := os.Stat(name)
+	switch {
+	case err == nil && info.IsDir():
+		entries, err := os.ReadDir(name)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Type().IsRegular() {
+				if err := o.addSeed(ctx, s, scratch, filepath.Join(name, e.Name())); err != nil && ctx.Err() != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	case err == nil:
+		img, err := disk.Open(name, disk.OpenOptions{})
+		if err != nil {
+			return err
+		}
+		s.opened = append(s.opened, img)
+		show := o.begin("reading seed "+filepath.Base(name), dataSize(img))
+		defer show.end()
+		return s.seeds.Add(ctx, img, 1, int64(o.maxMemory)/4, show.add)
+	case !errors.Is(err, fs.ErrNotExist) || isFile(name):
+		return err
+	}
+	ref, err := parseRef(name)
+	if err != nil {
+		return err
+	}
+	repo, err := o.open(ctx, o.globals, ref)
+	if err != nil {
+		return err
+	}
+	s.opened = append(s.opened, repo)
+	desc, err := repo.Resolve(ctx, "")
+	if err != nil {
+		return err
+	}
+	img, err := artifact.Open(ctx, repo, desc, artifact.OpenOptions{Scratch: scratch, Jobs: o.jobs})
+	if err != nil {
+		return err
+	}
+	s.opened = append(s.opened, img)
+	for _, d := range img.Disks {
+		if err := s.seeds.AddDisk(ctx, d.Reader(ctx), d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *pullSeeds) Close() error {
+	errs := []error{s.seeds.Close()}
+	for i := len(s.opened) - 1; i >= 0; i-- {
+		errs = append(errs, s.opened[i].Close())
+	}
+	return errors.Join(errs...)
+}
+
+// choosePlatform goes from an index of artifacts for several platforms to the
+// one that is wanted. The index was verified, so its digest vouches for it.
+func (o *pullOptions) choosePlatform(ctx context.Context, repo *registry.Repository, t *trusted) (*trusted, error) {
+	if t.Subject.MediaType != ocispec.MediaTypeImageIndex {
+		return t, o.checkPlatform(t.Manifest)
+	}
+	if err := artifact.CheckJSON(t.Manifest); err != nil {
+		return nil, refusedError{"malformed", fmt.Errorf("index %s: %w", t.Subject.Digest, err)}
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(t.Manifest, &index); err != nil {
+		return nil, refusedError{"malformed", fmt.Errorf("index %s: %w", t.Subject.Digest, err)}
+	}
+	want := orDefault(o.platform, "linux/"+runtime.GOARCH)
+	var found []string
+	for _, m := range index.Manifests {
+		have := m.Annotations[artifact.AnnotationPlatform]
+		if have == "" && m.Platform != nil {
+			have = m.Platform.OS + "/" + m.Platform.Architecture
+			if m.Platform.Variant != "" {
+				have += "/" + m.Platform.Variant
+			}
+		}
+		found = append(found, orDefault(have, "none"))
+		if !samePlatform(want, have, o.platform == "") {
+			continue
+		}
+		child := ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size}
+		raw, err := repo.Manifest(ctx, child)
+		if err != nil {
+			return nil, err
+		}
+		out := *t
+		out.Subject, out.Manifest = child, raw
+		return &out, nil
+	}
+	return nil, fmt.Errorf("platform %s: %w: the index has %s", want, errNotFound, strings.Join(found, ", "))
+}
+
+// checkPlatform refuses a single artifact that is for another platform than the
+// one that was asked for.
+func (o *pullOptions) checkPlatform(manifest []byte) error {
+	if o.platform == "" {
+		return nil
+	}
+	var m ocispec.Manifest
+	if err := json.Unmarshal(manifest, &m); err != nil {
+		return nil // is found out, and better said, by who opens it
+	}
+	if have := m.Annotations[artifact.AnnotationPlatform]; have != "" && !samePlatform(o.platform, have, false) {
+		return fmt.Errorf("platform %s: %w: the artifact is for %s", o.platform, errNotFound, have)
+	}
+	return nil
+}
+
+// samePlatform compares OS/ARCH[/VARIANT]; anyOS compares the architecture only.
+func samePlatform(want, have string, anyOS bool) bool {
+	if !anyOS {
+		return want == have || strings.HasPrefix(have, want+"/")
+	}
+	w, h := strings.Split(want, "/"), strings.Split(have, "/")
+	return len(h) >= 2 && w[1] == h[1]
+}
+
+// checkPlatform says whether s is OS/ARCH[/VARIANT].
+func checkPlatform(s string) error {
+	parts := strings.Split(s, "/")
+	if len(parts) < 2 || len(parts) > 3 {
+		return usagef("--platform %s: not OS/ARCH[/VARIANT]", s)
+	}
+	for _, p := range parts {
+		if p == "" || strings.ContainsFunc(p, func(r rune) bool {
+			return (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("_.-", r)
+		}) {
+			return usagef("--platform %s: not OS/ARCH[/VARIANT]", s)
+		}
+	}
+	return nil
+}

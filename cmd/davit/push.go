@@ -1,0 +1,496 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/sign"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+)
+
+type pushOptions struct {
+	*globals
+	registryFlags
+	signerFlags
+	source      sourceFlags
+	sign        bool
+	tags        []string
+	reuse       []string
+	scrub       bool
+	dryRun      bool
+	base        string
+	platform    string
+	created     string
+	compat      string
+	compression string
+	profile     string
+	annotations annotations
+}
+
+func newPush(g *globals) *cobra.Command {
+	o := pushOptions{globals: g}
+	cmd := &cobra.Command{
+		Use:   "push SOURCE... REF",
+		Short: "Put disks into a registry",
+		Long: `Put disks into a registry as one artifact. Only what the registry does not have
+yet is sent: the artifact that the tag names now is where davit looks first.
+
+SOURCE is a disk image, "-" for a raw disk on stdin, or NAME=SOURCE. The tag
+moves last, when everything is there and, with --sign, signed.`,
+		Args: minArgs("SOURCE", "REF"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !o.sign && cmd.Flags().Changed("key") {
+				return usagef("--key without --sign: push checks nothing, it signs")
+			}
+			last := len(args) - 1
+			return runPush(cmd.Context(), cmd.OutOrStdout(), args[:last], args[last], o)
+		},
+	}
+	o.registryFlags.flags(cmd)
+	o.source.flags(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&o.sign, "sign", false, "sign the artifact with --key before the tag moves")
+	o.signerFlags.flags(cmd)
+	f.StringArrayVar(&o.tags, "tag", nil, "`TAG` to move; again: all of them; with a REF without tag: no latest")
+	f.StringArrayVar(&o.reuse, "reuse", nil, "`REF` whose stored chunks may be referenced, auto, or none (default auto: the tag that moves, else the last three)")
+	f.BoolVar(&o.scrub, "scrub", false, "reference no layer that has chunks this disk does not need")
+	f.BoolVar(&o.dryRun, "dry-run", false, "do everything but send")
+	f.StringVar(&o.base, "base", "", "parent `REF`, noted as org.opencontainers.image.base")
+	f.StringVar(&o.platform, "platform", "", "`OS/ARCH[/VARIANT]` of the machine")
+	f.StringVar(&o.created, "created", "", "`TIME` for org.opencontainers.image.created, RFC 3339 or Unix seconds (default: none, or $SOURCE_DATE_EPOCH)")
+	f.StringVar(&o.compat, "compat", "", "gitlab: a form that GitLab's registry accepts")
+	f.StringVar(&o.compression, "compression", "", "`CODEC`: zstd[:LEVEL], xz, none (default zstd:3)")
+	f.StringVar(&o.profile, "profile", "1", "`NAME` of the chunk parameters")
+	f.VarP(&o.annotations, "annotation", "a", "`K=V` for the manifest")
+	return cmd
+}
+
+type pushReport struct {
+	report
+	Ref        string        `json:"ref"`
+	Digest     digest.Digest `json:"digest"`
+	DiskDigest digest.Digest `json:"diskDigest"`
+	Disks      []pushedDisk  `json:"disks"`
+	Layers     struct {
+		New  int `json:"new"`
+		Kept int `json:"kept"`
+	} `json:"layers"`
+	ReusedFrom []string       `json:"reusedFrom"`
+	Trimmed    int64          `json:"trimmed"` // nothing is trimmed yet
+	Signature  *pushSignature `json:"signature,omitempty"`
+	Bytes      struct {
+		Read    int64 `json:"read"`    // plain, of the disks
+		Sent    int64 `json:"sent"`    // to the registry
+		Reused  int64 `json:"reused"`  // plain, found in layers that were there
+		Mounted int64 `json:"mounted"` // of layers from other repositories
+	} `json:"bytes"`
+	Seconds float64 `json:"seconds"`
+}
+
+type pushedDisk struct {
+	Name        string        `json:"name"`
+	VirtualSize int64         `json:"virtualSize"`
+	DataSize    int64         `json:"dataSize"`
+	Digest      digest.Digest `json:"digest"`
+}
+
+type pushSignature struct {
+	Digests []digest.Digest `json:"digests"` // of the bundles
+	Tags    []string        `json:"tags"`
+}
+
+func runPush(ctx context.Context, stdout io.Writer, sources []string, name string, o pushOptions) (err error) {
+	start := time.Now()
+	plan, err := o.plan(sources, name)
+	if err != nil {
+		return err
+	}
+	var keys []*sign.Key
+	if o.sign {
+		if keys, err = o.signerFlags.load(ctx, o.globals); err != nil {
+			return err
+		}
+	}
+	store, err := o.store(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, store)
+	images, err := o.openSources(ctx, plan.sources)
+	if err != nil {
+		return err
+	}
+	defer closeAll(&err, images)
+	repo, err := o.open(ctx, o.globals, plan.ref)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, repo)
+
+	// What is there already, and what of it may be referenced.
+	reuse, err := o.findReuse(ctx, store, repo, plan, keys)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, reuse)
+
+	p := &pusher{pushOptions: &o, pushPlan: plan, repo: repo, store: store, images: images}
+	pushed, err := p.push(ctx, reuse, o.sign)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, pushed)
+
+	r := pushed.report(plan.ref, reuse)
+	if !o.dryRun {
+		// Last, so that no tag ever names an artifact that is not whole and signed.
+		if o.sign {
+			subject, err := newSubject(plan.ref, pushed.desc, plan.tags, reuse.sequence)
+			if err != nil {
+				return err
+			}
+			bundles, err := attachSignatures(ctx, repo, pushed.desc, keys, subject)
+			if err != nil {
+				return err
+			}
+			r.Signature = &pushSignature{bundles, plan.tags}
+		}
+		for _, tag := range plan.tags {
+			if err := repo.Tag(ctx, pushed.desc, tag); err != nil {
+				return fmt.Errorf("tagging %s: %w", tag, err)
+			}
+		}
+		if err := store.RecordManifest(plan.ref.Name(), pushed.desc.Digest); err != nil {
+			return err
+		}
+		pushed.remember()
+	}
+	if pushed.Dead > 0 {
+		o.say("%s of chunks that this disk does not need stay reachable in layers it shares; --scrub rewrites those", humanBytes(pushed.Dead))
+	}
+	r.Bytes.Sent, _, r.Bytes.Mounted = repo.Stats()
+	r.Seconds = time.Since(start).Seconds()
+	if o.json {
+		return writeJSON(stdout, r)
+	}
+	_, err = fmt.Fprintln(stdout, r.Ref)
+	return err
+}
+
+// A pushPlan is what the arguments of a push come to.
+type pushPlan struct {
+	sources []source
+	ref     registry.Reference
+	tags    []string // sorted, at least one
+	codec   artifact.Codec
+	gitlab  bool
+	notes   map[string]string // annotations of the manifest
+}
+
+// plan checks all arguments before anything is touched.
+func (o *pushOptions) plan(sources []string, name string) (p pushPlan, err error) {
+	if p.ref, err = parseRef(name); err != nil {
+		return p, err
+	}
+	if p.ref.Digest != "" {
+		return p, usagef("%s: what a push will come to is not known before; name a tag", name)
+	}
+	if p.tags, err = pushTags(p.ref, o.tags); err != nil {
+		return p, err
+	}
+	p.codec, err = artifact.ParseCodec(orDefault(o.compression, "zstd"))
+	if err != nil {
+		return p, usagef("--compression: %w", err)
+	}
+	if o.profile != "1" {
+		return p, usagef("--profile %s: the profiles are: 1", o.profile)
+	}
+	if o.compat != "" && o.compat != "gitlab" {
+		return p, usagef("--compat %s: the forms are: gitlab", o.compat)
+	}
+	p.gitlab = o.compat == "gitlab"
+	if p.notes, err = o.manifestAnnotations(); err != nil {
+		return p, err
+	}
+	names := map[string]bool{}
+	stdin := false
+	for i, s := range sources {
+		src := parseSource(s)
+		if src.name == "" {
+			src.name = "disk" + strconv.Itoa(i)
+		}
+		if lower := lowerASCII(src.name); names[lower] {
+			return p, usagef("two disks are called %s", src.name)
+		} else {
+			names[lower] = true
+		}
+		if src.path == "-" && stdin {
+			return p, usagef(`"-" is named twice`)
+		}
+		stdin = stdin || src.path == "-"
+		p.sources = append(p.sources, src)
+	}
+	return p, nil
+}
+
+// pushTags returns the tags that move: those of --tag, that of the reference,
+// latest if there is neither.
+func pushTags(ref registry.Reference, tags []string) ([]string, error) {
+	tags = slices.Clone(tags)
+	for _, tag := range tags {
+		if !registry.ValidTag(tag) {
+			return nil, usagef("--tag %s: not a tag", tag)
+		}
+	}
+	if ref.Tag != "" || len(tags) == 0 {
+		tags = append(tags, ref.TagOrLatest())
+	}
+	slices.Sort(tags)
+	return slices.Compact(tags), nil
+}
+
+// manifestAnnotations are those that the flags ask for; nothing else, not the
+// clock either, gets into a manifest.
+func (o *pushOptions) manifestAnnotations() (map[string]string, error) {
+	m := map[string]string{}
+	for k, v := range o.annotations {
+		m[k] = v
+	}
+	created := orDefault(o.created, os.Getenv("SOURCE_DATE_EPOCH"))
+	if created != "" {
+		t, err := time.Parse(time.RFC3339, created)
+		if seconds, serr := strconv.ParseInt(created, 10, 64); err != nil && serr == nil {
+			t, err = time.Unix(seconds, 0), nil
+		}
+		if err != nil {
+			return nil, usagef("--created %s: neither RFC 3339 nor Unix seconds", created)
+		}
+		m[ocispec.AnnotationCreated] = t.UTC().Format(time.RFC3339)
+	}
+	if o.platform != "" {
+		if err := checkPlatform(o.platform); err != nil {
+			return nil, err
+		}
+		m[artifact.AnnotationPlatform] = o.platform
+	}
+	if len(m) == 0 {
+		return nil, nil
+	}
+	return m, nil
+}
+
+// openSources opens all images, so that a missing one is found before anything is sent.
+func (o *pushOptions) openSources(ctx context.Context, sources []source) (images []*image, err error) {
+	for _, src := range sources {
+		img, err := o.source.open(ctx, o.globals, src)
+		if err != nil {
+			closeAll(&err, images)
+			return nil, err
+		}
+		images = append(images, img)
+	}
+	return images, nil
+}
+
+func closeAll(err *error, images []*image) {
+	for _, img := range images {
+		closeInto(err, img)
+	}
+}
+
+// A pusher makes the artifact and sends all of it but tags and signatures.
+type pusher struct {
+	*pushOptions
+	pushPlan
+	repo   *registry.Repository
+	store  *registry.Store
+	images []*image
+}
+
+// A pushed is an artifact that is in the registry.
+type pushed struct {
+	*artifact.Packed
+	p     *pusher
+	desc  ocispec.Descriptor
+	lists []*chunkList
+}
+
+// push packs and sends. Where what it wanted to reuse turns out not to be
+// there, or not to be what it says, it does so again without that.
+func (p *pusher) push(ctx context.Context, reuse *reuse, signed bool) (*pushed, error) {
+	for again := false; ; again = true {
+		out, err := p.pack(ctx, reuse)
+		if err != nil {
+			return nil, err
+		}
+		err = p.complete(ctx, out, reuse, signed)
+		if err == nil {
+			return out, nil
+		}
+		err = errors.Join(err, out.Close())
+		if again && !errors.Is(err, errLyingBase) || !reuse.drop(ctx, p, out, err) {
+			return nil, err
+		}
+	}
+}
+
+// pack reads the disks and sends new layers and the indexes.
+func (p *pusher) pack(ctx context.Context, reuse *reuse) (_ *pushed, err error) {
+	scratch, _, err := p.store.Scratch()
+	if err != nil {
+		return nil, err
+	}
+	out := &pushed{p: p}
+	var disks []artifact.Source
+	var total int64
+	for _, img := range p.images {
+		disks = append(disks, artifact.Source{Name: img.name, Reader: img})
+		total += dataSize(img)
+		list, err := newChunkList(scratch)
+		if err != nil {
+			return nil, err
+		}
+		out.lists = append(out.lists, list)
+	}
+	show := p.begin("pushing "+p.ref.String(), total)
+	defer show.end()
+	out.Packed, err = artifact.Pack(ctx, disks, artifact.PackOptions{
+		Codec:     p.codec,
+		Bases:     reuse.bases,
+		Without:   reuse.without,
+		Scrub:     p.scrub,
+		Jobs:      p.jobs,
+		MaxMemory: int64(p.maxMemory) / 2,
+		Scratch:   scratch,
+		Progress:  show.add,
+		Found:     func(disk int, c artifact.Chunk) error { return artifact.WriteChunk(out.lists[disk], &c) },
+		Push: func(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+			if p.dryRun {
+				return nil
+			}
+			return p.repo.PushBlob(ctx, desc, open)
+		},
+	})
+	return out, err
+}
+
+// complete makes kept layers available, checks what is going to be signed, and
+// pushes config and manifest.
+func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed bool) error {
+	if signed {
+		base, err := out.CheckReused(ctx, reuse.bases, reuse.isTrusted, p.jobs)
+		if err != nil {
+			return reuse.blame(base, err)
+		}
+	}
+	var disks []machine.Disk
+	for _, d := range out.Disks {
+		disks = append(disks, machine.Disk{Name: d.Name, Capacity: d.Size})
+	}
+	ovf := machine.BareOVF(disks)
+	m := artifact.Manifest{
+		OVF:         ocispec.Descriptor{MediaType: artifact.TypeOVF, Digest: digest.FromBytes(ovf), Size: int64(len(ovf))},
+		Disks:       out.Disks,
+		Layers:      out.Layers,
+		Annotations: p.notes,
+		Gitlab:      p.gitlab,
+	}
+	if err := p.addBase(ctx, &m); err != nil {
+		return err
+	}
+	raw, err := m.Encode()
+	if err != nil {
+		return err
+	}
+	out.desc = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
+	if _, err := artifact.ParseManifest(raw, out.desc); err != nil {
+		return fmt.Errorf("the manifest would be refused: %w", err)
+	}
+	if p.dryRun {
+		return nil
+	}
+	if err := reuse.provide(ctx, p.repo, out.Packed); err != nil {
+		return err
+	}
+	blobs := map[string][]byte{artifact.TypeOVF: ovf}
+	if p.gitlab {
+		blobs[ocispec.MediaTypeImageConfig] = artifact.GitlabConfig
+	}
+	for mediaType, b := range blobs {
+		desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
+		if err := p.repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }); err != nil {
+			return err
+		}
+	}
+	if err := p.repo.Push(ctx, out.desc, bytes.NewReader(raw)); err != nil {
+		return fmt.Errorf("pushing the manifest: %w", err)
+	}
+	back, err := p.repo.Manifest(ctx, out.desc)
+	if err != nil {
+		return fmt.Errorf("reading the manifest back: %w", err)
+	}
+	if !bytes.Equal(back, raw) {
+		return fmt.Errorf("reading the manifest back: %w", registry.ErrDigestMismatch)
+	}
+	return nil
+}
+
+// addBase notes the parent image that --base names.
+func (p *pusher) addBase(ctx context.Context, m *artifact.Manifest) (err error) {
+	if p.base == "" {
+		return nil
+	}
+	ref, err := parseRef(p.base)
+	if err != nil {
+		return err
+	}
+	repo, err := p.open(ctx, p.globals, ref)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, repo)
+	desc, err := repo.Resolve(ctx, "")
+	if err != nil {
+		return fmt.Errorf("--base: %w", err)
+	}
+	all := map[string]string{}
+	for k, v := range m.Annotations {
+		all[k] = v
+	}
+	all[ocispec.AnnotationBaseImageName] = ref.String()
+	all[ocispec.AnnotationBaseImageDigest] = string(desc.Digest)
+	m.Annotations = all
+	return nil
+}
+
+func (out *pushed) report(ref registry.Reference, reuse *reuse) pushReport {
+	r := pushReport{report: newReport("davit push"), Ref: ref.WithDigest(out.desc.Digest).String(), Digest: out.desc.Digest}
+	for i, d := range out.Disks {
+		r.Disks = append(r.Disks, pushedDisk{d.Name, d.Size, out.DataSize[i], artifact.Digest(d.Digest)})
+		r.Bytes.Read += out.DataSize[i]
+	}
+	r.DiskDigest = r.Disks[0].Digest
+	r.Layers.Kept, r.Layers.New = out.Kept, len(out.Layers)-out.Kept
+	r.Bytes.Reused = out.Reused
+	used := map[int]bool{}
+	r.ReusedFrom = []string{}
+	for _, from := range out.From {
+		if !used[from] {
+			used[from] = true
+			r.ReusedFrom = append(r.ReusedFrom, reuse.names[from])
+		}
+	}
+	return r
+}

@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/sign"
+	"github.com/davit-oci/davit/verify"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// lastTags is how many artifacts are looked at when the tag that moves is new.
+const lastTags = 3
+
+// A reuse is the artifacts whose layers a push may reference, and what is known
+// of them. Everything but without has an entry for each base.
+type reuse struct {
+	bases   []*artifact.Base
+	names   []string               // pinned
+	repos   []*registry.Repository // nil: the one that is pushed to
+	named   []bool                 // by --reuse, so that a fault is an error
+	trusted []bool
+
+	without  map[digest.Digest]bool // layers that turned out not to be there
+	sequence int64                  // of the signature of the artifact whose tag moves
+	warn     func(format string, args ...any)
+}
+
+// errLyingBase marks what only a base can be blamed for.
+var errLyingBase = errors.New("a reused artifact is not what it says")
+
+// findReuse opens the artifacts that --reuse names, or those that a push looks
+// at by itself: the one whose tag moves, else the last three of the repository.
+func (o *pushOptions) findReuse(ctx context.Context, store *registry.Store, repo *registry.Repository, plan pushPlan, keys []*sign.Key) (_ *reuse, err error) {
+	r := &reuse{without: map[digest.Digest]bool{}, warn: o.stderr.warn}
+	defer func() {
+		if err != nil {
+			closeInto(&err, r)
+		}
+	}()
+	for _, name := range o.reuse {
+		if name == "none" && len(o.reuse) > 1 {
+			return nil, usagef("--reuse none stands alone")
+		}
+	}
+	wanted := o.reuse
+	if len(wanted) == 0 {
+		wanted = []string{"auto"}
+	}
+	scratch, _, err := store.Scratch()
+	if err != nil {
+		return nil, err
+	}
+	open := artifact.OpenOptions{Scratch: scratch, Jobs: o.jobs}
+	for _, name := range wanted {
+		switch name {
+		case "none":
+		case "auto":
+			err = r.addAuto(ctx, store, repo, plan, keys, open)
+		default:
+			err = r.addNamed(ctx, o, store, repo, name, keys, open)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// addAuto adds what is there. That it cannot be used is no error, but a warning
+// where it lies.
+func (r *reuse) addAuto(ctx context.Context, store *registry.Store, repo *registry.Repository, plan pushPlan, keys []*sign.Key, open artifact.OpenOptions) error {
+	var descs []ocispec.Descriptor
+	for _, tag := range plan.tags {
+		desc, err := repo.Resolve(ctx, tag)
+		if errors.Is(err, registry.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("looking up %s: %w", tag, err)
+		}
+		if !slices.ContainsFunc(descs, func(d ocispec.Descriptor) bool { return d.Digest == desc.Digest }) {
+			descs = append(descs, desc)
+		}
+	}
+	moving := len(descs)
+	if moving == 0 {
+		tags, err := repo.Tags(ctx)
+		if err != nil {
+			return ctx.Err() // a registry need not list tags
+		}
+		registry.SortTags(tags)
+		for _, tag := range slices.Backward(tags) {
+			desc, err := repo.Resolve(ctx, tag)
+			if err == nil && !slices.ContainsFunc(descs, func(d ocispec.Descriptor) bool { return d.Digest == desc.Digest }) {
+				descs = append(descs, desc)
+			}
+			if len(descs) == lastTags {
+				break
+			}
+		}
+	}
+	for i, desc := range descs {
+		name := repo.Reference().WithDigest(desc.Digest).String()
+		base, err := artifact.OpenBase(ctx, repo, desc, open)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, artifact.ErrNotArtifact), errors.Is(err, artifact.ErrNewer):
+			continue
+		case len(refusals(err)) > 0 || errors.Is(err, registry.ErrNotFound):
+			r.warn("%s is not reused: %v", name, err)
+			continue
+		case err != nil:
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		trusted, sequence := vouched(ctx, store, repo, desc, keys)
+		if i < moving {
+			r.sequence = max(r.sequence, sequence)
+		}
+		r.add(base, name, nil, false, trusted)
+	}
+	return nil
+}
+
+// addNamed adds an artifact that --reuse names; it must be what it says.
+func (r *reuse) addNamed(ctx context.Context, o *pushOptions, store *registry.Store, to *registry.Repository, name string, keys []*sign.Key, open artifact.OpenOptions) error {
+	ref, err := parseRef(name)
+	if err != nil {
+		return usagef("--reuse %s: neither REF nor auto nor none", name)
+	}
+	repo, err := o.open(ctx, o.globals, ref)
+	if err != nil {
+		return err
+	}
+	desc, err := repo.Resolve(ctx, "")
+	if err != nil {
+		return errors.Join(fmt.Errorf("--reuse %s: %w", name, err), repo.Close())
+	}
+	base, err := artifact.OpenBase(ctx, repo, desc, open)
+	if err != nil {
+		return errors.Join(fmt.Errorf("--reuse %s: %w", name, err), repo.Close())
+	}
+	trusted, _ := vouched(ctx, store, repo, desc, keys)
+	r.add(base, ref.WithDigest(desc.Digest).String(), repo, true, trusted)
+	return nil
+}
+
+func (r *reuse) add(base *artifact.Base, name string, repo *registry.Repository, named, trusted bool) {
+	r.bases = append(r.bases, base)
+	r.names = append(r.names, name)
+	r.repos = append(r.repos, repo)
+	r.named = append(r.named, named)
+	r.trusted = append(r.trusted, trusted)
+}
+
+// vouched reports whether an artifact can be built on without reading its
+// frames: this host has pushed or pulled it, or it is signed by one of the keys.
+// It returns the sequence of that signature, 0 if there is none.
+func vouched(ctx context.Context, store *registry.Store, repo *registry.Repository, desc ocispec.Descriptor, keys []*sign.Key) (bool, int64) {
+	var public []*verify.Key
+	for _, key := range keys {
+		if k, err := publicKey(key); err == nil {
+			public = append(public, k)
+		}
+	}
+	recorded := store.Recorded(desc.Digest)
+	if len(public) == 0 {
+		return recorded, 0
+	}
+	result, err := verify.Artifact(ctx, repo, desc, verify.Policy{Keys: public, Bind: verify.BindAny})
+	if err != nil {
+		return recorded, 0
+	}
+	var sequence int64
+	for _, s := range result.Signatures {
+		if s.Counted {
+			sequence = max(sequence, s.Sequence)
+		}
+	}
+	return true, sequence
+}
+
+func (r *reuse) isTrusted(base int) bool { return r.trusted[base] }
+
+// blame returns the error of a base whose frames are not what they should be.
+func (r *reuse) blame(base int, err error) error {
+	if base < 0 {
+		return err
+	}
+	return &baseError{base, fmt.Errorf("reused %s: %w", r.names[base], err)}
+}
+
+type baseError struct {
+	base int
+	error
+}
+
+func (e *baseError) Unwrap() []error { return []error{e.error, errLyingBase} }
+
+// drop takes what err blames out of the reuse, and reports whether it is worth
+// while to try again.
+func (r *reuse) drop(ctx context.Context, p *pusher, out *pushed, err error) bool {
+	var lying *baseError
+	if errors.As(err, &lying) {
+		i := lying.base
+		if r.named[i] || len(refusals(err)) == 0 && !errors.Is(err, registry.ErrNotFound) || ctx.Err() != nil {
+			return false
+		}
+		r.warn("not reused: %v", err)
+		for _, l := range r.bases[i].Layers {
+			r.without[l.Digest] = true
+		}
+		return true
+	}
+	if !errors.Is(err, registry.ErrManifestBlobUnknown) {
+		return false
+	}
+	// The registry has collected layers, whatever it said when asked before.
+	var unknown *registry.BlobUnknownError
+	before := len(r.without)
+	if errors.As(err, &unknown) {
+		for _, d := range unknown.Digests {
+			r.without[d] = true
+		}
+	}
+	if len(r.without) == before {
+		for _, l := range out.Layers[:out.Kept] {
+			r.without[l.Digest] = true
+		}
+	}
+	r.warn("the registry has lost layers of %s; they are sent again", p.ref.Name())
+	return len(r.without) > before
+}
+
+// provide makes kept layers available in repo that are in other repositories:
+// mounted where the registry can, else copied.
+func (r *reuse) provide(ctx context.Context, repo *registry.Repository, packed *artifact.Packed) error {
+	for i, from := range packed.From {
+		src := r.repos[from]
+		if src == nil {
+			continue
+		}
+		desc := packed.Layers[i]
+		a, b := src.Reference(), repo.Reference()
+		if a.Kind == registry.Remote && b.Kind == registry.Remote && a.Host == b.Host {
+			if a.Repository == b.Repository {
+				continue
+			}
+			mounted, err := repo.Mount(ctx, desc, a.Repository)
+			if err != nil {
+				return fmt.Errorf("mounting layer %s: %w", desc.Digest, err)
+			}
+			if mounted {
+				continue
+			}
+		}
+		if err := repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return src.Fetch(ctx, desc) }); err != nil {
+			return fmt.Errorf("copying layer %s: %w", desc.Digest, err)
+		}
+	}
+	return nil
+}
+
+// Close closes all bases.
+func (r *reuse) Close() error {
+	var errs []error
+	for i, b := range r.bases {
+		errs = append(errs, b.Close())
+		if r.repos[i] != nil {
+			errs = append(errs, r.repos[i].Close())
+		}
+	}
+	return errors.Join(errs...)
+}
