@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"math"
 	"time"
+	"unicode/utf8"
 
 	"github.com/davit-oci/davit/internal/bundle"
 	"github.com/opencontainers/go-digest"
@@ -107,6 +108,9 @@ func Bundle(ctx context.Context, key *Key, s Subject) ([]byte, error) {
 	if err := s.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("signing %q: %w", s.Digest, err)
 	}
+	if err := checkClaims(s); err != nil {
+		return nil, fmt.Errorf("signing %s: %w", s.Digest, err)
+	}
 	payload, err := json.Marshal(statementJSON{
 		Type: bundle.StatementType,
 		Subject: []subjectJSON{{
@@ -133,6 +137,30 @@ func Bundle(ctx context.Context, key *Key, s Subject) ([]byte, error) {
 			Signatures:  []signatureJSON{{sig}},
 		},
 	})
+}
+
+// checkClaims refuses what package verify would refuse: nobody signs what nobody accepts.
+func checkClaims(s Subject) error {
+	if err := bundle.CheckName(s.Name); err != nil {
+		return err
+	}
+	for name, value := range s.Annotations {
+		// JSON would change these to something else than what was asked for.
+		if !utf8.ValidString(name) || !utf8.ValidString(value) {
+			return fmt.Errorf("annotation %q is not UTF-8", name)
+		}
+	}
+	if tags, ok := s.Annotations[bundle.AnnotationTags]; ok {
+		if _, err := bundle.ParseTags(tags); err != nil {
+			return err
+		}
+	}
+	if sequence, ok := s.Annotations[bundle.AnnotationSequence]; ok {
+		if _, err := bundle.ParseSequence(sequence); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // A Blob is bytes and the descriptor that names them.

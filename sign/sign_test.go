@@ -176,6 +176,19 @@ func TestBundleRefuses(t *testing.T) {
 			t.Errorf("%q is signed", d)
 		}
 	}
+	for name, s := range map[string]sign.Subject{
+		"name":              {Name: "example.com/\x1bvm"},
+		"tags out of order": {Annotations: map[string]string{"vnd.davit.tags": "b,a"}},
+		"empty tags":        {Annotations: map[string]string{"vnd.davit.tags": ""}},
+		"sequence":          {Annotations: map[string]string{"vnd.davit.sequence": "one"}},
+		"annotation":        {Annotations: map[string]string{"a": "\xff"}},
+		"annotation's name": {Annotations: map[string]string{"\xff": "a"}},
+	} {
+		s.Digest = digest.FromString("x")
+		if _, err := sign.Bundle(t.Context(), testKey(t), s); err == nil {
+			t.Errorf("%s: %+v is signed, and nobody would accept it", name, s)
+		}
+	}
 	if _, err := sign.Bundle(t.Context(), nil, sign.Subject{Digest: digest.FromString("x")}); err == nil {
 		t.Error("no key signs")
 	}

@@ -3,7 +3,6 @@ package verify
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/davit-oci/davit/internal/bundle"
@@ -202,54 +201,44 @@ func (b *signedBundle) claims() (*claims, error) {
 		return nil, refusef(Malformed, "its subject has %d digests instead of one", len(subject.GetDigest()))
 	case subject.GetUri() != "", subject.GetMediaType() != "", subject.GetDownloadLocation() != "", len(subject.GetContent()) != 0:
 		return nil, refusef(Unsupported, "its subject has more than a name, a digest and annotations")
-	case shown(subject.GetName()) != subject.GetName():
-		return nil, refusef(Malformed, "its subject has the unprintable name %.100q", subject.GetName())
+	}
+	if err := bundle.CheckName(subject.GetName()); err != nil {
+		return nil, refusef(Malformed, "its subject: %v", err)
 	}
 	c.name = subject.GetName()
 	for c.algorithm, c.digest = range subject.GetDigest() {
 	}
 
 	annotations := subject.GetAnnotations().AsMap()
-	tags, err := text(annotations, bundle.AnnotationTags)
-	if err == nil {
-		c.tags, err = bundle.ParseTags(tags)
+	if c.tags, err = annotated(annotations, bundle.AnnotationTags, bundle.ParseTags); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, refusef(Malformed, "its subject: %.200v", err)
-	}
-	sequence, err := text(annotations, bundle.AnnotationSequence)
-	if err == nil && sequence != "" {
-		c.sequence, err = bundle.ParseSequence(sequence)
-	}
-	if err != nil {
-		return nil, refusef(Malformed, "its subject: %.200v", err)
+	if c.sequence, err = annotated(annotations, bundle.AnnotationSequence, bundle.ParseSequence); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
 
-// text returns the annotation of that name, or "" when there is none.
-func text(annotations map[string]any, name string) (string, error) {
+// annotated returns the value of an annotation, or the zero value when there is none.
+func annotated[T any](annotations map[string]any, name string, parse func(string) (T, error)) (value T, err error) {
 	v, ok := annotations[name]
 	if !ok {
-		return "", nil
+		return value, nil
 	}
-	s, ok := v.(string)
-	if !ok || s == "" {
-		return "", fmt.Errorf("annotation %s is not a text", name)
+	text, ok := v.(string)
+	if !ok {
+		return value, refusef(Malformed, "its annotation %s is not a text", name)
 	}
-	return s, nil
+	if value, err = parse(text); err != nil {
+		return value, refusef(Malformed, "its annotation %s: %.200v", name, err)
+	}
+	return value, nil
 }
 
-// shown returns s if it can stand in a terminal or a log without harm, else "". Names and hints come from strangers.
+// shown returns s if it can stand in a terminal or a log without harm, else "": a hint comes from strangers.
 func shown(s string) string {
-	const longest = 512 // of a name: 255 for the host, 255 for the repository
-	if len(s) > longest {
+	if bundle.CheckName(s) != nil {
 		return ""
-	}
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' {
-			return ""
-		}
 	}
 	return s
 }

@@ -52,12 +52,12 @@ type Policy struct {
 	// Keys: a signature by any one of them counts.
 	Keys []*Key
 
-	// Bind is HOST/REPO that the signature itself must name, or [BindAny] to accept any name in silence. With a repository a
-	// signature that names none does not count. Empty: a name that differs from Name counts, with a warning.
+	// Bind is the HOST/REPO that the signature itself must name, or [BindAny] to accept any name in silence. With a repository a
+	// signature that names none does not count. Empty: Name decides about warnings.
 	Bind string
 
-	// Name is HOST/REPO, the logical repository that the artifact is accessed by. Empty: there is none (an OCI layout), and no
-	// name is warned about.
+	// Name is HOST/REPO, the logical repository that the artifact is accessed by. A signature made for another counts with a
+	// warning, unless one counts that was made for this. Empty: there is none (an OCI layout), and no name is warned about.
 	Name string
 }
 
@@ -89,7 +89,7 @@ type Result struct {
 	// Warnings are for the user to see: one sentence each, without a full stop.
 	Warnings []string
 
-	// Chain is the way of the trust from signature to manifest.
+	// Chain is the way of the trust: each signature that counted, then the manifest.
 	Chain []Link
 }
 
@@ -177,22 +177,25 @@ type UntrustedError struct {
 	// Signatures are all that were found, none of them counted.
 	Signatures []Signature
 
-	// Chain is the way of the trust as far as it goes.
+	// Chain is the way of the trust that was tried: each signature, then the manifest, none of them OK.
 	Chain []Link
 }
 
-// Error names the subject and every reason.
+// Error names the subject and the first reasons; a registry can make many.
 func (e *UntrustedError) Error() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "no acceptable signature for %s", e.Subject.Digest)
-	for i, r := range e.Reasons {
-		b.WriteString([]string{": ", "; "}[min(i, 1)])
+	const most = 5
+	var whys []string
+	for _, r := range e.Reasons[:min(len(e.Reasons), most)] {
 		if r.Digest != "" {
-			fmt.Fprintf(&b, "%s: ", r.Digest)
+			whys = append(whys, fmt.Sprintf("signature %s: %s", r.Digest, r.Why))
+		} else {
+			whys = append(whys, r.Why)
 		}
-		b.WriteString(r.Why)
 	}
-	return b.String()
+	if n := len(e.Reasons) - most; n > 0 {
+		whys = append(whys, fmt.Sprintf("and %d more reasons", n))
+	}
+	return fmt.Sprintf("%s is not trusted: %s", e.Subject.Digest, strings.Join(whys, "; "))
 }
 
 // Unwrap makes errors.Is find [ErrNoTrustSource] and [ErrDigestMismatch].
@@ -220,7 +223,7 @@ func Artifact(ctx context.Context, src Source, subject ocispec.Descriptor, p Pol
 	manifest, err := fetch(ctx, src, subject, maxManifest)
 	if err != nil {
 		if r, ok := asRefusal(err); ok {
-			return nil, refuse(subject, nil, Reason{Code: r.code, Digest: subject.Digest, Why: "manifest: " + r.why, err: r.err})
+			return nil, refuse(subject, nil, Reason{Code: r.code, Why: "manifest: " + r.why, err: r.err})
 		}
 		return nil, fmt.Errorf("fetching manifest %s: %w", subject.Digest, err)
 	}
@@ -239,7 +242,7 @@ func Artifact(ctx context.Context, src Source, subject ocispec.Descriptor, p Pol
 			return nil
 		})
 	}
-	g.Wait()
+	g.Wait() // no error: what went wrong with a candidate is kept with it
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("verifying %s: %w", subject.Digest, err)
 	}
@@ -255,10 +258,15 @@ func plain(d ocispec.Descriptor) ocispec.Descriptor {
 // bundle comes first, so that nobody can hide a signature behind a heap of other referrers; but a listing's type is a hint that
 // some registries get wrong, so no type is left out.
 func choose(listed []ocispec.Descriptor) (candidates []ocispec.Descriptor, left int) {
-	seen := make(map[digest.Digest]bool)
+	// By size too: a list with a wrong size must not take the place of the right one.
+	type id struct {
+		digest digest.Digest
+		size   int64
+	}
+	seen := make(map[id]bool)
 	for _, d := range listed {
-		if d.MediaType == ocispec.MediaTypeImageManifest && !seen[d.Digest] {
-			seen[d.Digest] = true
+		if d.MediaType == ocispec.MediaTypeImageManifest && !seen[id{d.Digest, d.Size}] {
+			seen[id{d.Digest, d.Size}] = true
 			candidates = append(candidates, d)
 		}
 	}
@@ -286,7 +294,6 @@ func decide(subject ocispec.Descriptor, manifest []byte, found []*Signature, lef
 		warnings   []string
 		reasons    []Reason
 		failures   []error
-		chain      []Link
 	)
 	for _, s := range found {
 		if s != nil {
@@ -296,22 +303,21 @@ func decide(subject ocispec.Descriptor, manifest []byte, found []*Signature, lef
 	slices.SortFunc(signatures, func(a, b Signature) int {
 		return cmp.Or(cmp.Compare(a.Digest, b.Digest), cmp.Compare(a.Referrer, b.Referrer))
 	})
+	manifestLink := Link{Link: "manifest", Subject: subject.Digest.String()}
+	var counted, broken []Link
 	for _, s := range signatures {
 		id := cmp.Or(s.Digest, s.Referrer)
-		link := Link{Link: "signature", Subject: id.String(), OK: s.Counted, Why: s.Why}
 		switch {
 		case s.Counted:
-			link.Why = "by key " + s.KeyHint
-			if p.Bind == "" && p.Name != "" && s.Name != "" && s.Name != p.Name {
-				warnings = append(warnings, fmt.Sprintf("signature %s was made for %q, not for %s", id, s.Name, p.Name))
-			}
+			counted = append(counted, Link{Link: "signature", Subject: id.String(), OK: true, Why: "by key " + s.KeyHint})
+			continue
 		case s.Code == notFetched:
 			failures = append(failures, fmt.Errorf("fetching signature %s: %w", id, s.err))
 			warnings = append(warnings, fmt.Sprintf("signature %s could not be fetched", id))
 		default:
 			reasons = append(reasons, Reason{Code: s.Code, Digest: id, Why: s.Why, err: s.err})
 		}
-		chain = append(chain, link)
+		broken = append(broken, Link{Link: "signature", Subject: id.String(), Why: s.Why})
 	}
 	if left > 0 {
 		why := fmt.Sprintf("%d referrers more than the %d that were looked at", left, maxReferrers)
@@ -319,9 +325,15 @@ func decide(subject ocispec.Descriptor, manifest []byte, found []*Signature, lef
 		warnings = append(warnings, why)
 	}
 
-	if slices.ContainsFunc(signatures, func(s Signature) bool { return s.Counted }) {
-		chain = append(chain, Link{Link: "manifest", Subject: subject.Digest.String(), OK: true, Why: "signed by digest"})
-		return &Result{Subject: subject, Manifest: manifest, Signatures: signatures, Warnings: warnings, Chain: chain}, nil
+	if len(counted) > 0 {
+		manifestLink.OK, manifestLink.Why = true, "signed by digest"
+		return &Result{
+			Subject:    subject,
+			Manifest:   manifest,
+			Signatures: signatures,
+			Warnings:   append(nameWarnings(signatures, p), warnings...),
+			Chain:      append(counted, manifestLink),
+		}, nil
 	}
 	if len(failures) > 0 {
 		return nil, errors.Join(failures...)
@@ -330,8 +342,25 @@ func decide(subject ocispec.Descriptor, manifest []byte, found []*Signature, lef
 		reasons = []Reason{{Code: NoSignature, Why: "there is no signature"}}
 	}
 	e := refuse(subject, signatures, reasons...)
-	e.Chain = append(chain, e.Chain...)
+	e.Chain = append(broken, e.Chain...)
 	return nil, e
+}
+
+// nameWarnings says that the artifact was signed for other names than the one it is accessed by: a copy, or a swap.
+func nameWarnings(signatures []Signature, p Policy) (warnings []string) {
+	if p.Bind != "" || p.Name == "" {
+		return nil
+	}
+	for _, s := range signatures {
+		switch {
+		case !s.Counted || s.Name == "":
+		case s.Name == p.Name:
+			return nil
+		default:
+			warnings = append(warnings, fmt.Sprintf("signature %s was made for %s, not for %s", s.Digest, s.Name, p.Name))
+		}
+	}
+	return warnings
 }
 
 func refuse(subject ocispec.Descriptor, signatures []Signature, reasons ...Reason) *UntrustedError {

@@ -14,6 +14,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -87,11 +88,30 @@ func CheckKey(key crypto.PublicKey) error {
 	return fmt.Errorf("keys of type %T are not supported", key)
 }
 
+// maxName bounds a name: 255 bytes for the host and 255 for the repository, as registries do.
+const maxName = 511
+
+// CheckName refuses names that cannot be HOST/REPO and would do harm in a terminal or a log. Empty is none.
+func CheckName(name string) error {
+	if len(name) > maxName {
+		return fmt.Errorf("a name of %d bytes", len(name))
+	}
+	for i := range len(name) {
+		if name[i] <= ' ' || name[i] > '~' {
+			return fmt.Errorf("the name %q has characters that no name has", name)
+		}
+	}
+	return nil
+}
+
 // tagPattern is what the distribution spec allows as a tag. No comma: so a list of tags needs no escapes.
 var tagPattern = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 
-// FormatTags returns the value of [AnnotationTags]: sorted, each once.
+// FormatTags returns the value of [AnnotationTags]: sorted, each once, at least one.
 func FormatTags(tags []string) (string, error) {
+	if len(tags) == 0 {
+		return "", errors.New("a list of no tags")
+	}
 	for _, tag := range tags {
 		if !tagPattern.MatchString(tag) {
 			return "", fmt.Errorf("%q is not a tag", tag)
@@ -104,9 +124,6 @@ func FormatTags(tags []string) (string, error) {
 
 // ParseTags is the inverse of [FormatTags]. It refuses any text that FormatTags does not write, so that one list has one form.
 func ParseTags(s string) ([]string, error) {
-	if s == "" {
-		return nil, nil
-	}
 	tags := strings.Split(s, ",")
 	if again, err := FormatTags(tags); err != nil {
 		return nil, err

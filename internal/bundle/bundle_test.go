@@ -12,7 +12,6 @@ func TestTags(t *testing.T) {
 		tags []string
 		want string
 	}{
-		{"none", nil, ""},
 		{"one", []string{"v1"}, "v1"},
 		{"sorted", []string{"v2", "v10", "latest"}, "latest,v10,v2"},
 		{"each once", []string{"v1", "v1"}, "v1"},
@@ -32,6 +31,28 @@ func TestTags(t *testing.T) {
 				t.Errorf("parsed as %q, %v", again, err)
 			}
 		})
+	}
+}
+
+func TestNoTagsAreNoClaim(t *testing.T) {
+	if got, err := FormatTags(nil); err == nil {
+		t.Errorf("written %q", got)
+	}
+	if got, err := ParseTags(""); err == nil {
+		t.Errorf("read as %q", got)
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	for _, name := range []string{"", "example.com/vm", "127.0.0.1:5000/a/b_c", "[::1]:5000/x", strings.Repeat("x", 511)} {
+		if err := CheckName(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"a b", "a\nb", "a\x1b[2J", "a\x7f", "é", strings.Repeat("x", 512)} {
+		if CheckName(name) == nil {
+			t.Errorf("%q is a name", name)
+		}
 	}
 }
 
