@@ -211,8 +211,8 @@ func (w *Writer) writeTables() error {
 		binary.BigEndian.PutUint64(entry, uint64(n))
 		b.Write(entry) // errors stay until Flush
 	}
-	pad := func(entries, of int64) {
-		for range roundUp(entries, of) - entries {
+	pad := func(entries int64) {
+		for range entries {
 			put(0)
 		}
 	}
@@ -223,7 +223,7 @@ func (w *Writer) writeTables() error {
 	for c := block; c < w.places.l1; c++ {
 		put(c * clusterSize)
 	}
-	pad(w.places.l1-block, tableEntries)
+	pad(w.places.refcountClusters*tableEntries - (w.places.l1 - block))
 
 	ones := bytes.Repeat([]byte{0, 1}, blockEntries)
 	for n := w.end; n > 0; n -= blockEntries {
@@ -239,7 +239,7 @@ func (w *Writer) writeTables() error {
 		put((w.l2+int64(n))*clusterSize | copied)
 		l1++
 	}
-	pad(l1, (w.l2-w.places.l1)*tableEntries)
+	pad((w.l2-w.places.l1)*tableEntries - l1)
 
 	next := w.data
 	for n := range w.tables {

@@ -1,0 +1,378 @@
+package disk_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
+)
+
+func createFile(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func extents(all ...disk.Extent) iter.Seq2[disk.Extent, error] {
+	return func(yield func(disk.Extent, error) bool) {
+		for _, e := range all {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+}
+
+func TestWriters(t *testing.T) {
+	for _, format := range writable {
+		t.Run(string(format), func(t *testing.T) {
+			t.Parallel()
+			f := createFile(t)
+			err := disktest.TestWriter(disktest.Target{
+				InOrder: format.InOrder(),
+				Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
+					return disk.NewWriter(f, format, size, data, disk.WriteOptions{Jobs: 3})
+				},
+				Open: func() (disk.Reader, error) {
+					if format != disk.Raw {
+						qemu(t, "qemu-img", "check", "-q", "-f", "qcow2", f.Name())
+					}
+					return disk.Open(f.Name(), disk.OpenOptions{Format: format})
+				},
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestStreamWriter(t *testing.T) {
+	t.Parallel()
+	var stream *bytes.Buffer
+	err := disktest.TestWriter(disktest.Target{
+		InOrder: true,
+		Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
+			stream = new(bytes.Buffer)
+			return disk.NewStreamWriter(stream, size), nil
+		},
+		Open: func() (disk.Reader, error) { return bytes.NewReader(stream.Bytes()), nil },
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// A suite that finds nothing tests nothing.
+func TestWriterContractFindsFaults(t *testing.T) {
+	f := createFile(t)
+	for name, wrap := range map[string]func(w disk.Writer) disk.Writer{
+		"forgets": func(w disk.Writer) disk.Writer { return forgetful{w} },
+		"shifts":  func(w disk.Writer) disk.Writer { return shifting{w} },
+	} {
+		err := disktest.TestWriter(disktest.Target{
+			Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
+				w, err := disk.NewWriter(f, disk.Raw, size, data, disk.WriteOptions{})
+				return wrap(w), err
+			},
+			Open: func() (disk.Reader, error) { return disk.Open(f.Name(), disk.OpenOptions{Format: disk.Raw}) },
+		})
+		if err == nil {
+			t.Errorf("%s: no fault", name)
+		}
+	}
+}
+
+type forgetful struct{ disk.Writer }
+
+func (f forgetful) WriteAt(p []byte, off int64) (int, error) {
+	if off > 1<<20 {
+		return len(p), nil
+	}
+	return f.Writer.WriteAt(p, off)
+}
+
+type shifting struct{ disk.Writer }
+
+func (s shifting) WriteAt(p []byte, off int64) (int, error) { return s.Writer.WriteAt(p, off+1) }
+
+// One disk is one file, however it is written.
+func TestImagesAreDeterministic(t *testing.T) {
+	t.Parallel()
+	content := sparse{bytes.NewReader(mixture(5<<20 + 4096))}
+	for _, format := range writable {
+		var want []byte
+		for jobs := range 4 {
+			f := createFile(t)
+			if jobs%2 == 1 { // over what another image has left
+				if _, err := f.Write(mixture(7 << 20)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			create(t, f.Name(), format, content, disk.WriteOptions{Jobs: jobs})
+			got := readFile(t, f.Name())
+			if want == nil {
+				want = got
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s: other bytes in attempt %d", format, jobs)
+			}
+		}
+	}
+}
+
+// After kill -9, the next writer reads what the last one wrote.
+func TestHalfWrittenImagesAreKept(t *testing.T) {
+	const size = 40 << 20
+	data := []disk.Extent{{Offset: 4096, Length: 3 << 20}, {Offset: 20 << 20, Length: 1 << 20}, {Offset: 33<<20 + 8192, Length: 4096}}
+	for _, format := range []disk.Format{disk.Raw, disk.QCOW2} {
+		f := createFile(t)
+		w, err := disk.NewWriter(f, format, size, extents(data...), disk.WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		content := make([]byte, size)
+		half := content[20<<20+500 : 20<<20+200000]
+		copy(half, mixture(len(half)))
+		if _, err := w.WriteAt(half, 20<<20+500); err != nil {
+			t.Fatal(err)
+		}
+
+		w, err = disk.NewWriter(f, format, size, extents(data...), disk.WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := w.(disk.Reader)
+		if err := disktest.TestReader(r, content); err != nil {
+			t.Errorf("%s: %v", format, err)
+		}
+		if e, err := disk.NextExtent(r, 0); err != nil || knowsHoles(t) && (e.Offset < 20<<20 || e.Length > 1<<20) {
+			t.Errorf("%s: looks for what is there in %+v, %v", format, e, err)
+		}
+	}
+}
+
+// What a file held outside of the data is gone, also inside of its clusters.
+func TestNothingOldShows(t *testing.T) {
+	const size = 3 << 20
+	data := []disk.Extent{{Offset: 100, Length: 200}, {Offset: 65536 + 4096, Length: 4096}, {Offset: 65536 + 12288, Length: 1}, {Offset: 1 << 20, Length: 100000}, {Offset: size - 10, Length: 3}}
+	for _, format := range []disk.Format{disk.Raw, disk.QCOW2} {
+		f := createFile(t)
+		if _, err := f.Write(bytes.Repeat([]byte{0xee}, 2*size)); err != nil {
+			t.Fatal(err)
+		}
+		w, err := disk.NewWriter(f, format, size, extents(data...), disk.WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := make([]byte, size)
+		for _, e := range data {
+			copy(want[e.Offset:e.End()], bytes.Repeat([]byte{0xee}, int(e.Length)))
+		}
+		if err := disktest.TestReader(w.(disk.Reader), want); err != nil {
+			t.Errorf("%s: %v", format, err)
+		}
+		testImage(t, f.Name(), disk.OpenOptions{Format: format}, want)
+	}
+}
+
+func TestWritersRefuse(t *testing.T) {
+	broken := errors.New("broken")
+	for name, test := range map[string]struct {
+		format disk.Format
+		size   int64
+		data   iter.Seq2[disk.Extent, error]
+	}{
+		"format":             {"vmdk", 512, nil},
+		"negative size":      {disk.Raw, -1, nil},
+		"size of 2^62 bytes": {disk.QCOW2, 1<<62 + 1<<61, nil},
+		"data beyond":        {disk.QCOW2, 512, extents(disk.Extent{Offset: 500, Length: 13})},
+		"data descending":    {disk.QCOW2, 512, extents(disk.Extent{Offset: 50, Length: 1}, disk.Extent{Offset: 0, Length: 1})},
+		"data twice":         {disk.Raw, 512, extents(disk.Extent{Offset: 50, Length: 10}, disk.Extent{Offset: 59, Length: 10})},
+		"data of no bytes":   {disk.Raw, 512, extents(disk.Extent{Offset: 50})},
+		"data overflows":     {disk.Raw, 512, extents(disk.Extent{Offset: 50, Length: 1<<63 - 1})},
+		"data with an error": {disk.QCOW2, 512, func(yield func(disk.Extent, error) bool) { yield(disk.Extent{}, broken) }},
+	} {
+		if w, err := disk.NewWriter(createFile(t), test.format, test.size, test.data, disk.WriteOptions{}); err == nil || w != nil {
+			t.Errorf("%s: got writer %v, error %v", name, w, err)
+		}
+	}
+
+	w, err := disk.NewWriter(createFile(t), disk.QCOW2, 1<<20, extents(disk.Extent{Offset: 65536, Length: 65536}), disk.WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []disk.Extent{{Offset: 0, Length: 1}, {Offset: 65535, Length: 2}, {Offset: 131071, Length: 2}} {
+		if _, err := w.WriteAt(make([]byte, e.Length), e.Offset); err == nil {
+			t.Errorf("a write of %d bytes at %d, outside of the data, is taken", e.Length, e.Offset)
+		}
+	}
+}
+
+// A full file system, or any other fault of the file, is told at the latest by
+// Close.
+func TestWriteErrorsSurface(t *testing.T) {
+	content := mixture(1 << 20)
+	for _, format := range writable {
+		f := createFile(t)
+		w, err := disk.NewWriter(f, format, int64(len(content)), extents(disk.Extent{Length: int64(len(content))}), disk.WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		_, err = w.WriteAt(content, 0)
+		if err := errors.Join(err, w.Close()); !errors.Is(err, os.ErrClosed) {
+			t.Errorf("%s: got error %v", format, err)
+		}
+	}
+
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return // not Linux
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	w := disk.NewStreamWriter(full, 10<<20)
+	if _, err := w.WriteAt(content, 0); err == nil {
+		t.Error("stream: no error from a full device")
+	}
+	if err := w.Close(); err == nil {
+		t.Error("stream: Close forgets the error")
+	}
+}
+
+// A disk of 1 TiB with little data costs no more than its data.
+func TestHugeDisks(t *testing.T) {
+	const size = 1 << 40
+	var data []disk.Extent
+	for off := int64(0); off < size; off += 16 << 30 {
+		data = append(data, disk.Extent{Offset: off + 12345, Length: 10})
+	}
+	for _, format := range writable {
+		f := createFile(t)
+		before := allocated()
+		w, err := disk.NewWriter(f, format, size, extents(data...), disk.WriteOptions{Jobs: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range data {
+			if _, err := w.WriteAt(bytes.Repeat([]byte{'x'}, int(e.Length)), e.Offset); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		img, err := disk.Open(f.Name(), disk.OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer img.Close()
+		if format != disk.Raw || knowsHoles(t) {
+			total := int64(0)
+			for e, err := range disk.Extents(img) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				total += e.Length
+			}
+			if total < int64(10*len(data)) || total > int64(len(data))*(128<<10) {
+				t.Errorf("%s: extents of %d bytes", format, total)
+			}
+		}
+		p := make([]byte, 12)
+		if _, err := img.ReadAt(p, data[40].Offset-1); err != nil || string(p) != "\x00xxxxxxxxxx\x00" {
+			t.Errorf("%s: read %q, %v", format, p, err)
+		}
+		if n := allocated() - before; n > 64<<20 {
+			t.Errorf("%s: allocated %d MiB", format, n>>20)
+		}
+		if format != disk.Raw {
+			qemu(t, "qemu-img", "check", "-q", "-f", "qcow2", f.Name())
+		}
+	}
+}
+
+// allocated is how many bytes were ever allocated.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
+func TestCopyStopsWhenCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	content := bytes.NewReader(mixture(1 << 20))
+	if err := disk.Copy(ctx, disk.NewStreamWriter(new(bytes.Buffer), 1<<20), content); !errors.Is(err, ctx.Err()) {
+		t.Errorf("got error %v", err)
+	}
+}
+
+// FuzzWriter writes a disk that data describes, in two bytes for a gap and two
+// for a length of data, and reads it back.
+func FuzzWriter(f *testing.F) {
+	seeds, err := filepath.Glob(filepath.Join("testdata", "fuzz", "FuzzWriter", "*"))
+	if err != nil || len(seeds) == 0 {
+		f.Fatalf("no seeds: %v", err)
+	}
+	f.Fuzz(func(t *testing.T, which uint8, tail uint16, script []byte) {
+		format := writable[int(which)%len(writable)]
+		var data []disk.Extent
+		size := int64(0)
+		for ; len(script) >= 4 && size < 2<<20; script = script[4:] {
+			size += int64(script[0])<<8 | int64(script[1])
+			n := 1 + int64(script[2])<<8 + int64(script[3])
+			data = append(data, disk.Extent{Offset: size, Length: n})
+			size += n
+		}
+		size += int64(tail)
+		content := make([]byte, (size+511)&^511)
+		for i, e := range data {
+			copy(content[e.Offset:e.End()], bytes.Repeat([]byte(fmt.Sprint(i)), int(e.Length)))
+		}
+		file := createFile(t)
+		for range 2 {
+			w, err := disk.NewWriter(file, format, size, extents(data...), disk.WriteOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, e := range data {
+				if _, err := w.WriteAt(content[e.Offset:e.End()], e.Offset); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			img, err := disk.Open(file.Name(), disk.OpenOptions{Format: format})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := disktest.TestReader(img, content[:img.Size()]); err != nil {
+				t.Fatal(err)
+			}
+			if err := img.Close(); err != nil {
+				t.Fatal(err)
+			}
+			// The second time over something else.
+			if _, err := file.WriteAt(mixture(100000), 1<<20); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
