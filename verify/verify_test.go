@@ -761,6 +761,30 @@ func TestNetworkFailureIsNotARefusal(t *testing.T) {
 	})
 }
 
+// A source that checks digests itself and fails at the end of the body does not make a forgery look like a broken network.
+func TestMismatchToldBySourceIsARefusal(t *testing.T) {
+	s, subject := newStore()
+	s.attach(subject, alice.bundle(statement(subject)))
+	if _, err := verify.Artifact(t.Context(), checking{s}, subject, trust(alice)); err != nil {
+		t.Fatal(err)
+	}
+	s.blobs[bundleOf(s)] = bytes.Replace(s.blobs[bundleOf(s)], []byte("media"), []byte("Media"), 1)
+	if e := mustRefuse(t, checking{s}, subject, trust(alice)); e.Reasons[0].Code != verify.DigestMismatch {
+		t.Errorf("got %v", e)
+	}
+}
+
+// checking ends bodies that are not what their digest says with an error of its own.
+type checking struct{ *store }
+
+func (c checking) Fetch(ctx context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	rc, err := c.store.Fetch(ctx, d)
+	if err != nil || digest.FromBytes(c.blobs[d.Digest]) == d.Digest {
+		return rc, err
+	}
+	return io.NopCloser(io.MultiReader(rc, iotest.ErrReader(errors.New("wrong digest")))), nil
+}
+
 // halfway breaks off every body.
 type halfway struct{ *store }
 
