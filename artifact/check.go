@@ -53,15 +53,17 @@ func Scan(ctx context.Context, r disk.Reader, p chunker.Profile, memory int64, e
 
 // Check reads every byte of every blob that the manifest names and checks all
 // of it: the digests of blobs, every frame and chunk, dead ones as well, every
-// page, and that each disk is cut as its profile says. progress, which may be
+// page, and that each disk is cut as its profile says, if the profile is known. progress, which may be
 // nil, is told the bytes that were read.
 func (im *Image) Check(ctx context.Context, jobs int, progress func(int64)) error {
 	if jobs <= 0 {
 		jobs = 8
 	}
-	rest := append([]ocispec.Descriptor{im.OVF}, im.Files...)
-	for _, desc := range rest {
-		if err := im.checkBlob(ctx, PartConfig, desc, progress); err != nil {
+	if err := im.checkBlob(ctx, PartConfig, im.OVF, progress); err != nil {
+		return err
+	}
+	for _, desc := range im.Files {
+		if err := im.checkBlob(ctx, PartFile, desc, progress); err != nil {
 			return err
 		}
 	}
@@ -74,8 +76,11 @@ func (im *Image) Check(ctx context.Context, jobs int, progress func(int64)) erro
 		return err
 	}
 	for _, d := range im.Disks {
-		if !d.Index.Profile.Known() {
-			return fmt.Errorf("disk %s is cut by profile %s: %w", d.Name, d.Index.Profile, ErrNewer)
+		if !d.Index.Profile.Known() { // all can be checked but the cuts
+			if _, err := d.Restore(ctx, nowhere{}, RestoreOptions{Jobs: jobs}); err != nil {
+				return err
+			}
+			continue
 		}
 		c := &cutChecker{d: d, chunks: make(chan Chunk, 1024)}
 		g, gctx := errgroup.WithContext(ctx)
@@ -187,6 +192,11 @@ func (im *Image) checkLayer(ctx context.Context, desc ocispec.Descriptor, progre
 	}
 	return hashRest(PartLayer, desc, rc, h, at, progress)
 }
+
+type nowhere struct{}
+
+func (nowhere) WriteAt(p []byte, off int64) (int, error) { return len(p), nil }
+func (nowhere) Close() error                             { return nil }
 
 // A cutChecker is a [disk.Writer] that is written in order and checks that the
 // content is cut as recorded.

@@ -152,8 +152,8 @@ func parseHead(b []byte, size int64, name string) (*Index, error) {
 			return bad("layer %s is in its table twice", Digest(l.Digest))
 		case offset > size || size-offset != uint64(l.DirStored) || size > 1<<62:
 			return bad("the directory of layer %s does not end where the layer ends", Digest(l.Digest))
-		case l.Chunks > maxLayerChunks:
-			return bad("layer %s has %d chunks, more than %d", Digest(l.Digest), l.Chunks, maxLayerChunks)
+		case l.Chunks == 0 || l.Chunks > maxLayerChunks:
+			return bad("layer %s has %d chunks, not 1 to %d", Digest(l.Digest), l.Chunks, maxLayerChunks)
 		}
 		seen[l.Digest] = true
 		b = b[indexLayerSize:]
@@ -187,7 +187,7 @@ func parseHead(b []byte, size int64, name string) (*Index, error) {
 		return bad("it has %d bytes, head and pages are %d", size, page)
 	}
 	if got := disk.Digest(); got != x.DiskDigest {
-		return nil, refuse(PartDisk, "of "+name, "its regions hash to %s, not %s", Digest(got), Digest(x.DiskDigest))
+		return bad("its regions hash to the disk digest %s, not %s", Digest(got), Digest(x.DiskDigest))
 	}
 	return x, nil
 }

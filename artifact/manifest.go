@@ -3,11 +3,13 @@ package artifact
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
@@ -146,6 +148,8 @@ func ParseManifest(raw []byte, desc ocispec.Descriptor) (*Manifest, error) {
 		return nil, fmt.Errorf("manifest %s of type %q: %w", desc.Digest, in.MediaType, ErrNotArtifact)
 	case in.SchemaVersion != 2:
 		return bad("its schemaVersion is %d", in.SchemaVersion)
+	case len(in.Layers) == 0:
+		return bad("it has no layers")
 	}
 	m := &Manifest{OVF: in.Config, Annotations: in.Annotations, Subject: in.Subject}
 	switch {
@@ -163,18 +167,16 @@ func ParseManifest(raw []byte, desc ocispec.Descriptor) (*Manifest, error) {
 		// Refused as well, but the reason is not an attack.
 		return nil, fmt.Errorf("%w: %w", ErrNotArtifact, refuse(PartManifest, string(desc.Digest), "it is of type %q", what))
 	}
-	if _, ok := parseDigest(in.Config.Digest); !ok || in.Config.Size < 0 {
-		return bad("the descriptor of its config is not well-formed")
+	if err := checkDescriptor(in.Config); err != nil {
+		return bad("its config: %v", err)
 	}
 
 	seen := map[string]bool{}
 	names := map[string]bool{}
+	titles := map[string]bool{}
 	for i, l := range in.Layers {
-		if _, ok := parseDigest(l.Digest); !ok {
-			return bad("layer %d has no SHA-256 digest in lower-case hex: %q", i, l.Digest)
-		}
-		if l.Size < 0 {
-			return bad("layer %d has a negative size", i)
+		if err := checkDescriptor(l); err != nil {
+			return bad("layer %d: %v", i, err)
 		}
 		switch {
 		case isChunkLayer(l.MediaType):
@@ -194,17 +196,57 @@ func ParseManifest(raw []byte, desc ocispec.Descriptor) (*Manifest, error) {
 				names[lower] = true
 			}
 			m.Disks = append(m.Disks, d)
-		case l.MediaType == TypeOVF && m.Gitlab:
+		case l.MediaType == TypeOVF:
 			if m.OVF.MediaType == TypeOVF {
 				return bad("it has two OVFs")
 			}
 			m.OVF = l
-		case l.MediaType == emptyJSON.MediaType:
-		default:
+		case strings.HasPrefix(l.MediaType, "application/vnd.davit.disk."):
+			return nil, fmt.Errorf("manifest %s: %w: a layer is of type %q", desc.Digest, ErrNewer, l.MediaType)
+		case isPackageFile(l.MediaType):
+			title := l.Annotations[ocispec.AnnotationTitle]
+			if err := checkTitle(title); err != nil {
+				return bad("layer %d: %v", i, err)
+			}
+			if lower := strings.ToLower(title); titles[lower] {
+				return bad("two files are called %q", title)
+			} else {
+				titles[lower] = true
+			}
 			m.Files = append(m.Files, l)
 		}
 	}
 	return m, nil
+}
+
+func isPackageFile(mediaType string) bool {
+	return mediaType == TypeFile || mediaType == TypeNVRAM || mediaType == TypeOVFManifest || mediaType == TypeOVFCert
+}
+
+func checkDescriptor(d ocispec.Descriptor) error {
+	if d.MediaType == "" {
+		return errors.New("its descriptor has no mediaType")
+	}
+	if _, ok := parseDigest(d.Digest); !ok {
+		return fmt.Errorf("%q is no SHA-256 digest in lower-case hex", d.Digest)
+	}
+	if d.Size < 0 {
+		return errors.New("its size is negative")
+	}
+	return nil
+}
+
+// checkTitle says whether a package file may have that name: a relative path,
+// with slashes, that means the same file on every system.
+func checkTitle(s string) error {
+	bad := len(s) > 255 || s == "" || strings.ContainsAny(s, "\\:") || strings.ContainsFunc(s, unicode.IsControl)
+	for _, e := range strings.Split(s, "/") {
+		bad = bad || e == "" || e == "." || e == ".."
+	}
+	if bad {
+		return fmt.Errorf("%q cannot be the name of a file", s)
+	}
+	return nil
 }
 
 func parseDisk(l ocispec.Descriptor) (d DiskDescriptor, err error) {
@@ -252,7 +294,7 @@ func CheckJSON(raw []byte) error {
 	if err := checkObject(d, false, 0); err != nil {
 		return err
 	}
-	if len(bytes.TrimLeft(raw[d.InputOffset():], " \t\r\n")) != 0 {
+	if d.InputOffset() != int64(len(raw)) {
 		return fmt.Errorf("there is something after the JSON object")
 	}
 	return nil
@@ -261,11 +303,16 @@ func CheckJSON(raw []byte) error {
 // maxDepth bounds the recursion over a manifest, which needs four levels.
 const maxDepth = 32
 
-func checkObject(d *json.Decoder, annotations bool, depth int) error {
+func checkObject(d *json.Decoder, annotations bool, depth int) (err error) {
 	if depth > maxDepth {
 		return fmt.Errorf("it is nested too deep")
 	}
 	seen := map[string]bool{}
+	defer func() {
+		if err == nil && seen["digest"] && !seen["size"] {
+			err = fmt.Errorf("a descriptor has no size")
+		}
+	}()
 	for d.More() {
 		t, err := d.Token()
 		if err != nil {
@@ -288,20 +335,25 @@ func checkObject(d *json.Decoder, annotations bool, depth int) error {
 			return fmt.Errorf("the key %q is there twice", key)
 		}
 		seen[id] = true
-		if err := checkValue(d, key == "annotations", depth); err != nil {
+		known := annotations || slices.Contains(knownKeys, key)
+		if err := checkValue(d, key == "annotations", known, depth); err != nil {
 			return err
 		}
 	}
-	_, err := d.Token()
+	_, err = d.Token()
 	return err
 }
 
-func checkValue(d *json.Decoder, annotations bool, depth int) error {
+func checkValue(d *json.Decoder, annotations, known bool, depth int) error {
 	t, err := d.Token()
 	if err != nil {
 		return err
 	}
 	switch t {
+	case nil:
+		if known {
+			return fmt.Errorf("it has a null")
+		}
 	case json.Delim('{'):
 		return checkObject(d, annotations, depth+1)
 	case json.Delim('['):
@@ -309,7 +361,7 @@ func checkValue(d *json.Decoder, annotations bool, depth int) error {
 			return fmt.Errorf("it is nested too deep")
 		}
 		for d.More() {
-			if err := checkValue(d, false, depth+1); err != nil {
+			if err := checkValue(d, false, known, depth+1); err != nil {
 				return err
 			}
 		}

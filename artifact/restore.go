@@ -429,7 +429,7 @@ func (d *Disk) unpad(off int64, chunk []byte) ([]byte, error) {
 		return chunk, nil
 	}
 	if !chunker.IsHole(chunk[left:]) {
-		return nil, refuse(PartChunk, fmt.Sprintf("at %d of %s", off, d.Name), "it has data beyond the virtual size of %d bytes", d.Size)
+		return nil, refuse(PartChunk, fmt.Sprintf("at %d of %s", off, d.Name), "its padding beyond the virtual size of %d bytes is not zeros", d.Size)
 	}
 	return chunk[:left], nil
 }
