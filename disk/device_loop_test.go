@@ -1,0 +1,99 @@
+//go:build linux && loop
+
+// Tests of block devices. They need root and free loop devices, which not all
+// machines have: go test -tags loop -run Device ./disk
+
+package disk_test
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"iter"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
+)
+
+func run(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// loop is a block device full of rubbish.
+func loop(t *testing.T, size int) string {
+	t.Helper()
+	path := writeFile(t, "device", bytes.Repeat([]byte{0xee}, size))
+	device := run(t, "losetup", "--find", "--show", path)
+	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
+	return device
+}
+
+func TestDevice(t *testing.T) {
+	const size = 12 << 20
+	device := loop(t, size)
+	var f *os.File
+	wrote := int64(0)
+	err := disktest.TestWriter(disktest.Target{
+		Create: func(n int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
+			var err error
+			if f, err = disk.OpenDevice(device, n); err != nil {
+				return nil, err
+			}
+			wrote = n
+			return disk.NewWriter(f, disk.Raw, n, data, disk.WriteOptions{})
+		},
+		Open: func() (disk.Reader, error) {
+			if err := errors.Join(f.Sync(), f.Close()); err != nil {
+				return nil, err
+			}
+			img, err := disk.Open(device, disk.OpenOptions{Format: disk.Raw})
+			if err != nil {
+				return nil, err
+			}
+			if img.Size() != size {
+				t.Errorf("size of the device is %d", img.Size())
+			}
+			return io.NewSectionReader(img, 0, wrote), nil
+		},
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOpenDeviceRefuses(t *testing.T) {
+	device := loop(t, 8<<20)
+	if f, err := disk.OpenDevice(device, 8<<20+1); !errors.Is(err, disk.ErrTooSmall) || f != nil {
+		t.Errorf("too small: got %v, %v", f, err)
+	}
+
+	f, err := disk.OpenDevice(device, 8<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := disk.OpenDevice(device, 8<<20); !errors.Is(err, disk.ErrInUse) || f != nil {
+		t.Errorf("open already: got %v, %v", f, err)
+	}
+	f.Close()
+
+	run(t, "mkfs.ext4", "-q", "-F", device)
+	dir := filepath.Join(t.TempDir(), "mnt")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "mount", device, dir)
+	defer run(t, "umount", dir)
+	if f, err := disk.OpenDevice(device, 512); !errors.Is(err, disk.ErrInUse) || f != nil {
+		t.Errorf("mounted: got %v, %v", f, err)
+	}
+}
