@@ -35,9 +35,12 @@ var imports = map[string]struct {
 	},
 	"disk/disktest":          {may: []string{"disk"}},
 	"disk/internal/hostfile": {may: []string{sys}},
-	"disk/internal/qcow2":    {may: []string{"disk/internal/hostfile", "disk/internal/virtual", compress}},
-	"disk/internal/raw":      {may: []string{"disk/internal/hostfile", "disk/internal/virtual", sys}},
-	"disk/internal/virtual":  {},
+	"disk/internal/qcow2": {
+		may:   []string{"disk/internal/hostfile", "disk/internal/virtual", compress},
+		tests: []string{"disk", "disk/disktest"},
+	},
+	"disk/internal/raw":     {may: []string{"disk/internal/hostfile", "disk/internal/virtual", sys}},
+	"disk/internal/virtual": {},
 	"artifact": {
 		may: []string{"chunker", "disk", imageSpec, goDigest, compress, xz, sync},
 	},
@@ -49,7 +52,7 @@ var imports = map[string]struct {
 	"sign":            {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
 	"verify": {
 		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf, sync},
-		tests: []string{"sign"},
+		tests: []string{"sign", olareg, oras}, // a real registry between the two, and the real cosign
 	},
 	"machine": {},
 	"cmd/davit": {
