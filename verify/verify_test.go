@@ -944,8 +944,9 @@ func TestLoadPublicKey(t *testing.T) {
 	}
 	for name, data := range map[string][]byte{
 		"P-224": public(ec(elliptic.P224()).Public()), "RSA 1024": public(rsa1024.Public()), "empty": nil, "text": []byte("hello"),
-		"two keys":    append(public(p256.Public()), public(ed)...),
-		"certificate": block("CERTIFICATE", pkcs8, nil), "garbage": block("PUBLIC KEY", []byte("x"), nil),
+		"two keys":                           append(public(p256.Public()), public(ed)...),
+		"a key that is called a certificate": bytes.ReplaceAll(public(ed), []byte("PUBLIC KEY"), []byte("CERTIFICATE")),
+		"certificate":                        block("CERTIFICATE", pkcs8, nil), "garbage": block("PUBLIC KEY", []byte("x"), nil),
 		"too big": append(public(ed), make([]byte, 64<<10)...),
 	} {
 		if _, err := verify.LoadPublicKey(data); err == nil || errors.Is(err, verify.ErrPrivateKey) {
