@@ -12,7 +12,9 @@ package qcow2
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -41,12 +43,14 @@ type Image struct {
 	tables     tables
 	clusters   []slot // decompressed
 	decompress decompressor
+	readers    chan struct{} // a place for each CPU that may decompress whole clusters
 }
 
 // Open reads the header of an image, and its snapshot table if a snapshot is
 // wanted. Memory is bounded whatever the file says: a cluster for the header,
 // tableCache for tables, clusterCache (at least two clusters) for decompressed
-// data, and two clusters for each compressed cluster that is being read.
+// data, and two clusters for each compressed one that is being read, one per
+// CPU and one per place in the cache.
 func Open(file virtual.Reader, o Options) (*Image, error) {
 	h, err := readHeader(file)
 	if err != nil {
@@ -58,6 +62,7 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 		size:     h.size,
 		l1:       h.l1,
 		clusters: make([]slot, max(2, clusterCache>>h.clusterBits)),
+		readers:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
 	i.tables.file = file
 	if o.Snapshot != "" {
@@ -533,10 +538,6 @@ func (i *Image) subclusters(bitmap uint64, allocated bool, in int64) (run, error
 
 // readCompressed reads p from byte in of the compressed cluster number index.
 func (i *Image) readCompressed(p []byte, descriptor, index, in int64) error {
-	if int64(len(p)) == i.header.clusterSize() {
-		return i.readWhole(p, descriptor)
-	}
-
 	// Others that want the same cluster wait for it rather than decompress it
 	// a second time.
 	s := &i.clusters[index%int64(len(i.clusters))]
@@ -677,21 +678,30 @@ func (i *Image) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (i *Image) read(p []byte, off int64) error {
+	var whole fan // clusters that need not wait for each other
+	err := i.readRuns(p, off, &whole)
+	return errors.Join(err, whole.wait())
+}
+
+func (i *Image) readRuns(p []byte, off int64, whole *fan) error {
+	size := i.header.clusterSize()
 	for len(p) > 0 {
 		r, err := i.lookup(off, int64(len(p)))
 		if err != nil {
 			return err
 		}
 		part := p[:r.length]
-		switch r.kind {
-		case unallocated:
+		switch {
+		case r.kind == unallocated:
 			err = i.readBacking(part, off)
-		case zeros:
+		case r.kind == zeros:
 			clear(part)
-		case data:
+		case r.kind == data:
 			err = readZeroExtended(i.file, part, r.host)
-		case compressed:
-			err = i.readCompressed(part, r.host, off>>i.header.clusterBits, off%i.header.clusterSize())
+		case r.length == size:
+			whole.run(i.readers, func() error { return i.readWhole(part, r.host) })
+		default:
+			err = i.readCompressed(part, r.host, off/size, off%size)
 		}
 		if err != nil {
 			return err
@@ -699,6 +709,36 @@ func (i *Image) read(p []byte, off int64) error {
 		p, off = p[r.length:], off+r.length
 	}
 	return nil
+}
+
+// A fan does several things at the same time.
+type fan struct {
+	wg   sync.WaitGroup
+	mu   sync.Mutex
+	errs []error
+}
+
+// run waits for a place in limit, then starts do.
+func (f *fan) run(limit chan struct{}, do func() error) {
+	limit <- struct{}{}
+	f.wg.Go(func() {
+		err := do()
+		<-limit
+		if err != nil {
+			f.mu.Lock()
+			f.errs = append(f.errs, err)
+			f.mu.Unlock()
+		}
+	})
+}
+
+// wait returns one of the errors: those of one read have one cause.
+func (f *fan) wait() error {
+	f.wg.Wait()
+	if len(f.errs) == 0 {
+		return nil
+	}
+	return f.errs[0]
 }
 
 // readBacking reads from the backing file; a short one ends in zeros.
