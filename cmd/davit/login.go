@@ -61,7 +61,7 @@ func runLogin(ctx context.Context, stdout io.Writer, host string, o loginOptions
 	}
 	var password string
 	if o.passwordStdin {
-		line, err := readPassword(o.stdin)
+		line, err := readPassword(interruptibleReader(ctx, o.stdin))
 		if err != nil {
 			return err
 		}

@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 
+	"github.com/davit-oci/davit/registry"
 	"github.com/spf13/cobra"
 )
 
@@ -50,6 +54,12 @@ func runLs(ctx context.Context, stdout io.Writer, name string, o lsOptions) (err
 	tags, err := repo.Tags(ctx)
 	if err != nil {
 		return err
+	}
+	// An empty folder has no tags, a missing one is missing.
+	if ref.Kind != registry.Remote && len(tags) == 0 {
+		if _, err := os.Lstat(ref.Path); errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%s: %w", ref.Path, errNotFound)
+		}
 	}
 	r := lsReport{report: newReport("davit ls"), Repository: ref.Name(), Tags: []lsTag{}}
 	for _, tag := range tags {

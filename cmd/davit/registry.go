@@ -55,6 +55,11 @@ func runRegistryServe(ctx context.Context, o registryServeOptions) error {
 		return usagef("--listen %s: not HOST:PORT", o.listen)
 	}
 	conf := olaregconfig.Config{Storage: olaregconfig.ConfigStorage{StoreType: olaregconfig.StoreMem}}
+	// olareg takes the layout file away from a repository that has blobs and
+	// no manifest yet, and then does not find the blobs: a push that goes on
+	// after a restart would have to send them again.
+	keep := false
+	conf.Storage.GC.EmptyRepo = &keep
 	if o.dir != "" {
 		if err := os.MkdirAll(o.dir, 0o777); err != nil {
 			return err
@@ -63,7 +68,7 @@ func runRegistryServe(ctx context.Context, o registryServeOptions) error {
 		if err != nil {
 			return err
 		}
-		conf.Storage = olaregconfig.ConfigStorage{StoreType: olaregconfig.StoreDir, RootDir: dir}
+		conf.Storage.StoreType, conf.Storage.RootDir = olaregconfig.StoreDir, dir
 	}
 	if o.verbose {
 		conf.Log = slog.New(slog.NewTextHandler(o.stderr, nil))

@@ -82,6 +82,7 @@ func (g *globals) spool(ctx context.Context, store *registry.Store, r io.Reader)
 	defer f.Close()
 	p := g.begin("reading stdin", 0)
 	defer p.end()
+	r = interruptibleReader(ctx, r)
 	buf := make([]byte, spoolStep)
 	for off := int64(0); ; {
 		n, err := io.ReadFull(r, buf)
@@ -98,10 +99,38 @@ func (g *globals) spool(ctx context.Context, store *registry.Store, r io.Reader)
 			return f.Name(), f.Close()
 		case err != nil:
 			return "", err
-		case ctx.Err() != nil:
-			return "", ctx.Err()
 		}
 	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// interruptibleReader reads from r until ctx ends. A read from a pipe cannot be
+// cancelled: its goroutine stays behind, and the process ends.
+func interruptibleReader(ctx context.Context, r io.Reader) io.Reader {
+	type result struct {
+		n   int
+		err error
+	}
+	results := make(chan result, 1)
+	var buf []byte
+	return readerFunc(func(p []byte) (int, error) {
+		if len(buf) < len(p) {
+			buf = make([]byte, len(p))
+		}
+		go func(buf []byte) {
+			n, err := r.Read(buf)
+			results <- result{n, err}
+		}(buf[:len(p)])
+		select {
+		case got := <-results:
+			return copy(p, buf[:got.n]), got.err
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+	})
 }
 
 // writeSparse writes p at off but for its zeros, where w has zeros already.

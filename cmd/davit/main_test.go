@@ -1,0 +1,280 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/sign"
+	"github.com/olareg/olareg"
+	olaregconfig "github.com/olareg/olareg/config"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"davit": main,
+		// The same on a host whose /etc/davit is $ETC.
+		"davit-on-host": func() { os.Exit(run(os.Getenv("ETC"), os.Args[1:])) },
+	})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			home := filepath.Join(e.WorkDir, "home")
+			e.Setenv("HOME", home)
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(home, ".config"))
+			e.Setenv("XDG_CACHE_HOME", filepath.Join(home, ".cache"))
+			e.Setenv("XDG_RUNTIME_DIR", filepath.Join(home, "run"))
+			e.Setenv("NO_PROXY", "127.0.0.1")
+			return os.Mkdir(home, 0o700)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":    cmdExits,
+			"disk":     cmdDisk,
+			"image":    cmdImage,
+			"registry": cmdRegistry,
+			"mode":     cmdMode,
+			"json":     cmdJSON,
+		},
+	})
+}
+
+// exits CODE PROGRAM ARG...: the program ends with that exit code, and without
+// the words of a panic.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARG...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		code = exit.ExitCode()
+	}
+	stderr := ts.ReadFile("stderr")
+	if code != want {
+		ts.Fatalf("exit code %d, want %d", code, want)
+	}
+	if strings.Contains(stderr, "goroutine ") {
+		ts.Fatalf("a panic")
+	}
+	if failed := code != 0 && code != exitDiffers; failed != strings.Contains(stderr, "davit: error: ") {
+		ts.Fatalf("exit code %d, and an error on stderr: %t", code, !failed)
+	}
+	if strings.Count(stderr, "\nhint: ") > 1 {
+		ts.Fatalf("more than one hint")
+	}
+}
+
+// disk FILE SIZE [SEED]: a raw disk with a few ranges of random bytes.
+func cmdDisk(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: disk FILE SIZE [SEED]")
+	}
+	size, err := parseSize(args[1])
+	ts.Check(err)
+	seed := uint64(1)
+	if len(args) > 2 {
+		seed, err = strconv.ParseUint(args[2], 10, 64)
+		ts.Check(err)
+	}
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer f.Close()
+	ts.Check(f.Truncate(int64(size)))
+	random := rand.New(rand.NewPCG(seed, 0))
+	for range 8 {
+		p := make([]byte, min(int64(size), 1+random.Int64N(200_000)))
+		for i := range p {
+			p[i] = byte(random.Uint32())
+		}
+		_, err := f.WriteAt(p, random.Int64N(int64(size)-int64(len(p))+1))
+		ts.Check(err)
+	}
+}
+
+// registry [USER:PASSWORD]: an empty registry at $REG, gone with the script.
+func cmdRegistry(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 1 {
+		ts.Fatalf("usage: registry [USER:PASSWORD]")
+	}
+	o := olareg.New(olaregconfig.Config{Storage: olaregconfig.ConfigStorage{StoreType: olaregconfig.StoreMem}})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		if len(args) > 0 && user+":"+password != args[0] {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		o.ServeHTTP(w, r)
+	}))
+	ts.Defer(func() {
+		server.Close()
+		o.Close()
+	})
+	ts.Setenv("REG", strings.TrimPrefix(server.URL, "http://"))
+}
+
+// image REF [NOTE]: pushes a manifest of no meaning to a registry or layout;
+// notes make digests different. $DIGEST is its digest.
+func cmdImage(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: image REF [NOTE]")
+	}
+	ts.Setenv("DIGEST", pushImage(ts, args[0], strings.Join(args[1:], " ")).Digest.String())
+}
+
+func pushImage(ts *testscript.TestScript, name, note string) ocispec.Descriptor {
+	ctx := context.Background()
+	ref, err := registry.ParseReference(name)
+	ts.Check(err)
+	if ref.Kind != registry.Remote {
+		ref.Path = ts.MkAbs(ref.Path)
+	}
+	repo, err := registry.Open(ctx, ref, registry.Options{})
+	ts.Check(err)
+	defer repo.Close()
+	manifest, err := json.Marshal(ocispec.Manifest{
+		Versioned:    specs.Versioned{SchemaVersion: 2},
+		MediaType:    ocispec.MediaTypeImageManifest,
+		ArtifactType: "application/vnd.example",
+		Config:       ocispec.DescriptorEmptyJSON,
+		Layers:       []ocispec.Descriptor{ocispec.DescriptorEmptyJSON},
+		Annotations:  map[string]string{"note": note},
+	})
+	ts.Check(err)
+	ts.Check(repo.Push(ctx, ocispec.DescriptorEmptyJSON, strings.NewReader("{}")))
+	desc := ocispec.Descriptor{
+		MediaType: ocispec.MediaTypeImageManifest,
+		Digest:    digest.FromBytes(manifest),
+		Size:      int64(len(manifest)),
+	}
+	ts.Check(repo.Push(ctx, desc, bytes.NewReader(manifest)))
+	ts.Check(repo.Tag(ctx, desc, ref.TagOrLatest()))
+	return desc
+}
+
+// mode FILE MODE: the file's permissions are these, in octal.
+func cmdMode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode FILE MODE")
+	}
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%o", info.Mode().Perm()); got != args[1] {
+		ts.Fatalf("%s has mode %s, want %s", args[0], got, args[1])
+	}
+}
+
+// json FILE FIELD VALUE: the file is one JSON object, and has that value at
+// FIELD, as in "files.0.path". A number is compared as it is printed; any value
+// of "*" will do.
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: json FILE FIELD VALUE")
+	}
+	d := json.NewDecoder(strings.NewReader(ts.ReadFile(args[0])))
+	d.UseNumber()
+	var object map[string]any
+	ts.Check(d.Decode(&object))
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		ts.Fatalf("%s is more than one JSON object", args[0])
+	}
+	var value any = object
+	for _, step := range strings.Split(args[1], ".") {
+		switch v := value.(type) {
+		case map[string]any:
+			field, ok := v[step]
+			if !ok {
+				ts.Fatalf("%s: no %q in %v", args[1], step, v)
+			}
+			value = field
+		case []any:
+			i, err := strconv.Atoi(step)
+			if err != nil || i >= len(v) {
+				ts.Fatalf("%s: no entry %q of %d", args[1], step, len(v))
+			}
+			value = v[i]
+		default:
+			ts.Fatalf("%s: nothing at %q", args[1], step)
+		}
+	}
+	got := fmt.Sprint(value)
+	if l, ok := value.([]any); ok {
+		got = fmt.Sprintf("%d entries", len(l))
+	}
+	if args[2] != "*" && got != args[2] {
+		ts.Fatalf("%s is %q, want %q", args[1], got, args[2])
+	}
+}
+
+// A signature counts when it can be read, not when a registry took it.
+func TestSignatureIsReadBack(t *testing.T) {
+	private, _, err := sign.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := sign.LoadKey(private, func() ([]byte, error) { return nil, nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := olareg.New(olaregconfig.Config{Storage: olaregconfig.ConfigStorage{StoreType: olaregconfig.StoreMem}})
+	defer o.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/referrers/") {
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+			fmt.Fprint(w, `{"schemaVersion":2,"mediaType":"`+ocispec.MediaTypeImageIndex+`","manifests":[]}`)
+			return
+		}
+		o.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+
+	ref, err := registry.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/vm:v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	repo, err := registry.Open(t.Context(), ref, registry.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer repo.Close()
+	manifest := []byte(`{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `","config":{"mediaType":"application/vnd.oci.empty.v1+json","digest":"` +
+		ocispec.DescriptorEmptyJSON.Digest.String() + `","size":2},"layers":[]}`)
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(manifest), Size: int64(len(manifest))}
+	if err := repo.Push(t.Context(), ocispec.DescriptorEmptyJSON, strings.NewReader("{}")); err != nil {
+		t.Fatal(err)
+	}
+	if err := repo.Push(t.Context(), desc, bytes.NewReader(manifest)); err != nil {
+		t.Fatal(err)
+	}
+	_, err = attachSignatures(t.Context(), repo, desc, []*sign.Key{key}, sign.Subject{Digest: desc.Digest})
+	if err == nil {
+		t.Error("a registry that lists no referrers was believed to have the signature")
+	}
+}

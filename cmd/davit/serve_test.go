@@ -1,0 +1,143 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// program starts davit and returns it with its stdout.
+func program(t *testing.T, stdin io.Reader, args ...string) (*exec.Cmd, *bufio.Reader) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "davit", args...)
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "XDG_CACHE_HOME=", "XDG_CONFIG_HOME=", "DAVIT_CACHE=", "DAVIT_CONFIG=")
+	cmd.Stdin = stdin
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd, bufio.NewReader(stdout)
+}
+
+// wantExit waits for the program.
+func wantExit(t *testing.T, cmd *exec.Cmd, want int) {
+	t.Helper()
+	err := cmd.Wait()
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if code != want {
+		t.Errorf("exit code %d, want %d", code, want)
+	}
+}
+
+func TestRegistryServe(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "made", "by serve")
+	for _, test := range []struct {
+		signal os.Signal
+		code   int
+	}{{syscall.SIGTERM, 143}, {os.Interrupt, 130}} {
+		cmd, stdout := program(t, nil, "registry", "serve", "--listen", "127.0.0.1:0", "--dir", dir)
+		line, err := stdout.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		url := strings.TrimSuffix(line, "\n")
+		if !strings.HasPrefix(url, "http://127.0.0.1:") {
+			t.Fatalf("first line %q", line)
+		}
+
+		// What the first has taken the second has, though no manifest names it yet.
+		blob := url + "/v2/vm/blobs/sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+		if test.signal == syscall.SIGTERM {
+			resp, err := http.Post(url+"/v2/vm/blobs/uploads/?digest="+blob[strings.LastIndex(blob, "/")+1:], "application/octet-stream", http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusCreated {
+				t.Fatalf("uploading a blob: %s", resp.Status)
+			}
+		}
+		resp, err := http.Get(blob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("fetching the blob: %s", resp.Status)
+		}
+
+		if err := cmd.Process.Signal(test.signal); err != nil {
+			t.Fatal(err)
+		}
+		if rest, _ := io.ReadAll(stdout); len(rest) > 0 {
+			t.Errorf("more than one line on stdout: %q", rest)
+		}
+		wantExit(t, cmd, test.code)
+	}
+}
+
+func TestRegistryServeErrors(t *testing.T) {
+	cmd, _ := program(t, nil, "registry", "serve", "--listen", "nonsense")
+	wantExit(t, cmd, exitUsage)
+	cmd, _ = program(t, nil, "registry", "serve", "--listen", "192.0.2.1:0")
+	wantExit(t, cmd, exitFailed)
+}
+
+// A signal ends what waits for its input, and nothing is left.
+func TestInterrupted(t *testing.T) {
+	for _, test := range []struct {
+		signal os.Signal
+		code   int
+	}{{os.Interrupt, 130}, {syscall.SIGTERM, 143}} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Close()
+		dir := t.TempDir()
+		dest := filepath.Join(dir, "x.raw")
+		cmd, _ := program(t, r, "convert", "--cache", filepath.Join(dir, "cache"), "-", dest)
+		r.Close()
+		if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+			t.Fatal(err)
+		}
+		// The scratch file says that it has begun to read.
+		scratch := filepath.Join(dir, "cache", "scratch", "*", "stdin.raw")
+		for deadline := time.Now().Add(30 * time.Second); ; {
+			if found, _ := filepath.Glob(scratch); len(found) > 0 {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal("nothing was read")
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err := cmd.Process.Signal(test.signal); err != nil {
+			t.Fatal(err)
+		}
+		wantExit(t, cmd, test.code)
+		if found, _ := filepath.Glob(scratch); len(found) > 0 {
+			t.Errorf("left behind: %v", found)
+		}
+		if _, err := os.Stat(dest); err == nil {
+			t.Error("the interrupted file has its name")
+		}
+	}
+}
