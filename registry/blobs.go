@@ -59,6 +59,9 @@ func (b *rangeReader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if b.ctx.Err() != nil { // what has arrived already would go on for a while
+		return 0, context.Cause(b.ctx)
+	}
 	p = p[:min(int64(len(p)), b.end-b.off)]
 	for {
 		if b.body != nil {

@@ -40,14 +40,6 @@ var backends = []struct {
 		return registryHost(t, "docker-registry", "apt-get install docker-registry") + "/" + newName()
 	}},
 	{"distribution", func(t *testing.T) string {
-		tools := os.Getenv("DAVIT_TOOLS")
-		if tools == "" {
-			home, err := os.UserHomeDir()
-			if err != nil {
-				t.Fatal(err)
-			}
-			tools = filepath.Join(home, ".cache", "davit-tools")
-		}
 		return registryHost(t, filepath.Join(tools, "bin", "registry"),
 			"go install github.com/distribution/distribution/v3/cmd/registry@v3.1.2, into the folder bin of DAVIT_TOOLS") + "/" + newName()
 	}},
@@ -81,8 +73,25 @@ func newOlareg(t *testing.T, referrers bool) http.Handler {
 		API:     olaregconfig.ConfigAPI{Referrer: olaregconfig.ConfigAPIReferrer{Enabled: &referrers}},
 	})
 	t.Cleanup(func() { s.Close() })
-	return s
+	// olareg 0.1.2 changes its lists of referrers without a lock, and loses what is pushed at the same time.
+	var mu sync.Mutex
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
+			mu.Lock()
+			defer mu.Unlock()
+		}
+		s.ServeHTTP(w, r)
+	})
 }
+
+// tools is where .ci/run puts programs that it builds. It is found before the tests get a home of their own.
+var tools = func() string {
+	if dir := os.Getenv("DAVIT_TOOLS"); dir != "" {
+		return dir
+	}
+	home, _ := os.UserHomeDir() // without one there are no tools
+	return filepath.Join(home, ".cache", "davit-tools")
+}()
 
 var (
 	listening  = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
@@ -97,6 +106,17 @@ func TestMain(m *testing.M) {
 	if child := os.Getenv("DAVIT_TEST_CHILD"); child != "" {
 		os.Exit(runChild(child, os.Args[1:]))
 	}
+	// No test reads or changes the credentials of whoever runs it.
+	empty, err := os.MkdirTemp("", "davit-registry-test-")
+	if err != nil {
+		panic(err)
+	}
+	registries.stop = append(registries.stop, func() { os.RemoveAll(empty) })
+	for _, k := range []string{"XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOCKER_CONFIG", "HOME"} {
+		os.Setenv(k, empty)
+	}
+	os.Unsetenv("REGISTRY_AUTH_FILE")
+	os.Unsetenv("DAVIT_CACHE")
 	code := m.Run()
 	for _, stop := range registries.stop {
 		stop()
@@ -182,7 +202,6 @@ func open(t *testing.T, name string, o Options) *Repository {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// No test reads the credentials of whoever runs it.
 	if o.backoff == 0 {
 		o.backoff = time.Millisecond
 	}
@@ -265,21 +284,12 @@ func readAll(t *testing.T, rc io.ReadCloser, err error) []byte {
 	return b
 }
 
-// noCredentials keeps the test from those of whoever runs it.
-func noCredentials(t *testing.T) {
-	t.Helper()
-	empty := t.TempDir()
-	for _, k := range []string{"XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "HOME"} {
-		t.Setenv(k, empty)
-	}
-	t.Setenv("REGISTRY_AUTH_FILE", "")
-}
-
 // TestContract is what a caller may rely on, whatever is behind a reference.
 func TestContract(t *testing.T) {
-	noCredentials(t)
+	t.Parallel()
 	for _, b := range backends {
 		t.Run(b.name, func(t *testing.T) {
+			t.Parallel()
 			for _, c := range contract {
 				t.Run(c.name, func(t *testing.T) { c.test(t, b.open(t)) })
 			}

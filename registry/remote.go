@@ -483,7 +483,15 @@ func (r *remote) pushReferrer(ctx context.Context, subject, desc ocispec.Descrip
 		return fail(fmt.Errorf("reading it back: %w", err))
 	}
 	if header.Get("OCI-Subject") == string(subject.Digest) {
-		return nil
+		// The registry says that it keeps the list. Some lose entries of it when two writers come at once (olareg 0.1.2 does); then it
+		// is treated like one that does not keep a list.
+		list, err := r.referrersAPI(ctx, subject.Digest)
+		if err != nil {
+			return fail(fmt.Errorf("reading the list back: %w", err))
+		}
+		if slices.ContainsFunc(list, func(d ocispec.Descriptor) bool { return d.Digest == desc.Digest }) {
+			return nil
+		}
 	}
 
 	// A tag of its own first: it is complete by itself, and the index below can be lost to another writer, before or after we read it
