@@ -40,7 +40,8 @@ type Image struct {
 	l1      table          // likewise
 	backing virtual.Reader // nil: none
 
-	tables     tables
+	l1Tables   tables
+	l2Tables   tables // of its own, so that the two do not push each other out
 	clusters   []slot // decompressed
 	decompress decompressor
 	readers    chan struct{} // a place for each CPU that may decompress whole clusters
@@ -48,7 +49,7 @@ type Image struct {
 
 // Open reads the header of an image, and its snapshot table if a snapshot is
 // wanted. Memory is bounded whatever the file says: a cluster for the header,
-// tableCache for tables, clusterCache (at least two clusters) for decompressed
+// twice tableCache for tables, clusterCache (at least two clusters) for decompressed
 // data, and two clusters for each compressed one that is being read, one per
 // CPU and one per place in the cache.
 func Open(file virtual.Reader, o Options) (*Image, error) {
@@ -64,7 +65,7 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 		clusters: make([]slot, max(2, clusterCache>>h.clusterBits)),
 		readers:  make(chan struct{}, runtime.GOMAXPROCS(0)),
 	}
-	i.tables.file = file
+	i.l1Tables.file, i.l2Tables.file = file, file
 	if o.Snapshot != "" {
 		s, err := i.findSnapshot(o.Snapshot)
 		if err != nil {
@@ -403,7 +404,7 @@ func (i *Image) l2Table(index int64) (int64, error) {
 	if index >= i.l1.entries {
 		return 0, nil
 	}
-	b, err := i.tables.at(i.l1.offset + 8*index)
+	b, err := i.l1Tables.at(i.l1.offset + 8*index)
 	if err != nil {
 		return 0, fmt.Errorf("reading L1 table: %w", err)
 	}
@@ -438,7 +439,7 @@ func (i *Image) lookup(off, limit int64) (run, error) {
 
 	size, entry := i.header.clusterSize(), i.header.l2EntrySize()
 	index, in := off%span/size, off%size
-	b, err := i.tables.at(l2 + index*entry)
+	b, err := i.l2Tables.at(l2 + index*entry)
 	if err != nil {
 		return run{}, fmt.Errorf("reading L2 table: %w", err)
 	}
