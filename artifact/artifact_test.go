@@ -290,3 +290,59 @@ func TestRewrite(t *testing.T) {
 		t.Error("content differs after a scrub")
 	}
 }
+
+// A journal for tests, and how often it was asked and had an answer.
+type journal struct {
+	mu      sync.Mutex
+	records map[sum]LayerRecord
+	found   int
+}
+
+func (j *journal) Find(_ context.Context, first sum) (LayerRecord, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r, ok := j.records[first]
+	if ok {
+		j.found++
+	}
+	return r, ok
+}
+
+func (j *journal) Done(r LayerRecord) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.records[r.First] = r
+	return nil
+}
+
+// What the journal has is not pushed again, and the artifact is the same; a
+// layer that only begins like one of the journal is written as it is.
+func TestJournal(t *testing.T) {
+	m := newMemory()
+	j := &journal{records: map[sum]LayerRecord{}}
+	content := testDisk(6, 150<<20)
+	first, _ := m.pack(t, []Source{{"disk0", bytes.NewReader(content)}}, PackOptions{Journal: j})
+	layers := len(j.records)
+	if layers < 2 {
+		t.Fatalf("only %d layers", layers)
+	}
+	j.found = 0
+	again, p := m.pack(t, []Source{{"disk0", bytes.NewReader(content)}}, PackOptions{Journal: j})
+	if again.Digest != first.Digest || j.found != layers {
+		t.Errorf("digest %s, want %s; %d of %d layers found", again.Digest, first.Digest, j.found, layers)
+	}
+	if len(p.Layers) != layers {
+		t.Errorf("%d layers, want %d", len(p.Layers), layers)
+	}
+
+	changed := bytes.Clone(content)
+	copy(changed[100<<20:], "something else")
+	want, _ := newMemory().pack(t, []Source{{"disk0", bytes.NewReader(changed)}}, PackOptions{})
+	got, _ := m.pack(t, []Source{{"disk0", bytes.NewReader(changed)}}, PackOptions{Journal: j})
+	if got.Digest != want.Digest {
+		t.Errorf("with the journal of another disk the digest is %s, want %s", got.Digest, want.Digest)
+	}
+	if back, _ := restore(t, m.open(t, got), "disk0", RestoreOptions{}, nil); !bytes.Equal(back, changed) {
+		t.Error("content differs")
+	}
+}

@@ -46,12 +46,34 @@ type PackOptions struct {
 	// gives the content and can be called again.
 	Push func(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error
 
+	// Journal remembers the layers that an earlier Pack has pushed, so that
+	// they are not compressed again. It may be nil.
+	Journal Journal
+
 	Jobs      int    // blobs pushed at once; 0 is 8
 	MaxMemory int64  // bytes that buffers may take; 0 is 128 MiB
 	Scratch   string // folder for temporary files; empty is the system's
 
 	Progress func(bytes int64)             // is told of disk data that was cut; may be nil
 	Found    func(disk int, c Chunk) error // is told of every chunk in order; may be nil
+}
+
+// A Journal remembers pushed layers. Its methods are called concurrently.
+type Journal interface {
+	// Find returns the layer that begins with a chunk, if it is still where it
+	// was pushed to.
+	Find(ctx context.Context, first [sha256.Size]byte) (LayerRecord, bool)
+
+	// Done says that a layer was pushed.
+	Done(LayerRecord) error
+}
+
+// A LayerRecord is a layer that was pushed, and what it was made from.
+type LayerRecord struct {
+	First  [sha256.Size]byte // digest of its first chunk
+	Recipe [sha256.Size]byte // SHA-256 of the lengths and digests of all its chunks
+	Codec  string
+	Layer  IndexLayer
 }
 
 // Packed is what [Pack] made: the parts of a manifest, and what it cost.
@@ -95,8 +117,8 @@ func Pack(ctx context.Context, disks []Source, o PackOptions) (*Packed, error) {
 		return nil, err
 	}
 	defer enc.close()
-	p := &packer{o: o, enc: enc, scratch: newScratch(o.Scratch), fresh: newChunkTable(o.Scratch)}
-	packed, err := p.pack(ctx, disks)
+	p := &packer{o: o, enc: enc, sources: disks, scratch: newScratch(o.Scratch), fresh: newChunkTable(o.Scratch)}
+	packed, err := p.pack(ctx)
 	if err != nil {
 		return nil, errors.Join(err, p.close())
 	}
@@ -116,10 +138,11 @@ type packer struct {
 	fresh *chunkTable // new chunks: digest to number, counted over all new layers
 	seen  *recordFile // every chunk of every disk in order
 
-	layers *layerWriter
-	pushes *errgroup.Group
-	push   func(func(context.Context) error) // in the background
-	disks  []packedDisk
+	sources []Source
+	layers  *layerWriter
+	pushes  *errgroup.Group
+	push    func(func(context.Context) error) // in the background
+	disks   []packedDisk
 
 	packed Packed
 	values []uint64 // of look-ups
@@ -152,7 +175,7 @@ func (p *packer) close() error {
 	return errors.Join(errs...)
 }
 
-func (p *packer) pack(ctx context.Context, disks []Source) (*Packed, error) {
+func (p *packer) pack(ctx context.Context) (*Packed, error) {
 	var err error
 	if p.base, err = newBaseTable(p.o.Scratch, p.o.Bases, p.o.Without); err != nil {
 		return nil, err
@@ -180,7 +203,7 @@ func (p *packer) pack(ctx context.Context, disks []Source) (*Packed, error) {
 	g.Go(p.layers.run)
 	g.Go(func() error {
 		defer p.layers.stop()
-		for _, d := range disks {
+		for _, d := range p.sources {
 			if err := p.readDisk(gctx, d); err != nil {
 				return fmt.Errorf("packing %s: %w", d.Name, err)
 			}
@@ -223,7 +246,7 @@ func (p *packer) readDisk(ctx context.Context, src Source) error {
 		}
 		for i := range chunks {
 			c := &chunks[i]
-			r, err := p.store(c)
+			r, err := p.store(c, chunkSource{len(p.disks), n, c.start, c.blocks})
 			if err != nil {
 				return err
 			}
@@ -259,7 +282,7 @@ func (p *packer) readDisk(ctx context.Context, src Source) error {
 }
 
 // store returns where a chunk is, and writes it to a new layer if it is nowhere.
-func (p *packer) store(c *foundChunk) (r ref, err error) {
+func (p *packer) store(c *foundChunk, src chunkSource) (r ref, err error) {
 	if p.values, err = p.base.table.lookup(p.values, &c.digest); err != nil {
 		return 0, err
 	}
@@ -268,17 +291,17 @@ func (p *packer) store(c *foundChunk) (r ref, err error) {
 		p.packed.Reused += int64(len(c.data))
 		return p.values[0], nil
 	}
-	return p.storeNew(c)
+	return p.storeNew(c, src)
 }
 
-func (p *packer) storeNew(c *foundChunk) (r ref, err error) {
+func (p *packer) storeNew(c *foundChunk, src chunkSource) (r ref, err error) {
 	if p.values, err = p.fresh.lookup(p.values, &c.digest); err != nil {
 		return 0, err
 	}
 	if len(p.values) > 0 {
 		return p.base.chunks + p.values[0], nil
 	}
-	n, err := p.layers.add(c)
+	n, err := p.layers.add(c, src)
 	if err != nil {
 		return 0, err
 	}
@@ -314,24 +337,40 @@ func (p *packer) rewrite(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			w := window{buf: buf, n: blocks * chunker.BlockSize}
-			off := int64(region)*chunker.RegionSize + int64(start)*chunker.BlockSize
-			w.valid = int(min(int64(w.n), p.disks[i].Reader.Size()-off))
-			data := buf[:w.n]
-			if n, err := p.disks[i].Reader.ReadAt(data[:w.valid], off); n < w.valid {
-				return fmt.Errorf("reading %d bytes at %d of disk %s again: %w", w.valid, off, p.disks[i].Name, err)
+			src := chunkSource{i, region, start, blocks}
+			data, err := p.readAgain(src, &e.digest, buf)
+			if err != nil {
+				return err
 			}
-			clear(data[w.valid:])
-			if sha256.Sum256(data) != e.digest {
-				return fmt.Errorf("disk %s has changed at byte %d while it was read", p.disks[i].Name, off)
-			}
-			_, err = p.storeNew(&foundChunk{start: start, blocks: blocks, digest: e.digest, data: data})
+			_, err = p.storeNew(&foundChunk{start: start, blocks: blocks, digest: e.digest, data: data}, src)
 			return err
 		}); err != nil {
 			return err
 		}
 	}
 	return p.layers.endLayer()
+}
+
+// A chunkSource is where on the disks a chunk is.
+type chunkSource struct {
+	disk   int
+	region uint32
+	start  int // block in the region
+	blocks int
+}
+
+// readAgain reads a chunk into buf once more.
+func (p *packer) readAgain(src chunkSource, digest *sum, buf []byte) ([]byte, error) {
+	d := p.sources[src.disk]
+	off := int64(src.region)*chunker.RegionSize + int64(src.start)*chunker.BlockSize
+	data := buf[:src.blocks*chunker.BlockSize]
+	if !readPadded(d.Reader, data, off) {
+		return nil, fmt.Errorf("reading %d bytes at %d of disk %s again: %w", len(data), off, d.Name, io.ErrUnexpectedEOF)
+	}
+	if sha256.Sum256(data) != *digest {
+		return nil, fmt.Errorf("disk %s has changed at byte %d while it was read", d.Name, off)
+	}
+	return data, nil
 }
 
 // keptRef returns where a chunk of the bases is among the layers that are
@@ -508,6 +547,14 @@ type layerWriter struct {
 	chunks uint64
 	plain  int64 // in the current layer
 
+	// Of the current layer: what it is made from, and, while it looks like one
+	// of the journal, that one and where its chunks can be read again.
+	record   LayerRecord
+	recipe   hash.Hash
+	known    *LayerRecord
+	skipped  []chunkSource
+	skippedD []sum
+
 	// Written by run only.
 	done []doneLayer
 }
@@ -517,13 +564,16 @@ type doneLayer struct {
 	desc ocispec.Descriptor
 }
 
-// A frameJob is a frame that is collected, compressed and written; without
-// chunks it is the end of a layer.
+// A frameJob is a frame that is collected, compressed and written; or the end
+// of a layer; or a layer that the journal has.
 type frameJob struct {
 	plain   []byte
 	stored  []byte
 	chunks  []chunkEntry
 	encoded chan error
+
+	end   *LayerRecord
+	known *LayerRecord
 }
 
 func newLayerWriter(ctx context.Context, p *packer) *layerWriter {
@@ -537,13 +587,8 @@ func newLayerWriter(ctx context.Context, p *packer) *layerWriter {
 }
 
 // add adds a new chunk and returns its number.
-func (w *layerWriter) add(c *foundChunk) (uint64, error) {
-	if w.cur != nil && len(w.cur.plain)+len(c.data) > maxFramePlain {
-		if err := w.endFrame(); err != nil {
-			return 0, err
-		}
-	}
-	if n := len(w.starts); n > 0 && w.plain > 0 {
+func (w *layerWriter) add(c *foundChunk, src chunkSource) (uint64, error) {
+	if n := len(w.starts); w.plain > 0 {
 		if w.plain+int64(len(c.data)) > layerLimit(len(w.p.base.layers), n) || w.chunks-w.starts[n-1] >= maxLayerChunks {
 			if err := w.endLayer(); err != nil {
 				return 0, err
@@ -551,13 +596,42 @@ func (w *layerWriter) add(c *foundChunk) (uint64, error) {
 		}
 	}
 	if w.plain == 0 {
-		w.starts = append(w.starts, w.chunks)
+		w.startLayer(&c.digest)
+	}
+	w.recipe.Write(append(binary.LittleEndian.AppendUint16(nil, uint16(c.blocks)), c.digest[:]...))
+	w.plain += int64(len(c.data))
+	w.chunks++
+	if w.known != nil {
+		w.skipped = append(w.skipped, src)
+		w.skippedD = append(w.skippedD, c.digest)
+		return w.chunks - 1, nil
+	}
+	return w.chunks - 1, w.addData(c)
+}
+
+func (w *layerWriter) startLayer(first *sum) {
+	w.starts = append(w.starts, w.chunks)
+	w.record = LayerRecord{First: *first, Codec: w.p.enc.codec.String()}
+	w.recipe = sha256.New()
+	if w.p.o.Journal != nil {
+		if l, ok := w.p.o.Journal.Find(w.ctx, *first); ok && l.Codec == w.record.Codec {
+			w.known = &l
+		}
+	}
+}
+
+// addData adds a chunk to the current frame.
+func (w *layerWriter) addData(c *foundChunk) error {
+	if w.cur != nil && len(w.cur.plain)+len(c.data) > maxFramePlain {
+		if err := w.endFrame(); err != nil {
+			return err
+		}
 	}
 	if w.cur == nil {
 		select {
 		case w.cur = <-w.free:
 		case <-w.ctx.Done():
-			return 0, w.ctx.Err()
+			return w.ctx.Err()
 		}
 		w.cur.plain, w.cur.chunks = w.cur.plain[:0], w.cur.chunks[:0]
 		if w.cur.plain == nil {
@@ -566,9 +640,7 @@ func (w *layerWriter) add(c *foundChunk) (uint64, error) {
 	}
 	w.cur.plain = append(w.cur.plain, c.data...)
 	w.cur.chunks = append(w.cur.chunks, chunkEntry{blocks: uint16(c.blocks), digest: c.digest})
-	w.plain += int64(len(c.data))
-	w.chunks++
-	return w.chunks - 1, nil
+	return nil
 }
 
 func (w *layerWriter) endFrame() error {
@@ -590,21 +662,51 @@ func (w *layerWriter) endFrame() error {
 
 // endLayer ends the current layer, if it has chunks.
 func (w *layerWriter) endLayer() error {
+	if w.plain == 0 {
+		return nil
+	}
+	w.plain = 0
+	w.record.Recipe = sumOf(w.recipe)
+	job := &frameJob{end: &w.record}
+	if w.known != nil {
+		if w.known.Recipe == w.record.Recipe {
+			job = &frameJob{known: w.known}
+		} else if err := w.unskip(); err != nil {
+			return err
+		}
+		w.known, w.skipped, w.skippedD = nil, nil, nil
+	}
 	if w.cur != nil {
 		if err := w.endFrame(); err != nil {
 			return err
 		}
 	}
-	if w.plain == 0 {
-		return nil
+	record := w.record
+	if job.end != nil {
+		job.end = &record
 	}
-	w.plain = 0
 	select {
-	case w.queue <- &frameJob{}:
+	case w.queue <- job:
 		return nil
 	case <-w.ctx.Done():
 		return w.ctx.Err()
 	}
+}
+
+// unskip reads the chunks again that were not compressed because the layer
+// looked like one that is there.
+func (w *layerWriter) unskip() error {
+	buf := make([]byte, chunker.MaxChunk)
+	for i, src := range w.skipped {
+		data, err := w.p.readAgain(src, &w.skippedD[i], buf)
+		if err != nil {
+			return err
+		}
+		if err := w.addData(&foundChunk{blocks: src.blocks, digest: w.skippedD[i], data: data}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *layerWriter) stop() { close(w.queue) }
@@ -619,13 +721,19 @@ func (w *layerWriter) run() error {
 		}
 	}()
 	for job := range w.queue {
-		if job.encoded == nil {
+		if job.known != nil {
+			layer := job.known.Layer
+			w.done = append(w.done, doneLayer{layer, ocispec.Descriptor{MediaType: w.p.enc.codec.mediaType(), Digest: Digest(layer.Digest), Size: layer.Size}})
+			continue
+		}
+		if job.end != nil {
 			done, err := l.finish(w.p.enc)
 			if err != nil {
 				return err
 			}
 			w.done = append(w.done, done)
-			w.push(done.desc, l.f)
+			job.end.Layer = done.IndexLayer
+			w.push(done.desc, l.f, job.end)
 			l = nil
 			continue
 		}
@@ -658,12 +766,16 @@ func (w *layerWriter) run() error {
 
 // push pushes a layer in the background and removes its file. It waits while
 // as many as may be are being pushed, which bounds the space they take.
-func (w *layerWriter) push(desc ocispec.Descriptor, f *os.File) {
+func (w *layerWriter) push(desc ocispec.Descriptor, f *os.File, record *LayerRecord) {
 	w.p.push(func(ctx context.Context) error {
 		defer removeTemp(f)
-		return w.p.o.Push(ctx, desc, func() (io.ReadCloser, error) {
+		err := w.p.o.Push(ctx, desc, func() (io.ReadCloser, error) {
 			return io.NopCloser(io.NewSectionReader(f, 0, desc.Size)), nil
 		})
+		if err != nil || w.p.o.Journal == nil {
+			return err
+		}
+		return w.p.o.Journal.Done(*record)
 	})
 }
 

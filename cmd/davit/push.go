@@ -176,6 +176,9 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 			return err
 		}
 		pushed.remember()
+		if err := p.finished.journal.Remove(); err != nil {
+			return err
+		}
 	}
 	if pushed.Dead > 0 {
 		o.say("%s of chunks that this disk does not need stay reachable in layers it shares; --scrub rewrites those", humanBytes(pushed.Dead))
@@ -317,6 +320,8 @@ type pusher struct {
 	repo   *registry.Repository
 	store  *registry.Store
 	images []*image
+
+	finished *pushJournal
 }
 
 // A pushed is an artifact that is in the registry.
@@ -373,6 +378,7 @@ func (p *pusher) pack(ctx context.Context, reuse *reuse) (_ *pushed, err error) 
 		Scrub:     p.scrub,
 		Jobs:      p.jobs,
 		MaxMemory: int64(p.maxMemory) / 2,
+		Journal:   p.journal(),
 		Scratch:   scratch,
 		Progress:  show.add,
 		Found:     func(disk int, c artifact.Chunk) error { return artifact.WriteChunk(out.lists[disk], &c) },
@@ -384,6 +390,17 @@ func (p *pusher) pack(ctx context.Context, reuse *reuse) (_ *pushed, err error) 
 		},
 	})
 	return out, err
+}
+
+// journal returns the journal of pushes to this repository, nil for a dry run.
+func (p *pusher) journal() artifact.Journal {
+	if p.dryRun {
+		return nil
+	}
+	if p.finished == nil {
+		p.finished = openJournal(p.store, p.repo)
+	}
+	return p.finished
 }
 
 // complete makes kept layers available, checks what is going to be signed, and
