@@ -76,7 +76,7 @@ func TestZstdFrames(t *testing.T) {
 	}
 	stream := func(n int) []byte { // a window far larger than the cluster
 		var b bytes.Buffer
-		e := encoder(zstd.WithWindowSize(16<<20))
+		e := encoder(zstd.WithWindowSize(16 << 20))
 		e.Reset(&b)
 		e.Write(bytes.Repeat([]byte("content "), n)[:n])
 		e.Flush()
