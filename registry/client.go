@@ -120,8 +120,9 @@ func (c *client) probe(ctx context.Context) (string, error) {
 	}
 	defer conn.Close()
 	err = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}).HandshakeContext(ctx)
-	var alert tls.AlertError
-	if err == nil || errors.As(err, &alert) {
+	// An alert, for instance because we show no client certificate, is TLS too; crypto/tls gives them this form.
+	var alert *net.OpError
+	if err == nil || errors.As(err, &alert) && alert.Op == "remote error" {
 		return "https", nil
 	}
 	return "http", nil
