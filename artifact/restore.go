@@ -3,6 +3,7 @@ package artifact
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -127,7 +128,7 @@ func (r *restorer) anyOrder(ctx context.Context, from, to int) error {
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
+	if err := errors.Join(g.Wait(), ctx.Err()); err != nil { // no goroutine says that the loop ended early
 		return err
 	}
 	n, err := fetchWants(ctx, r.d.im.src, r.d.directory, wants, r.o.Jobs, r.write)
