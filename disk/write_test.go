@@ -111,7 +111,7 @@ func (s shifting) WriteAt(p []byte, off int64) (int, error) { return s.Writer.Wr
 // One disk is one file, however it is written.
 func TestImagesAreDeterministic(t *testing.T) {
 	t.Parallel()
-	content := sparse{bytes.NewReader(mixture(5<<20 + 4096))}
+	content := sparse{bytes.NewReader(mixture(3<<20 + 4096))}
 	for _, format := range writable {
 		var want []byte
 		for jobs := range 4 {
