@@ -2,69 +2,416 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 
+	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 )
 
 type inspectOptions struct {
 	*globals
-	source sourceFlags
+	registryFlags
+	source    sourceFlags
+	raw       bool
+	ovf       bool
+	referrers bool
 }
 
 func newInspect(g *globals) *cobra.Command {
 	o := inspectOptions{globals: g}
 	cmd := &cobra.Command{
-		Use:   "inspect SOURCE",
-		Short: "Show what is in a disk image",
-		Args:  exactArgs("SOURCE"),
+		Use:   "inspect REF|SOURCE",
+		Short: "Show what is in an artifact or a disk image",
+		Long: `Show what is in an artifact or a disk image. Of an artifact no data is fetched,
+and no signature is checked.`,
+		Args: exactArgs("REF or SOURCE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runInspect(cmd.Context(), cmd.OutOrStdout(), args[0], o)
 		},
 	}
+	o.registryFlags.flags(cmd)
 	o.source.flags(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&o.raw, "raw", false, "print the manifest as it is stored")
+	f.BoolVar(&o.ovf, "ovf", false, "print the OVF as it is stored")
+	f.BoolVar(&o.referrers, "referrers", false, "print what refers to the artifact, a line each")
 	return cmd
+}
+
+func runInspect(ctx context.Context, stdout io.Writer, name string, o inspectOptions) error {
+	only := 0
+	for _, given := range []bool{o.raw, o.ovf, o.referrers} {
+		if given {
+			only++
+		}
+	}
+	if only > 1 || o.json && (o.raw || o.ovf) {
+		return usagef("--raw, --ovf, --referrers and --json: one of them")
+	}
+	src := parseSource(name)
+	if isFile(src.path) {
+		if only > 0 {
+			return usagef("%s: a file has no manifest; --raw, --ovf and --referrers are about artifacts", name)
+		}
+		return inspectFile(ctx, stdout, src, o)
+	}
+	ref, err := parseRef(name)
+	if err != nil {
+		return err
+	}
+	return inspectArtifact(ctx, stdout, ref, o)
 }
 
 type inspectReport struct {
 	report
-	Disks []inspectedDisk `json:"disks"`
+	Ref         string              `json:"ref,omitempty"`
+	Digest      digest.Digest       `json:"digest,omitempty"`
+	MediaType   string              `json:"mediaType,omitempty"`
+	Platform    string              `json:"platform,omitempty"`
+	Created     string              `json:"created,omitempty"`
+	Annotations map[string]string   `json:"annotations"`
+	Machine     inspectedMachine    `json:"machine"`
+	Disks       []inspectedDisk     `json:"disks"`
+	Layers      []inspectedLayer    `json:"layers"`
+	Base        *inspectedBase      `json:"base"`
+	ReusedFrom  []string            `json:"reusedFrom"` // a manifest does not say
+	Referrers   []inspectedReferrer `json:"referrers"`
+	Manifests   []inspectedManifest `json:"manifests,omitempty"` // of an index
+	Signatures  int                 `json:"signatures"`          // not checked
+}
+
+type inspectedMachine struct {
+	Disks []inspectedMachineDisk `json:"disks"`
+}
+
+type inspectedMachineDisk struct {
+	Name     string `json:"name"`
+	Capacity int64  `json:"capacity"`
+	File     string `json:"file,omitempty"`
 }
 
 type inspectedDisk struct {
-	Name        string      `json:"name"`
-	VirtualSize int64       `json:"virtualSize"`
-	DataSize    int64       `json:"dataSize"` // not known to be zeros
-	Format      disk.Format `json:"format,omitempty"`
-	File        string      `json:"file,omitempty"`
+	Name        string        `json:"name"`
+	VirtualSize int64         `json:"virtualSize"`
+	DataSize    int64         `json:"dataSize,omitempty"` // of a file: not known to be zeros
+	Digest      digest.Digest `json:"digest,omitempty"`
+	Format      disk.Format   `json:"format,omitempty"`
+	File        string        `json:"file,omitempty"`
+	Partitions  []inspectedFS `json:"partitions,omitempty"`
 }
 
-func runInspect(ctx context.Context, stdout io.Writer, name string, o inspectOptions) error {
-	return inspectFile(ctx, stdout, name, o)
+type inspectedFS struct {
+	Partition  int    `json:"partition,omitempty"`
+	Filesystem string `json:"filesystem,omitempty"`
+	Offset     int64  `json:"offset"`
+	Length     int64  `json:"length"`
 }
 
-func inspectFile(ctx context.Context, stdout io.Writer, name string, o inspectOptions) error {
-	src := parseSource(name)
-	if src.name == "" {
-		src.name = "disk0"
+type inspectedLayer struct {
+	Digest    digest.Digest `json:"digest"`
+	MediaType string        `json:"mediaType"`
+	Size      int64         `json:"size"` // as stored
+	Title     string        `json:"title,omitempty"`
+}
+
+type inspectedBase struct {
+	Name   string `json:"name"`
+	Digest string `json:"digest"`
+}
+
+type inspectedReferrer struct {
+	Digest       digest.Digest `json:"digest"`
+	ArtifactType string        `json:"artifactType"`
+	Size         int64         `json:"size"`
+	Signature    bool          `json:"signature"` // says that it is one
+}
+
+type inspectedManifest struct {
+	Digest    digest.Digest `json:"digest"`
+	MediaType string        `json:"mediaType"`
+	Platform  string        `json:"platform,omitempty"`
+	Size      int64         `json:"size"`
+}
+
+func newInspectReport() inspectReport {
+	return inspectReport{
+		report:      newReport("davit inspect"),
+		Annotations: map[string]string{},
+		Machine:     inspectedMachine{Disks: []inspectedMachineDisk{}},
+		Disks:       []inspectedDisk{},
+		Layers:      []inspectedLayer{},
+		ReusedFrom:  []string{},
+		Referrers:   []inspectedReferrer{},
 	}
+}
+
+func inspectArtifact(ctx context.Context, stdout io.Writer, ref registry.Reference, o inspectOptions) (err error) {
+	repo, err := o.open(ctx, o.globals, ref)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, repo)
+	desc, err := repo.Resolve(ctx, "")
+	if err != nil {
+		return err
+	}
+	raw, err := repo.Manifest(ctx, desc)
+	if err != nil {
+		return err
+	}
+	if o.raw {
+		_, err = stdout.Write(raw)
+		return err
+	}
+
+	r := newInspectReport()
+	r.Ref, r.Digest, r.MediaType = ref.WithDigest(desc.Digest).String(), desc.Digest, desc.MediaType
+	if desc.MediaType == ocispec.MediaTypeImageIndex {
+		err = r.addIndex(raw)
+	} else {
+		err = o.addArtifact(ctx, &r, repo, desc, raw)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.Ref, err)
+	}
+	if o.ovf {
+		return o.printOVF(ctx, stdout, repo, desc, raw)
+	}
+	referrers, err := repo.Referrers(ctx, desc)
+	if err != nil {
+		return err
+	}
+	r.addReferrers(referrers)
+	switch {
+	case o.json:
+		return writeJSON(stdout, r)
+	case o.referrers:
+		return r.printReferrers(stdout)
+	}
+	return r.print(stdout)
+}
+
+// addArtifact adds what manifest and OVF say. Nothing else is fetched.
+func (o *inspectOptions) addArtifact(ctx context.Context, r *inspectReport, repo *registry.Repository, desc ocispec.Descriptor, raw []byte) error {
+	m, err := artifact.ParseManifest(raw, desc)
+	if err != nil {
+		return err
+	}
+	if m.Annotations != nil {
+		r.Annotations = m.Annotations
+	}
+	r.Platform = m.Annotations[artifact.AnnotationPlatform]
+	r.Created = m.Annotations[ocispec.AnnotationCreated]
+	if name := m.Annotations[ocispec.AnnotationBaseImageName]; name != "" {
+		r.Base = &inspectedBase{name, m.Annotations[ocispec.AnnotationBaseImageDigest]}
+	}
+	for _, d := range m.Disks {
+		r.Disks = append(r.Disks, inspectedDisk{Name: d.Name, VirtualSize: d.Size, Digest: artifact.Digest(d.Digest)})
+	}
+	for _, l := range slices.Concat(m.Layers, m.Files) {
+		r.Layers = append(r.Layers, inspectedLayer{l.Digest, l.MediaType, l.Size, l.Annotations[ocispec.AnnotationTitle]})
+	}
+	ovf, err := readOVF(ctx, repo, m)
+	if err != nil {
+		return err
+	}
+	disks, err := machine.Disks(ovf)
+	if err != nil {
+		o.stderr.warn("the OVF cannot be read: %v", err)
+	}
+	for _, d := range disks {
+		r.Machine.Disks = append(r.Machine.Disks, inspectedMachineDisk{d.Name, d.Capacity, d.FileRef})
+	}
+	return nil
+}
+
+// maxOVF is the largest OVF that is read, in bytes, as in package artifact.
+const maxOVF = 16 << 20
+
+// readOVF fetches the OVF alone. The repository checks its digest.
+func readOVF(ctx context.Context, repo *registry.Repository, m *artifact.Manifest) ([]byte, error) {
+	if m.OVF.Size > maxOVF {
+		return nil, refusedError{"too-large", fmt.Errorf("the OVF has %d bytes, more than %d", m.OVF.Size, maxOVF)}
+	}
+	rc, err := repo.Fetch(ctx, m.OVF)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	return io.ReadAll(rc)
+}
+
+func (o *inspectOptions) printOVF(ctx context.Context, stdout io.Writer, repo *registry.Repository, desc ocispec.Descriptor, raw []byte) error {
+	if desc.MediaType == ocispec.MediaTypeImageIndex {
+		return fmt.Errorf("an index of several artifacts has no OVF; name one of them: %w", errNotFound)
+	}
+	m, err := artifact.ParseManifest(raw, desc)
+	if err != nil {
+		return err
+	}
+	ovf, err := readOVF(ctx, repo, m)
+	if err != nil {
+		return err
+	}
+	_, err = stdout.Write(ovf)
+	return err
+}
+
+// addIndex adds the artifacts that an index has.
+func (r *inspectReport) addIndex(raw []byte) error {
+	if err := artifact.CheckJSON(raw); err != nil {
+		return refusedError{"malformed", err}
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return refusedError{"malformed", err}
+	}
+	if index.Annotations != nil {
+		r.Annotations = index.Annotations
+	}
+	r.Created = index.Annotations[ocispec.AnnotationCreated]
+	for _, m := range index.Manifests {
+		r.Manifests = append(r.Manifests, inspectedManifest{m.Digest, m.MediaType, platformOf(m), m.Size})
+	}
+	return nil
+}
+
+// platformOf is what the descriptor in an index says, as OS/ARCH[/VARIANT].
+func platformOf(m ocispec.Descriptor) string {
+	if p := m.Annotations[artifact.AnnotationPlatform]; p != "" || m.Platform == nil {
+		return p
+	}
+	p := m.Platform.OS + "/" + m.Platform.Architecture
+	if m.Platform.Variant != "" {
+		p += "/" + m.Platform.Variant
+	}
+	return p
+}
+
+func (r *inspectReport) addReferrers(referrers []ocispec.Descriptor) {
+	for _, d := range referrers {
+		signature := claimsSignature(d)
+		if signature {
+			r.Signatures++
+		}
+		r.Referrers = append(r.Referrers, inspectedReferrer{d.Digest, d.ArtifactType, d.Size, signature})
+	}
+}
+
+// claimsSignature says whether a referrer's annotations call it a signature,
+// as cosign and davit write them. Only verifying tells if it is one.
+func claimsSignature(d ocispec.Descriptor) bool {
+	kind := d.Annotations["dev.sigstore.bundle.predicateType"]
+	return strings.HasPrefix(d.ArtifactType, "application/vnd.dev.sigstore.bundle.") &&
+		(kind == "" || kind == "https://sigstore.dev/cosign/sign/v1")
+}
+
+// A lines writes lines until one fails. What registries and files say is made printable.
+type lines struct {
+	w   io.Writer
+	err error
+}
+
+func (l *lines) printf(format string, args ...any) {
+	if l.err == nil {
+		_, l.err = fmt.Fprintln(l.w, printable(fmt.Sprintf(format, args...)))
+	}
+}
+
+func (r *inspectReport) printReferrers(w io.Writer) error {
+	out := lines{w: w}
+	for _, f := range r.Referrers {
+		out.printf("%s %s %d", f.Digest, f.ArtifactType, f.Size)
+	}
+	return out.err
+}
+
+func (r *inspectReport) print(w io.Writer) error {
+	out := lines{w: w}
+	out.printf("%s", r.Ref)
+	if r.Created != "" {
+		out.printf("created %s", r.Created)
+	}
+	if r.Platform != "" {
+		out.printf("platform %s", r.Platform)
+	}
+	for _, m := range r.Manifests {
+		out.printf("for %s: %s", orDefault(m.Platform, "no platform"), m.Digest)
+	}
+	for _, d := range r.Disks {
+		out.printf("disk %s: %s, content %s", d.Name, humanBytes(d.VirtualSize), d.Digest)
+	}
+	var stored int64
+	for _, l := range r.Layers {
+		stored += l.Size
+	}
+	if len(r.Layers) > 0 {
+		out.printf("layers: %d, %s stored", len(r.Layers), humanBytes(stored))
+	}
+	for _, l := range r.Layers {
+		if l.Title != "" {
+			out.printf("file %s: %s", l.Title, humanBytes(l.Size))
+		}
+	}
+	if r.Base != nil {
+		out.printf("base %s %s", r.Base.Name, r.Base.Digest)
+	}
+	for _, k := range slices.Sorted(maps.Keys(r.Annotations)) {
+		if !strings.HasPrefix(k, "org.opencontainers.image.base.") && k != ocispec.AnnotationCreated && k != artifact.AnnotationPlatform {
+			out.printf("%s=%s", k, r.Annotations[k])
+		}
+	}
+	noun := "signatures"
+	if r.Signatures == 1 {
+		noun = "signature"
+	}
+	out.printf("%d %s, not checked", r.Signatures, noun)
+	return out.err
+}
+
+func inspectFile(ctx context.Context, stdout io.Writer, src source, o inspectOptions) (err error) {
 	img, err := o.source.open(ctx, o.globals, src)
 	if err != nil {
 		return err
 	}
-	defer img.Close()
-	d := inspectedDisk{src.name, img.Size(), 0, img.Format(), src.path}
+	defer closeInto(&err, img)
+	d := inspectedDisk{Name: orDefault(src.name, "disk0"), VirtualSize: img.Size(), Format: img.Format(), File: src.path}
 	for e, err := range disk.Extents(img) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", src.path, err)
 		}
 		d.DataSize += e.Length
 	}
-	if o.json {
-		return writeJSON(stdout, inspectReport{newReport("davit inspect"), []inspectedDisk{d}})
+	for _, p := range partitions(img) {
+		d.Partitions = append(d.Partitions, inspectedFS{p.number, p.filesystem, p.start, p.end - p.start})
 	}
-	_, err = fmt.Fprintf(stdout, "%s: %s, %s of %s may hold data\n", printable(d.File), d.Format, humanBytes(d.DataSize), humanBytes(d.VirtualSize))
-	return err
+	if o.json {
+		r := newInspectReport()
+		r.Disks = append(r.Disks, d)
+		return writeJSON(stdout, r)
+	}
+	out := lines{w: stdout}
+	out.printf("%s: %s, %s, up to %s of data", d.File, d.Format, humanBytes(d.VirtualSize), humanBytes(d.DataSize))
+	for _, p := range d.Partitions {
+		where := fmt.Sprintf("partition %d", p.Partition)
+		if p.Partition == 0 {
+			where = "no partitions"
+		}
+		note := ""
+		if p.Offset%4096 != 0 {
+			note = "; does not begin at a multiple of 4096, so that it shares little with others"
+		}
+		out.printf("%s: %s, %s at %d%s", where, orDefault(p.Filesystem, "unknown content"), humanBytes(p.Length), p.Offset, note)
+	}
+	return out.err
 }

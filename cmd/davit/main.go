@@ -127,6 +127,7 @@ and takes them out again, verified, in any disk format.`,
 	g.flags(root)
 	root.AddCommand(
 		newConvert(g),
+		newDiff(g),
 		newInspect(g),
 		newKey(g),
 		newLogin(g),

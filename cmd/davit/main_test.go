@@ -56,6 +56,8 @@ func TestScripts(t *testing.T) {
 			"registry": cmdRegistry,
 			"mode":     cmdMode,
 			"json":     cmdJSON,
+			"field":    cmdField,
+			"flip":     cmdFlip,
 		},
 	})
 }
@@ -198,32 +200,7 @@ func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 3 {
 		ts.Fatalf("usage: json FILE FIELD VALUE")
 	}
-	d := json.NewDecoder(strings.NewReader(ts.ReadFile(args[0])))
-	d.UseNumber()
-	var object map[string]any
-	ts.Check(d.Decode(&object))
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		ts.Fatalf("%s is more than one JSON object", args[0])
-	}
-	var value any = object
-	for _, step := range strings.Split(args[1], ".") {
-		switch v := value.(type) {
-		case map[string]any:
-			field, ok := v[step]
-			if !ok {
-				ts.Fatalf("%s: no %q in %v", args[1], step, v)
-			}
-			value = field
-		case []any:
-			i, err := strconv.Atoi(step)
-			if err != nil || i >= len(v) {
-				ts.Fatalf("%s: no entry %q of %d", args[1], step, len(v))
-			}
-			value = v[i]
-		default:
-			ts.Fatalf("%s: nothing at %q", args[1], step)
-		}
-	}
+	value := field(ts, args[0], args[1])
 	got := fmt.Sprint(value)
 	if l, ok := value.([]any); ok {
 		got = fmt.Sprintf("%d entries", len(l))
@@ -231,6 +208,63 @@ func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	if args[2] != "*" && got != args[2] {
 		ts.Fatalf("%s is %q, want %q", args[1], got, args[2])
 	}
+}
+
+// field NAME FIELD: $NAME is that field of the JSON on stdout; of a digest, the
+// name that its blob has in a layout.
+func cmdField(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: field NAME FIELD")
+	}
+	ts.Setenv(args[0], strings.Replace(fmt.Sprint(field(ts, "stdout", args[1])), "sha256:", "sha256/", 1))
+}
+
+// flip FILE OFFSET: one bit of the file is another. Before the end if negative.
+func cmdFlip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: flip FILE OFFSET")
+	}
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	at, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	if at < 0 {
+		at += len(data)
+	}
+	data[at] ^= 0x10
+	ts.Check(os.Chmod(path, 0o600))
+	ts.Check(os.WriteFile(path, data, 0o600))
+}
+
+func field(ts *testscript.TestScript, file, name string) any {
+	d := json.NewDecoder(strings.NewReader(ts.ReadFile(file)))
+	d.UseNumber()
+	var object map[string]any
+	ts.Check(d.Decode(&object))
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		ts.Fatalf("%s is more than one JSON object", file)
+	}
+	var value any = object
+	for _, step := range strings.Split(name, ".") {
+		switch v := value.(type) {
+		case map[string]any:
+			field, ok := v[step]
+			if !ok {
+				ts.Fatalf("%s: no %q in %v", name, step, v)
+			}
+			value = field
+		case []any:
+			i, err := strconv.Atoi(step)
+			if err != nil || i >= len(v) {
+				ts.Fatalf("%s: no entry %q of %d", name, step, len(v))
+			}
+			value = v[i]
+		default:
+			ts.Fatalf("%s: nothing at %q", name, step)
+		}
+	}
+	return value
 }
 
 // A signature counts when it can be read, not when a registry took it.

@@ -4,7 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/verify"
 	"github.com/opencontainers/go-digest"
@@ -16,6 +21,9 @@ type verifyOptions struct {
 	*globals
 	registryFlags
 	trustFlags
+	format formatValue
+	disks  []string
+	deep   bool
 }
 
 func newVerify(g *globals) *cobra.Command {
@@ -25,7 +33,10 @@ func newVerify(g *globals) *cobra.Command {
 		Short: "Say whether an artifact is signed by someone you trust",
 		Long: `Say whether an artifact is signed by someone you trust, and how that is known.
 
-The chain of trust is printed on stderr, the digest that passed on stdout.`,
+The chain of trust is printed on stderr, the digest that passed on stdout.
+
+With --deep every byte of every blob is fetched and checked. With --disk a disk
+image on this host is read and compared with the artifact's disk.`,
 		Args: exactArgs("REF"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runVerify(cmd.Context(), cmd.OutOrStdout(), args[0], o)
@@ -33,6 +44,10 @@ The chain of trust is printed on stderr, the digest that passed on stdout.`,
 	}
 	o.registryFlags.flags(cmd)
 	o.trustFlags.flags(cmd)
+	f := cmd.Flags()
+	f.StringArrayVar(&o.disks, "disk", nil, "[NAME=]`FILE` that must be the artifact's disk NAME; again: each")
+	f.VarP(&o.format, "source-format", "f", "`FORMAT` of the files of --disk (default: as pulled, else the extension, else by content)")
+	f.BoolVar(&o.deep, "deep", false, "read every byte of the artifact")
 	return cmd
 }
 
@@ -62,6 +77,10 @@ func runVerify(ctx context.Context, stdout io.Writer, name string, o verifyOptio
 		}
 	}()
 
+	var files []source
+	for _, name := range o.disks {
+		files = append(files, parseSource(name))
+	}
 	trust, err := o.trustFlags.resolve(o.globals, ref)
 	if err != nil {
 		return err
@@ -81,7 +100,12 @@ func runVerify(ctx context.Context, stdout io.Writer, name string, o verifyOptio
 	if err != nil {
 		return err
 	}
-	r.Chain, r.Signatures = list(passed.Chain), list(passed.Signatures)
+	if o.deep || len(files) > 0 {
+		if err := o.audit(ctx, &r, repo, passed, files); err != nil {
+			return err
+		}
+	}
+	r.Chain, r.Signatures = list(r.Chain), list(r.Signatures)
 	if o.json {
 		return writeJSON(stdout, r)
 	}
@@ -100,8 +124,175 @@ func (o *verifyOptions) check(ctx context.Context, r *verifyReport, repo *regist
 	if err != nil {
 		return nil, err
 	}
+	r.Chain, r.Signatures = passed.Chain, passed.Signatures
 	o.printChain(passed.Chain)
 	return passed, nil
+}
+
+// audit goes on from the manifest to the bytes: of the artifact, and of disks
+// on this host.
+func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *registry.Repository, passed *trusted, files []source) (err error) {
+	store, err := o.store(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, store)
+	scratch, _, err := store.Scratch()
+	if err != nil {
+		return err
+	}
+	// What fails is a link that does not hold; each that holds is added below.
+	defer func() {
+		var refused *artifact.RefusedError
+		if asError(err, &refused) {
+			o.addLink(r, verify.Link{Link: refused.Part, Subject: orDefault(refused.Where, r.Digest.String()), Why: refused.Why})
+		}
+	}()
+	img, err := artifact.Open(ctx, repo, passed.Subject, artifact.OpenOptions{Manifest: passed.Manifest, Scratch: scratch, Jobs: o.jobs})
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, img)
+	for _, d := range img.Disks {
+		o.addLink(r, verify.Link{Link: "index", Subject: d.DiskDescriptor.Index.Digest.String(), OK: true, Why: "of disk " + d.Name + ", named by the manifest"})
+	}
+	if o.deep {
+		if err := o.checkDeep(ctx, r, img); err != nil {
+			return err
+		}
+	}
+	for _, file := range files {
+		if err := o.checkDisk(ctx, r, store, img, file); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkDeep reads every byte.
+func (o *verifyOptions) checkDeep(ctx context.Context, r *verifyReport, img *artifact.Image) error {
+	var total int64
+	for _, l := range img.Layers {
+		total += l.Size
+	}
+	show := o.begin("reading "+r.Ref, total)
+	defer show.end()
+	if err := img.Check(ctx, o.jobs, show.add); err != nil {
+		return err
+	}
+	show.end()
+	o.addLink(r, verify.Link{Link: "config", Subject: img.OVF.Digest.String(), OK: true, Why: "the OVF, read as a whole"})
+	for _, d := range img.Disks {
+		o.addLink(r, verify.Link{Link: "page", Subject: d.Name, OK: true, Why: fmt.Sprintf("every page of %d regions", len(d.Index.Regions))})
+	}
+	for _, l := range img.Layers {
+		o.addLink(r, verify.Link{Link: "layer", Subject: l.Digest.String(), OK: true, Why: "directory, every frame and every chunk"})
+	}
+	return nil
+}
+
+// checkDisk compares a disk on this host with that of the artifact.
+func (o *verifyOptions) checkDisk(ctx context.Context, r *verifyReport, store *registry.Store, img *artifact.Image, file source) (err error) {
+	var d *artifact.Disk
+	switch {
+	case file.name != "":
+		if d = img.Disk(file.name); d == nil {
+			return fmt.Errorf("disk %q: %w: the artifact has %s", file.name, errNotFound, diskNames(img))
+		}
+	case len(img.Disks) == 1:
+		d = img.Disks[0]
+	default:
+		return usagef("--disk %s: the artifact has %d disks (%s): write NAME=FILE", file.path, len(img.Disks), diskNames(img))
+	}
+	if err := checkProfile(d); err != nil {
+		return err
+	}
+	f, err := disk.Open(file.path, disk.OpenOptions{Format: o.recordedFormat(store, file.path)})
+	if err != nil {
+		return hintForImage(err, file.path)
+	}
+	defer closeInto(&err, f)
+	content, err := o.sameSize(f, d, file.path)
+	if err != nil {
+		o.addLink(r, verify.Link{Link: "disk", Subject: file.path, Why: err.Error()})
+		return err
+	}
+
+	show := o.begin("reading "+filepath.Base(file.path), dataSize(content))
+	defer show.end()
+	var scanned scannedDisk
+	c, err := compareChunks(d.Chunks(ctx), scanned.scanChunks(ctx, content, d.Index.Profile, int64(o.maxMemory)/4, show.add))
+	if err != nil {
+		return fmt.Errorf("comparing %s: %w", file.path, err)
+	}
+	show.end()
+	if want := artifact.Digest(d.Digest); scanned.digest != want || len(c.areas) > 0 {
+		why := fmt.Sprintf("content is %s, not %s", scanned.digest, want)
+		if len(c.areas) > 0 {
+			why += fmt.Sprintf("; it differs in %d places, first at byte %d", len(c.areas), c.areas[0].Offset)
+		}
+		o.addLink(r, verify.Link{Link: "disk", Subject: file.path, Why: why})
+		return refusedError{"disk-differs", fmt.Errorf("%s: not disk %s of %s: %s", file.path, d.Name, r.Ref, why)}
+	}
+	o.addLink(r, verify.Link{Link: "disk", Subject: file.path, OK: true, Why: fmt.Sprintf("content is disk %s, %s", d.Name, scanned.digest)})
+	return nil
+}
+
+// recordedFormat is how a file of --disk is read. The guest that owns a raw
+// disk can write the header of another format onto it, so its content is the
+// last to be asked.
+func (o *verifyOptions) recordedFormat(store *registry.Store, path string) disk.Format {
+	if o.format.Format != "" {
+		return o.format.Format
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		files, err := store.DiskFiles()
+		if err == nil {
+			for _, f := range files {
+				if f.Path == abs {
+					return disk.Format(f.Format)
+				}
+			}
+		}
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeDevice != 0 {
+		return disk.Raw
+	}
+	format, _ := disk.FormatOf(path)
+	return format
+}
+
+// sameSize returns what of a disk on this host is the artifact's disk: all of a
+// file, but for zeros that fill up a sector, and the beginning of a device.
+func (o *verifyOptions) sameSize(f *disk.Image, d *artifact.Disk, path string) (disk.Reader, error) {
+	const sector = 512
+	size := f.Size()
+	info, err := os.Stat(path)
+	switch {
+	case size == d.Size, size > d.Size && size-d.Size < sector && size%sector == 0:
+		return f, nil
+	case err == nil && info.Mode()&fs.ModeDevice != 0 && size > d.Size:
+		return beginning{f, d.Size}, nil
+	}
+	return nil, refusedError{"disk-differs", fmt.Errorf("%s: has %d bytes, and disk %s %d", path, size, d.Name, d.Size)}
+}
+
+// beginning is the first size bytes of a disk.
+type beginning struct {
+	disk.Reader
+	size int64
+}
+
+func (b beginning) Size() int64 { return b.size }
+
+func (b beginning) ReadAt(p []byte, off int64) (int, error) {
+	return io.NewSectionReader(b.Reader, 0, b.size).ReadAt(p, off)
+}
+
+// addLink prints a link of the chain and notes it for the report.
+func (o *verifyOptions) addLink(r *verifyReport, link verify.Link) {
+	r.Chain = append(r.Chain, link)
+	o.printChain([]verify.Link{link})
 }
 
 func (g *globals) printChain(chain []verify.Link) {
