@@ -6,8 +6,8 @@
 # make build   bin/davit: static, the same bytes from the same commit and its tags anywhere
 # make tools   Debian packages and the tools that tests compare with: what make test would skip, it then runs
 
-export DAVIT_TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/davit-tools/bin
-export PATH := $(DAVIT_TOOLS):$(PATH):/usr/sbin:/sbin
+# Where .ci/tools puts what it builds, unless DAVIT_TOOLS names another folder.
+export PATH := $(or $(DAVIT_TOOLS),$(HOME)/.cache/davit-tools/bin):$(PATH):/usr/sbin:/sbin
 export FUZZTIME ?= 10s
 
 SHELL = /bin/bash -o pipefail
