@@ -119,8 +119,7 @@ func (b *rangeReader) open() error {
 	}
 	resp, err := b.r.c.do(b.ctx, rq, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
-		var e *responseError
-		if errors.As(err, &e) && e.status == http.StatusRequestedRangeNotSatisfiable {
+		if statusOf(err) == http.StatusRequestedRangeNotSatisfiable {
 			return fmt.Errorf("%w: the registry has less than %d bytes of it (%w)", ErrDigestMismatch, b.end, err)
 		}
 		return err
@@ -270,8 +269,7 @@ func (r *remote) pushBlob(ctx context.Context, desc ocispec.Descriptor, open fun
 		}
 		if !chunked {
 			err = r.putBlob(ctx, desc, open)
-			var e *responseError
-			if !errors.As(err, &e) || e.status != http.StatusRequestEntityTooLarge {
+			if statusOf(err) != http.StatusRequestEntityTooLarge {
 				return err
 			}
 			chunked = true // from now on for this blob; another may be small enough
@@ -279,8 +277,7 @@ func (r *remote) pushBlob(ctx context.Context, desc ocispec.Descriptor, open fun
 		return r.patchBlob(ctx, desc, open)
 	})
 	if err != nil {
-		var e *responseError
-		if errors.As(err, &e) && e.has("DIGEST_INVALID") {
+		if e, ok := errors.AsType[*responseError](err); ok && e.has("DIGEST_INVALID") {
 			err = fmt.Errorf("%w: %w", ErrDigestMismatch, err)
 		}
 		return fmt.Errorf("pushing blob %s: %w", desc.Digest, err)
@@ -357,8 +354,7 @@ func (r *remote) putBlob(ctx context.Context, desc ocispec.Descriptor, open func
 		rq.header.Set("Expect", "100-continue")
 	}
 	resp, err := r.c.do(ctx, rq, http.StatusCreated)
-	var e *responseError
-	if errors.As(err, &e) && e.status == http.StatusExpectationFailed {
+	if statusOf(err) == http.StatusExpectationFailed {
 		delete(rq.header, "Expect")
 		resp, err = r.c.do(ctx, rq, http.StatusCreated)
 	}
@@ -383,8 +379,7 @@ func (r *remote) patchBlob(ctx context.Context, desc ocispec.Descriptor, open fu
 	size := int64(patchChunk)
 	for {
 		err := r.patchBlobBy(ctx, desc, open, size)
-		var e *responseError
-		if errors.As(err, &e) && e.status == http.StatusRequestEntityTooLarge && size > minPatchChunk {
+		if statusOf(err) == http.StatusRequestEntityTooLarge && size > minPatchChunk {
 			size /= 4
 			continue
 		}
@@ -484,8 +479,7 @@ func (r *remote) mount(ctx context.Context, desc ocispec.Descriptor, from string
 		}
 		return nil
 	})
-	var e *responseError
-	if errors.As(err, &e) && e.status < 500 && e.status != http.StatusUnauthorized && e.status != http.StatusTooManyRequests {
+	if code := statusOf(err); code/100 == 4 && code != http.StatusUnauthorized && code != http.StatusTooManyRequests {
 		return false, nil // it refuses the idea; whether it also refuses the blob, the push will show
 	}
 	if err != nil {

@@ -19,7 +19,7 @@ func runChild(what string, args []string) int {
 	case "resolve":
 		err = childResolve(ctx, args[0])
 		if errors.Is(err, ErrNotFound) {
-			fmt.Print("not found")
+			fmt.Fprint(os.Stdout, "not found")
 			return 0
 		}
 	case "push":
@@ -28,7 +28,7 @@ func runChild(what string, args []string) int {
 		err = childStore(ctx, args[0])
 	}
 	if err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 		return 1
 	}
 	return 0
@@ -81,7 +81,7 @@ func childPush(ctx context.Context, name string) error {
 		if err := r.Close(); err != nil {
 			return err
 		}
-		fmt.Println(tag)
+		fmt.Fprintln(os.Stdout, tag)
 	}
 	return nil
 }
@@ -113,7 +113,7 @@ func childStore(ctx context.Context, dir string) error {
 		if err := s.RecordManifest("a.b/c", desc.Digest); err != nil {
 			return err
 		}
-		fmt.Println(i)
+		fmt.Fprintln(os.Stdout, i)
 	}
 	return nil
 }

@@ -121,8 +121,7 @@ func (c *client) probe(ctx context.Context) (string, error) {
 	defer conn.Close()
 	err = tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: "localhost"}).HandshakeContext(ctx)
 	// An alert, for instance because we show no client certificate, is TLS too; crypto/tls gives them this form.
-	var alert *net.OpError
-	if err == nil || errors.As(err, &alert) && alert.Op == "remote error" {
+	if alert, ok := errors.AsType[*net.OpError](err); err == nil || ok && alert.Op == "remote error" {
 		return "https", nil
 	}
 	return "http", nil
@@ -196,7 +195,7 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 	resp, err := c.auth.Do(req)
 	w.disarm()
 	if err != nil {
-		stalled := context.Cause(ctx) == errIdle
+		stalled := errors.Is(context.Cause(ctx), errIdle)
 		w.end()
 		body.wait()
 		source := body.failed.Load()
@@ -222,9 +221,9 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 
 // clientError makes an error of net/http or oras-go one of this package: fit to print, and an ErrUnauthorized if it is about that.
 func (c *client) clientError(err error) error {
-	var token *errcode.ErrorResponse // of the token service
+	token, ok := errors.AsType[*errcode.ErrorResponse](err) // of the token service
 	if errors.Is(err, auth.ErrBasicCredentialNotFound) ||
-		errors.As(err, &token) && (token.StatusCode == http.StatusUnauthorized || token.StatusCode == http.StatusForbidden) {
+		ok && (token.StatusCode == http.StatusUnauthorized || token.StatusCode == http.StatusForbidden) {
 		return fmt.Errorf("logging in to %s: %w: %w", c.host, ErrUnauthorized, redact(err))
 	}
 	return redact(err)
@@ -260,8 +259,7 @@ func (c *client) pause(ctx context.Context, err error, try int) (bool, error) {
 	}
 	wait := c.o.backoff << min(try, 8)
 	wait += rand.N(wait/2 + 1)
-	var e *responseError
-	if errors.As(err, &e) && e.retryAfter > 0 {
+	if e, ok := errors.AsType[*responseError](err); ok && e.retryAfter > 0 {
 		if e.retryAfter > maxWait {
 			return false, fmt.Errorf("%w; the registry asks to come back in %v", err, e.retryAfter)
 		}
@@ -279,34 +277,31 @@ func (c *client) pause(ctx context.Context, err error, try int) (bool, error) {
 
 // mayPass reports whether err is of the kind that goes away by itself.
 func (c *client) mayPass(err error) bool {
-	var source *sourceError
-	if errors.As(err, &source) {
+	if _, ok := errors.AsType[*sourceError](err); ok {
 		return false
 	}
-	var response *responseError
-	if errors.As(err, &response) {
-		switch response.status {
+	if e, ok := errors.AsType[*responseError](err); ok {
+		switch e.status {
 		case http.StatusTooManyRequests, http.StatusRequestTimeout:
 			return true
 		case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
 			return false
 		}
-		return response.status >= 500 || response.limited
+		return e.status >= 500 || e.limited
 	}
-	var dns *net.DNSError
-	var certificate *tls.CertificateVerificationError
+
+	dns, isDNS := errors.AsType[*net.DNSError](err)
+	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
-	case errors.As(err, &dns) && dns.IsNotFound,
-		errors.As(err, &certificate),
-		errors.Is(err, http.ErrSchemeMismatch):
+	case isDNS && dns.IsNotFound, isCertificate, errors.Is(err, http.ErrSchemeMismatch):
 		return false
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return c.reached.Load()
 	}
-	var transfer *url.Error
-	var network *net.OpError
-	return errors.Is(err, errIdle) || errors.Is(err, errShort) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) ||
-		errors.As(err, &transfer) || errors.As(err, &network)
+	_, isTransfer := errors.AsType[*url.Error](err)
+	_, isNetwork := errors.AsType[*net.OpError](err)
+	return isTransfer || isNetwork || errors.Is(err, errIdle) || errors.Is(err, errShort) ||
+		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 
 // A watchdog ends a request on which nothing moves, by its context. It runs only while we wait for the other side.
@@ -344,7 +339,7 @@ func (d *download) Read(p []byte) (int, error) {
 		switch {
 		case d.parent.Err() != nil:
 			err = context.Cause(d.parent)
-		case context.Cause(d.ctx) == errIdle:
+		case errors.Is(context.Cause(d.ctx), errIdle):
 			err = fmt.Errorf("%w for %v", errIdle, d.timeout)
 		}
 	}

@@ -104,7 +104,7 @@ var (
 
 func TestMain(m *testing.M) {
 	if child := os.Getenv("DAVIT_TEST_CHILD"); child != "" {
-		os.Exit(runChild(child, os.Args[1:]))
+		os.Exit(runChild(child, os.Args[1:])) //nolint:forbidigo // this is a main
 	}
 	// No test reads or changes the credentials of whoever runs it.
 	empty, err := os.MkdirTemp("", "davit-registry-test-")
@@ -121,7 +121,7 @@ func TestMain(m *testing.M) {
 	for _, stop := range registries.stop {
 		stop()
 	}
-	os.Exit(code)
+	os.Exit(code) //nolint:forbidigo // this is a main
 }
 
 // registryHost starts a registry that is a program, once for all tests.
@@ -458,8 +458,8 @@ var contract = []struct {
 			t.Fatal(err)
 		}
 		err = r.Push(t.Context(), describe(ocispec.MediaTypeImageManifest, b), bytes.NewReader(b))
-		var unknown *BlobUnknownError
-		if !errors.Is(err, ErrManifestBlobUnknown) || !errors.As(err, &unknown) || !slices.Equal(unknown.Digests, []digest.Digest{missing.Digest}) {
+		unknown, ok := errors.AsType[*BlobUnknownError](err)
+		if !errors.Is(err, ErrManifestBlobUnknown) || !ok || !slices.Equal(unknown.Digests, []digest.Digest{missing.Digest}) {
 			t.Errorf("got %v (%v), want ErrManifestBlobUnknown with %s", err, unknown, missing.Digest)
 		}
 	}},

@@ -112,6 +112,14 @@ func (e *responseError) Is(target error) bool {
 	return false
 }
 
+// statusOf is the status that err is about, or 0.
+func statusOf(err error) int {
+	if e, ok := errors.AsType[*responseError](err); ok {
+		return e.status
+	}
+	return 0
+}
+
 func (e *responseError) has(codes ...string) bool {
 	return slices.ContainsFunc(e.codes, func(c errorCode) bool { return slices.Contains(codes, c.Code) })
 }
@@ -120,8 +128,8 @@ var digestPattern = regexp.MustCompile(`sha256:[0-9a-f]{64}`)
 
 // blobUnknown turns the refusal of a manifest into a [*BlobUnknownError], if it is one.
 func blobUnknown(err error) error {
-	var e *responseError
-	if !errors.As(err, &e) || !e.has("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN") {
+	e, ok := errors.AsType[*responseError](err)
+	if !ok || !e.has("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN") {
 		return err
 	}
 	u := &BlobUnknownError{err: err}

@@ -139,7 +139,7 @@ func reset(n int) fault {
 		buf.WriteString("\r\n")
 		buf.Write(body[:min(n, len(body))])
 		buf.Flush()
-		time.Sleep(time.Millisecond) // a reset also takes back what was not read yet; some of it should arrive
+		time.Sleep(time.Millisecond) //nolint:forbidigo // a reset also takes back what was not read yet; some of it should arrive
 		conn.(*net.TCPConn).SetLinger(0)
 		conn.Close()
 		return true
@@ -354,7 +354,7 @@ func TestSlowConsumer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(2 * faultIdle)
+	time.Sleep(2 * faultIdle) //nolint:forbidigo // being slow is what is tested
 	if got := readAll(t, rc, nil); !bytes.Equal(got, content) || f.counted("GET blob") != 1 {
 		t.Errorf("got %d bytes by %d requests", len(got), f.counted("GET blob"))
 	}

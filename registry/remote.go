@@ -367,8 +367,8 @@ func (r *remote) referrersAPI(ctx context.Context, subject digest.Digest) ([]oci
 // notOffered reports whether a registry refuses a request of a kind that it need not serve: it has no such API, or keeps this one to
 // itself. Who may not read at all has failed before, with the manifest itself.
 func notOffered(err error) bool {
-	var e *responseError
-	return errors.As(err, &e) && (e.status/100 == 4 || e.status == http.StatusNotImplemented) &&
+	e, ok := errors.AsType[*responseError](err)
+	return ok && (e.status/100 == 4 || e.status == http.StatusNotImplemented) &&
 		e.status != http.StatusTooManyRequests && e.status != http.StatusRequestTimeout && !e.limited
 }
 

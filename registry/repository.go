@@ -85,8 +85,11 @@ func (o Options) withDefaults() Options {
 // asks of registries. It bounds what a registry can make us hold in memory.
 const MaxManifest = 4 << 20
 
-// maxPushMemory bounds what [Repository.Push] keeps of a blob that it cannot read twice.
-const maxPushMemory = 32 << 20
+// What [Repository.Push] keeps of a blob in memory: one that can be read twice only if it is small, any other up to a limit.
+const (
+	maxPushSmall  = 1 << 20
+	maxPushMemory = 32 << 20
+)
 
 // A backend is what differs between a registry, a layout and an archive. Descriptors it gets have been checked by checkDescriptor.
 type backend interface {
@@ -233,9 +236,10 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool,
 	return r.backend.exists(ctx, desc)
 }
 
-// Push writes a manifest by its digest, or a small blob. Content that does not match desc is not sent. A manifest is read back after
-// it was written. If the registry misses a blob that the manifest names, the error is an [ErrManifestBlobUnknown]. Blobs that content
-// cannot be read twice of must fit into 32 MiB of memory; use [Repository.PushBlob] for others.
+// Push writes a manifest by its digest, or a blob. A manifest is read back after it was written; if the registry misses a blob that it
+// names, the error is an [ErrManifestBlobUnknown]. A blob of more than 1 MiB is read from content as often as need be if that is an
+// io.ReadSeeker, from its start; otherwise it is kept in memory and must not have more than 32 MiB. Content that does not match desc is
+// an [ErrDigestMismatch], or what [Repository.PushBlob] says.
 func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error {
 	if IsManifest(desc.MediaType) {
 		if err := checkManifestDescriptor(desc); err != nil {
@@ -247,7 +251,7 @@ func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, content 
 		}
 		return r.backend.pushManifest(ctx, desc, b)
 	}
-	if s, ok := content.(io.ReadSeeker); ok && desc.Size > maxPushMemory {
+	if s, ok := content.(io.ReadSeeker); ok && desc.Size > maxPushSmall {
 		return r.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
 			_, err := s.Seek(0, io.SeekStart)
 			return io.NopCloser(s), err
