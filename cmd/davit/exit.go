@@ -129,7 +129,11 @@ func withHint(err error, format string, args ...any) error {
 	return hintError{err, fmt.Sprintf(format, args...)}
 }
 
-func hintOf(err error) (hint string) {
+// hintOf returns the hint to print after a command has failed, "" for none.
+func hintOf(command string, err error) (hint string) {
+	if errors.Is(err, registry.ErrUnauthorized) && command != "login" {
+		hint = "davit login HOST"
+	}
 	var h hintError
 	for errors.As(err, &h) {
 		hint, err = h.hint, h.error

@@ -269,12 +269,9 @@ func (o *inspectOptions) printOVF(ctx context.Context, stdout io.Writer, repo *r
 
 // addIndex adds the artifacts that an index has.
 func (r *inspectReport) addIndex(raw []byte) error {
-	if err := artifact.CheckJSON(raw); err != nil {
-		return refusedError{"malformed", err}
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(raw, &index); err != nil {
-		return refusedError{"malformed", err}
+	index, err := parseIndex(raw)
+	if err != nil {
+		return err
 	}
 	if index.Annotations != nil {
 		r.Annotations = index.Annotations
@@ -284,6 +281,18 @@ func (r *inspectReport) addIndex(raw []byte) error {
 		r.Manifests = append(r.Manifests, inspectedManifest{m.Digest, m.MediaType, platformOf(m), m.Size})
 	}
 	return nil
+}
+
+// parseIndex reads an OCI index, strictly: what two parsers read differently is refused.
+func parseIndex(raw []byte) (*ocispec.Index, error) {
+	if err := artifact.CheckJSON(raw); err != nil {
+		return nil, refusedError{"malformed", fmt.Errorf("index: %w", err)}
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return nil, refusedError{"malformed", fmt.Errorf("index: %w", err)}
+	}
+	return &index, nil
 }
 
 // platformOf is what the descriptor in an index says, as OS/ARCH[/VARIANT].

@@ -32,7 +32,8 @@ func newSign(g *globals) *cobra.Command {
 		Long: `Sign artifacts that are in a registry, by the digest that REF has now.
 
 The signature is a Sigstore bundle beside the artifact, as cosign writes it.
-An artifact that the key has signed already stays as it is.`,
+An artifact that the key has signed already stays as it is. With an index each
+artifact in it is signed, too.`,
 		Args: minArgs("REF"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runSign(cmd.Context(), cmd.OutOrStdout(), args, o)
@@ -101,26 +102,61 @@ func signOne(ctx context.Context, ref registry.Reference, keys []*sign.Key, o si
 	if tag := ref.TagOrLatest(); tag != "" {
 		tags = []string{tag}
 	}
-	subject, err := newSubject(ref, desc, tags, 0)
+	// Who signs an index signs what is in it; the index itself last, when the
+	// rest has been signed.
+	targets, err := manifestsOf(ctx, repo, desc)
 	if err != nil {
 		return signedArtifact{}, err
 	}
-	maps.Copy(subject.Annotations, o.annotations)
-
 	s := signedArtifact{Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest}
-	for _, key := range keys {
-		bundles, err := signedBy(ctx, repo, desc, key, subject.Name, tags)
+	for _, target := range append(targets, desc) {
+		subject, err := newSubject(ref, target, tags, 0)
 		if err != nil {
 			return signedArtifact{}, err
 		}
-		if len(bundles) > 0 && len(o.annotations) == 0 {
-			o.say("%s is signed by this key already", s.Ref)
-		} else if bundles, err = attachSignatures(ctx, repo, desc, []*sign.Key{key}, subject); err != nil {
-			return signedArtifact{}, err
+		maps.Copy(subject.Annotations, o.annotations)
+		for _, key := range keys {
+			bundles, err := signedBy(ctx, repo, target, key, subject.Name, tags)
+			if err != nil {
+				return signedArtifact{}, err
+			}
+			if len(bundles) > 0 && len(o.annotations) == 0 {
+				o.say("%s is signed by this key already", ref.WithDigest(target.Digest))
+			} else if bundles, err = attachSignatures(ctx, repo, target, []*sign.Key{key}, subject); err != nil {
+				return signedArtifact{}, err
+			}
+			s.Signatures = append(s.Signatures, bundles...)
 		}
-		s.Signatures = append(s.Signatures, bundles...)
 	}
 	return s, nil
+}
+
+// manifestsOf returns the manifests in an index, none for anything else.
+func manifestsOf(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+	if desc.MediaType != ocispec.MediaTypeImageIndex {
+		return nil, nil
+	}
+	raw, err := repo.Manifest(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	index, err := parseIndex(raw)
+	if err != nil {
+		return nil, err
+	}
+	var found []ocispec.Descriptor
+	for _, m := range index.Manifests {
+		if !registry.IsManifest(m.MediaType) {
+			continue
+		}
+		// It is there, or nobody signs it.
+		child, err := repo.Resolve(ctx, m.Digest.String())
+		if err != nil {
+			return nil, fmt.Errorf("in the index: %w", err)
+		}
+		found = append(found, child)
+	}
+	return found, nil
 }
 
 // newSubject is what a signature of desc, published as ref with tags, is about.
