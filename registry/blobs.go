@@ -22,6 +22,13 @@ func (r *remote) fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n
 	if n == 0 {
 		return b, nil
 	}
+	for _, m := range r.mirrors {
+		b.from = m
+		if b.open() == nil {
+			return b, nil
+		}
+	}
+	b.from = r
 	if err := r.c.retry(ctx, func(int) error { return b.open() }); err != nil {
 		return nil, fmt.Errorf("fetching blob %s: %w", desc.Digest, err)
 	}
@@ -32,6 +39,7 @@ func (r *remote) fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n
 type rangeReader struct {
 	ctx      context.Context
 	r        *remote
+	from     *remote // r, or a mirror of it until that fails
 	desc     ocispec.Descriptor
 	off, end int64         // what is still to be read
 	body     io.ReadCloser // positioned at off, or nil
@@ -94,6 +102,10 @@ func (b *rangeReader) Read(p []byte) (int, error) {
 
 // failed returns nil when it is time for another try.
 func (b *rangeReader) failed(err error) error {
+	if b.from != b.r {
+		b.from, b.progress = b.r, 0
+		return nil
+	}
 	if b.progress >= enoughProgress {
 		b.tries, b.progress = 0, 0
 	}
@@ -109,15 +121,16 @@ func (b *rangeReader) failed(err error) error {
 func (b *rangeReader) open() error {
 	rq := request{
 		method: http.MethodGet,
-		path:   b.r.blobPath(b.desc.Digest),
+		path:   b.from.blobPath(b.desc.Digest),
+		query:  b.from.ns,
 		header: http.Header{"Accept": {"*/*"}},
-		scopes: b.r.pull,
+		scopes: b.from.pull,
 	}
 	whole := b.off == 0 && b.end == b.desc.Size
 	if !whole {
 		rq.header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.off, b.end-1))
 	}
-	resp, err := b.r.c.do(b.ctx, rq, http.StatusOK, http.StatusPartialContent)
+	resp, err := b.from.c.do(b.ctx, rq, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
 		if statusOf(err) == http.StatusRequestedRangeNotSatisfiable {
 			return fmt.Errorf("%w: the registry has less than %d bytes of it (%w)", ErrDigestMismatch, b.end, err)

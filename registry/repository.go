@@ -47,9 +47,11 @@ type HostOptions struct {
 	PlainHTTP  bool
 	Insecure   bool
 	CAFile     string
-	ClientCert string   // PEM file with certificate and, if ClientKey is empty, key
-	ClientKey  string   // PEM file with the key
-	Mirrors    []string // HOST[:PORT][/PATH] asked first for content named by digest; need not be trusted
+	ClientCert string // PEM file with certificate and, if ClientKey is empty, key
+	ClientKey  string // PEM file with the key
+	// Mirrors (HOST[:PORT][/PATH]) are asked first, in order, for what is named by a digest; tags are always the registry's own. They
+	// need no trust beyond that: what they get wrong is refused like any other content. Their own settings are in Hosts too.
+	Mirrors []string
 }
 
 const (
