@@ -392,11 +392,14 @@ type upload struct {
 	*uploads
 	rc     io.ReadCloser
 	left   int64
+	mu     sync.Mutex // held by Read
 	closed chan struct{}
 	once   sync.Once
 }
 
 func (u *upload) Read(p []byte) (int, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	u.w.disarm()
 	n, err := u.rc.Read(p)
 	u.left -= int64(n)
@@ -424,6 +427,8 @@ func (u *upload) Read(p []byte) (int, error) {
 
 func (u *upload) Close() error {
 	err := u.rc.Close()
+	u.mu.Lock() // it is out of use when the last Read has returned
+	defer u.mu.Unlock()
 	u.once.Do(func() { close(u.closed) })
 	return err
 }

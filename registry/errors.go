@@ -107,7 +107,7 @@ func (e *responseError) Is(target error) bool {
 	case ErrNotFound:
 		return e.status == http.StatusNotFound
 	case ErrUnauthorized:
-		return e.status == http.StatusUnauthorized || e.status == http.StatusForbidden
+		return e.status == http.StatusUnauthorized || e.status == http.StatusForbidden && !e.limited
 	}
 	return false
 }

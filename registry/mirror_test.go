@@ -54,6 +54,9 @@ func TestMirrors(t *testing.T) {
 			if got, err := again.Manifest(t.Context(), desc); err != nil || !bytes.Equal(got, manifest) {
 				t.Errorf("Manifest: %v", err)
 			}
+			if got, err := open(t, origin.names, Options{Hosts: again.backend.(*remote).c.o.Hosts}).Resolve(t.Context(), string(desc.Digest)); err != nil || got.Size != desc.Size {
+				t.Errorf("Resolve by digest = %v, %v", got, err)
+			}
 			got, err := fetchRange(t, r, layer, 1000, 900<<10)
 			if err != nil || !bytes.Equal(got, content[1000:1000+900<<10]) {
 				t.Errorf("got %d bytes, %v", len(got), err)

@@ -95,6 +95,14 @@ func (r *remote) manifestPath(tagOrDigest string) string {
 // resolve gets the manifest itself, not only its headers: one request instead of two for whoever reads it next, and no header to
 // believe.
 func (r *remote) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) {
+	if validDigest(digest.Digest(tagOrDigest)) {
+		for _, m := range r.mirrors {
+			if desc, content, err := m.getManifest(ctx, tagOrDigest, manifestTypes); err == nil {
+				r.cache.put(desc.Digest, content)
+				return desc, nil
+			}
+		}
+	}
 	desc, content, err := r.getManifest(ctx, tagOrDigest, manifestTypes)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("resolving %s in %s: %w", tagOrDigest, r.name, err)
