@@ -72,6 +72,7 @@ const (
 	PartFrame     = "frame"
 	PartChunk     = "chunk"
 	PartLayer     = "layer"
+	PartBlob      = "blob" // of a type that is unknown here
 )
 
 // A RefusedError says that content is not what a digest or the format says it

@@ -67,6 +67,11 @@ func (im *Image) Check(ctx context.Context, jobs int, progress func(int64)) erro
 			return err
 		}
 	}
+	for _, desc := range im.Others {
+		if err := im.checkBlob(ctx, PartBlob, desc, progress); err != nil {
+			return err
+		}
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
 	for _, desc := range im.Layers {

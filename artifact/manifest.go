@@ -30,6 +30,11 @@ type Manifest struct {
 	Annotations map[string]string
 	Subject     *ocispec.Descriptor
 
+	// Others are blobs that nothing of this package reads but [Image.Check]:
+	// layers of types unknown here, and the config of the gitlab form. They
+	// are not encoded.
+	Others []ocispec.Descriptor
+
 	// Gitlab says that the manifest has the form that GitLab's allow list
 	// lets through: no artifactType, an OCI image config.
 	Gitlab bool
@@ -170,6 +175,9 @@ func ParseManifest(raw []byte, desc ocispec.Descriptor) (*Manifest, error) {
 	if err := checkDescriptor(in.Config); err != nil {
 		return bad("its config: %v", err)
 	}
+	if m.Gitlab {
+		m.Others = append(m.Others, in.Config)
+	}
 
 	seen := map[string]bool{}
 	names := map[string]bool{}
@@ -214,6 +222,8 @@ func ParseManifest(raw []byte, desc ocispec.Descriptor) (*Manifest, error) {
 				titles[lower] = true
 			}
 			m.Files = append(m.Files, l)
+		default:
+			m.Others = append(m.Others, l)
 		}
 	}
 	return m, nil
