@@ -68,6 +68,17 @@ func TestWriteFile(t *testing.T) {
 	}
 }
 
+func TestWriteNew(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "davit.key")
+	if err := writeNew(path, 0o600, []byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	err := writeNew(path, 0o600, []byte("two"))
+	if got, _ := os.ReadFile(path); !errors.Is(err, fs.ErrExist) || string(got) != "one" {
+		t.Errorf("writing over a key: %v, content %q", err, got)
+	}
+}
+
 func TestWriteFileKeepsLinks(t *testing.T) {
 	dir := t.TempDir()
 	target, link := filepath.Join(dir, "target"), filepath.Join(dir, "link")
