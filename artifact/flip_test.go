@@ -16,20 +16,21 @@ import (
 // [Image.Check], which reads all, finds every one.
 func TestBitFlips(t *testing.T) {
 	for _, name := range []string{
-		"ok-dead-chunk", "ok-package", "ok-compat-gitlab", "ok-manifest-unknown-layer", "ok-xz-small-dictionary", "deep-dead-frame",
+		"ok-dead-chunk", "ok-package", "ok-compat-gitlab", "ok-manifest-unknown-layer", "deep-dead-frame", "packed xz",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			v, err := loadVector(filepath.Join("../testdata/vectors", name+".vec"))
-			if err != nil {
+			v := artifactVector{name: name, store: newMemory()}
+			var err error
+			if name == "packed xz" { // the vectors ask for 8 MiB of dictionary a frame, which is slow
+				text := bytes.Repeat([]byte("the quick brown fox "), 1000)
+				v.desc, _ = v.store.pack(t, []Source{{"disk0", bytes.NewReader(text)}}, PackOptions{Codec: Codec{Name: "xz"}})
+			} else if v, err = loadVector(filepath.Join("../testdata/vectors", name+".vec")); err != nil {
 				t.Fatal(err)
 			}
 			f := newFlipper(t, v)
 			for _, d := range slices.Sorted(maps.Keys(v.store.blobs)) {
-				// Decoding xz is slow, and only the layer is in xz.
-				if name != "ok-xz-small-dictionary" || slices.Contains(f.parts[d], PartLayer) {
-					f.flip(t, d)
-				}
+				f.flip(t, d)
 			}
 			t.Logf("%d flips, of which a pull saw %d", f.flips, f.refused)
 			if f.refused == 0 {
