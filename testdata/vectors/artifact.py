@@ -151,10 +151,11 @@ def apply(hooks, stage, value, *more):
 
 
 class Builder:
-    """disks: [(name, Disk)]. layers: [(codec, [frames of chunks])], by default one layer with all chunks."""
+    """disks: [(name, Disk)]. layers: [(codec, [frames of chunks])], by default one layer with all chunks.
+    chunks: cuts a disk, by default as profile 1. length: the manifest has so many spaces in it that it has this length."""
 
-    def __init__(self, disks, codec="zstd", layers=None, files=(), profile=1, chunks=None, compat=False, **hooks):
-        self.hooks, self.disks, self.profile, self.compat = hooks, disks, profile, compat
+    def __init__(self, disks, codec="zstd", layers=None, files=(), profile=1, chunks=None, compat=False, length=0, **hooks):
+        self.hooks, self.disks, self.profile, self.compat, self.length = hooks, disks, profile, compat, length
         self.blobs = {}
         self.cuts = [chunks(disk) if chunks else cut(disk) for _, disk in disks]
         if layers is None:
@@ -184,7 +185,7 @@ class Builder:
         for number, runs in sorted(self.runs(self.cuts[i], where).items()):
             runs = self.hook("runs", runs, number)
             page = self.hook("page", b"".join(uvarint(v) for run in runs for v in run), runs)
-            identity = region_identity(self.claims(runs))
+            identity = region_identity(self.claims(runs, table))
             regions.append({"number": number, "identity": identity, "page": page, "pageSHA256": sha256(page)})
         regions = self.hook("regions", regions, i)
         header = {
@@ -223,13 +224,13 @@ class Builder:
             end[number] = start + len(blocks)
         return pages
 
-    def claims(self, runs):
+    def claims(self, runs, table):
         """What a reader sees in these runs: (start, blocks, digest) of each chunk, as far as directories have it."""
+        known = {layer.entry["digest"]: layer.directory["chunks"] for layer in self.layers}
         at = 0
         for gap, layer, first, count in runs:
             at += gap
-            known = self.layers[layer].directory["chunks"] if layer < len(self.layers) else []
-            for blocks, digest in known[first : first + count]:
+            for blocks, digest in known[table[layer]["digest"]][first : first + count]:
                 yield at & 0xFFFF, blocks, digest
                 at += blocks
 
@@ -260,9 +261,14 @@ class Builder:
                 descriptors.append(self.descriptor(EMPTY, b"{}"))
         manifest = self.hook("manifest", manifest)
         blob = json.dumps(manifest, separators=(",", ":"), ensure_ascii=False).encode()
-        self.manifest_blob = self.hook("manifest_bytes", blob)
-        self.pinned = self.hook("pinned", sha256(self.manifest_blob))
-        self.stored = {self.pinned: self.manifest_blob, **self.blobs}
+        self.spaces = {}
+        blob = whole = self.hook("manifest_bytes", blob)
+        if self.length:
+            at, n = 1, self.length - len(blob)
+            whole = blob[:at] + b" " * n + blob[at:]
+            self.spaces[sha256(whole)] = (at, n)
+        self.pinned = sha256(whole)
+        self.stored = {self.pinned: blob, **self.blobs}
         self.hook("store", self.stored)
 
     def descriptor(self, media, blob):

@@ -117,7 +117,7 @@ def zstd_decode(frame, plain):
 # xz
 
 XZ_MAGIC = b"\xfd7zXZ\0"
-CHECKS = {0: 0, 1: 4, 4: 8, 10: 32}  # none, CRC32, CRC64, SHA-256
+CHECKS = (0, 1, 4, 10)  # none, CRC32, CRC64, SHA-256; the others are reserved
 
 
 def crc32(data):
@@ -137,7 +137,7 @@ def pad4(data):
 
 
 def check_of(kind, data):
-    return {0: lambda d: b"", 1: crc32, 4: crc64, 10: sha256}[kind](data)
+    return {0: lambda d: b"", 1: crc32, 2: lambda d: b"none", 4: crc64, 10: sha256}[kind](data)
 
 
 def crc64(data):
@@ -165,27 +165,27 @@ def xz_dict(size):
     return 2 * (size.bit_length() - 1 - 12)
 
 
-def xz(*parts, check=1, dictionary=8 * MIB, filters=None, sizes=False, index_off=0, check_off=0, later_dictionary=None):
+def xz(*parts, check=1, dictionary=8 * MIB, filters=None, sizes=False, index_off=0, check_off=0, later_dictionary=None, packed=None):
     """An xz stream with a block for each part. filters: [(id, properties)] instead of LZMA2 alone;
-    sizes: with the optional sizes in block headers; index_off, check_off: faults."""
+    packed: the LZMA2 bytes instead of data's own; sizes: with the optional sizes in block headers; index_off, check_off: faults."""
     flags = bytes([0, check])
     out = XZ_MAGIC + flags + crc32(flags)
     records = b""
     for i, data in enumerate(parts):
         size = later_dictionary if i > 0 and later_dictionary else dictionary
         chain = filters or [(LZMA2, bytes([xz_dict(size)]))]
-        packed = data[1:] if isinstance(data, tuple) else lzma2_chunks(data)
+        body = lzma2_chunks(data) if packed is None else packed
         header = bytes([len(chain) - 1 | (0xC0 if sizes else 0)])
         if sizes:
-            header += varint(len(packed)) + varint(len(data))
+            header += varint(len(body)) + varint(len(data))
         for kind, properties in chain:
             header += varint(kind) + varint(len(properties)) + properties
         header += bytes(-(len(header) + 1) % 4)
         header = bytes([(len(header) + 1) // 4]) + header
         header += crc32(header)
         integrity = bytes(b ^ check_off for b in check_of(check, data))
-        records += varint(len(header) + len(packed) + len(integrity)) + varint(len(data) + index_off)
-        out += header + pad4(packed) + integrity
+        records += varint(len(header) + len(body) + len(integrity)) + varint(len(data) + index_off)
+        out += header + pad4(body) + integrity
     index = pad4(b"\0" + varint(len(parts)) + records)
     index += crc32(index)
     footer = struct.pack("<I", len(index) // 4 - 1) + flags
@@ -195,6 +195,8 @@ def xz(*parts, check=1, dictionary=8 * MIB, filters=None, sizes=False, index_off
 def xz_decode(frame, plain):
     """The content of exactly one xz stream, or Refused."""
     refuse = lambda text: Refused("frame", text)
+    if len(frame) < 12 or frame[7] not in CHECKS:
+        raise refuse("not an xz stream, or a reserved check")
     decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ)
     try:
         out = decoder.decompress(frame, plain + 1)
