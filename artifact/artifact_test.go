@@ -145,23 +145,19 @@ var _ disk.Reader = (*target)(nil)
 // testDisk makes content with files, slack, holes and repetitions.
 func testDisk(seed uint64, size int) []byte {
 	rng := rand.New(rand.NewPCG(seed, 1))
+	random := rand.NewChaCha8([32]byte{byte(seed)})
+	text := bytes.Repeat([]byte("the quick brown fox jumps over the lazy dog "), 8000)
 	b := make([]byte, size)
 	for at := 0; at < size; {
 		n := min(size-at, 1+rng.IntN(300_000))
 		switch rng.IntN(4) {
 		case 0: // a hole
 		case 1: // text
-			for i := range n {
-				b[at+i] = "the quick brown fox "[rng.IntN(20)]
-			}
+			copy(b[at:at+n], text[rng.IntN(44):])
 		case 2: // random
-			for i := range n {
-				b[at+i] = byte(rng.Uint32())
-			}
+			random.Read(b[at : at+n])
 		case 3: // what was there before
-			if at > n {
-				copy(b[at&^4095:min(size, at&^4095+n)], b[:n])
-			}
+			copy(b[at:at+n], b[:at])
 		}
 		at = (at + n + chunker.BlockSize) &^ (chunker.BlockSize - 1)
 	}
@@ -184,7 +180,7 @@ func restore(t testing.TB, im *Image, name string, o RestoreOptions, have []byte
 
 // What is packed comes back, in any order, by any codec, at any size.
 func TestRoundTrip(t *testing.T) {
-	for _, size := range []int{0, 1, 511, 4096, 4097, 3<<20 + 5, chunker.RegionSize, 2*chunker.RegionSize + 12345} {
+	for _, size := range []int{0, 1, 511, 4096, 4097, 1<<20 + 5, chunker.RegionSize + 12345} {
 		for _, codec := range []string{"zstd", "xz", "none"} {
 			if codec == "xz" && size > 4<<20 {
 				continue
@@ -218,7 +214,7 @@ func TestRoundTrip(t *testing.T) {
 // A disk that is pushed onto itself stores nothing and has the same digest.
 func TestFixedPoint(t *testing.T) {
 	m := newMemory()
-	content := testDisk(3, 130<<20)
+	content := testDisk(3, 100<<20)
 	src := []Source{{"disk0", bytes.NewReader(content)}}
 	first, _ := m.pack(t, src, PackOptions{})
 
@@ -320,7 +316,7 @@ func (j *journal) Done(r LayerRecord) error {
 func TestJournal(t *testing.T) {
 	m := newMemory()
 	j := &journal{records: map[sum]LayerRecord{}}
-	content := testDisk(6, 150<<20)
+	content := testDisk(6, 120<<20)
 	first, _ := m.pack(t, []Source{{"disk0", bytes.NewReader(content)}}, PackOptions{Journal: j})
 	layers := len(j.records)
 	if layers < 2 {
@@ -336,7 +332,7 @@ func TestJournal(t *testing.T) {
 	}
 
 	changed := bytes.Clone(content)
-	copy(changed[100<<20:], "something else")
+	copy(changed[80<<20:], "something else")
 	want, _ := newMemory().pack(t, []Source{{"disk0", bytes.NewReader(changed)}}, PackOptions{})
 	got, _ := m.pack(t, []Source{{"disk0", bytes.NewReader(changed)}}, PackOptions{Journal: j})
 	if got.Digest != want.Digest {

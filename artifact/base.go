@@ -32,29 +32,32 @@ func OpenBase(ctx context.Context, src Fetcher, desc ocispec.Descriptor, o OpenO
 }
 
 func (b *Base) load(ctx context.Context, jobs int) error {
+	type line struct {
+		disk *Disk
+		i    int
+	}
+	var lines []line // of layer tables, each layer once
 	seen := map[sum]bool{}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(jobs)
 	for _, d := range b.Disks {
 		if !d.Index.Profile.Known() {
 			return fmt.Errorf("disk %s is cut by profile %s: %w", d.Name, d.Index.Profile, ErrNewer)
 		}
 		for i := range d.Index.Layers {
-			l := &d.Index.Layers[i]
-			if seen[l.Digest] {
-				continue
+			if l := &d.Index.Layers[i]; !seen[l.Digest] {
+				seen[l.Digest] = true
+				lines = append(lines, line{d, i})
 			}
-			seen[l.Digest] = true
-			b.layers = append(b.layers, baseLayer{IndexLayer: *l, desc: d.layers[i]})
-			n := len(b.layers) - 1
-			g.Go(func() error {
-				dir, err := d.directory(ctx, i)
-				if err == nil {
-					b.layers[n].dir = dir
-				}
-				return err
-			})
 		}
+	}
+	b.layers = make([]baseLayer, len(lines))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for n, l := range lines {
+		g.Go(func() error {
+			dir, err := l.disk.directory(ctx, l.i)
+			b.layers[n] = baseLayer{IndexLayer: l.disk.Index.Layers[l.i], desc: l.disk.layers[l.i], dir: dir}
+			return err
+		})
 	}
 	return g.Wait()
 }
