@@ -316,7 +316,7 @@ func (j *journal) Done(r LayerRecord) error {
 func TestJournal(t *testing.T) {
 	m := newMemory()
 	j := &journal{records: map[sum]LayerRecord{}}
-	content := testDisk(6, 120<<20)
+	content := testDisk(6, 260<<20)
 	first, _ := m.pack(t, []Source{{"disk0", bytes.NewReader(content)}}, PackOptions{Journal: j})
 	layers := len(j.records)
 	if layers < 2 {
@@ -332,7 +332,7 @@ func TestJournal(t *testing.T) {
 	}
 
 	changed := bytes.Clone(content)
-	copy(changed[80<<20:], "something else")
+	copy(changed[200<<20:], "something else")
 	want, _ := newMemory().pack(t, []Source{{"disk0", bytes.NewReader(changed)}}, PackOptions{})
 	got, _ := m.pack(t, []Source{{"disk0", bytes.NewReader(changed)}}, PackOptions{Journal: j})
 	if got.Digest != want.Digest {
