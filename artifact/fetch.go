@@ -71,7 +71,7 @@ func fetchWants(ctx context.Context, src Fetcher, dirs func(ctx context.Context,
 	}
 	g.Go(func() error {
 		defer close(tasks)
-		p := taskPlanner{emit: func(t *task) error {
+		return planTasks(ctx, dirs, wants, func(t *task) error {
 			fetched += t.end - t.start
 			select {
 			case tasks <- t:
@@ -79,21 +79,34 @@ func fetchWants(ctx context.Context, src Fetcher, dirs func(ctx context.Context,
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-		}}
-		err := wants.each(func(w want) error {
-			dir, err := dirs(ctx, w.layer)
-			if err != nil {
-				return err
-			}
-			return p.add(dir, w)
 		})
-		if err != nil {
-			return err
-		}
-		return p.end()
 	})
 	err = g.Wait()
 	return fetched, err
+}
+
+// sizeWants returns how many bytes fetchWants would ask for.
+func sizeWants(ctx context.Context, dirs func(ctx context.Context, layer int) (*directory, error), wants *sorter) (n int64, err error) {
+	err = planTasks(ctx, dirs, wants, func(t *task) error {
+		n += t.end - t.start
+		return nil
+	})
+	return n, err
+}
+
+func planTasks(ctx context.Context, dirs func(ctx context.Context, layer int) (*directory, error), wants *sorter, emit func(*task) error) error {
+	p := taskPlanner{emit: emit}
+	err := wants.each(func(w want) error {
+		dir, err := dirs(ctx, w.layer)
+		if err != nil {
+			return err
+		}
+		return p.add(dir, w)
+	})
+	if err != nil {
+		return err
+	}
+	return p.end()
 }
 
 // A taskPlanner turns wants, sorted by layer and chunk, into tasks.

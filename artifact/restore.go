@@ -32,6 +32,10 @@ type RestoreOptions struct {
 	// does not look complete before it is.
 	FirstLast bool
 
+	// DryRun finds out what would be fetched, and neither fetches nor writes it.
+	// The writer may be nil.
+	DryRun bool
+
 	Jobs     int               // requests at once; 0 is 8
 	Progress func(bytes int64) // is told of data written or found in place; may be nil
 }
@@ -58,7 +62,7 @@ func (d *Disk) Restore(ctx context.Context, w disk.Writer, o RestoreOptions) (Re
 	var err error
 	regions := d.Index.Regions
 	switch {
-	case o.InOrder:
+	case o.InOrder && !o.DryRun:
 		err = r.inOrder(ctx)
 	case o.FirstLast && len(regions) > 1:
 		if err = r.anyOrder(ctx, 1, len(regions)); err == nil {
@@ -86,6 +90,9 @@ func (r *restorer) write(off int64, chunk []byte) error {
 	chunk, err := r.d.unpad(off, chunk)
 	if err != nil {
 		return err
+	}
+	if r.o.DryRun {
+		return nil
 	}
 	if _, err := r.w.WriteAt(chunk, off); err != nil {
 		return fmt.Errorf("writing %d bytes at %d: %w", len(chunk), off, err)
@@ -129,6 +136,11 @@ func (r *restorer) anyOrder(ctx context.Context, from, to int) error {
 		})
 	}
 	if err := errors.Join(g.Wait(), ctx.Err()); err != nil { // no goroutine says that the loop ended early
+		return err
+	}
+	if r.o.DryRun {
+		n, err := sizeWants(ctx, r.d.directory, wants)
+		r.fetched += n
 		return err
 	}
 	n, err := fetchWants(ctx, r.d.im.src, r.d.directory, wants, r.o.Jobs, r.write)

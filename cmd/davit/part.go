@@ -8,71 +8,98 @@ import (
 	"path/filepath"
 )
 
-// writePart makes the file at path appear whole, like [writeFile], but what a
-// killed run has written is found again: write gets .NAME.davit-part and whether
-// it was there. After an error it is removed if refused says so and it was not
-// there before, else kept for the next run.
-func writePart(path string, force bool, refused func(error) bool, write func(f *os.File, resumed bool) error) (err error) {
+// A partFile is a file that is going to appear whole under its name. Until then
+// it is .NAME.davit-part beside it, where a run that comes after a killed one
+// finds what was written.
+type partFile struct {
+	*os.File
+	path    string
+	force   bool
+	resumed bool // it was there
+
+	resumable bool // the next run can go on with it
+}
+
+// openPart opens or makes the part of the file at path.
+func openPart(path string, force bool) (*partFile, error) {
 	old, err := mayWrite(path, force)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	mode := fs.FileMode(0o666)
 	if old != nil {
 		mode = old.Mode().Perm()
+		// A link stays a link, to the new content.
 		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return err
+			return nil, err
 		}
 	}
+	p := &partFile{path: path, force: force}
 	part := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".davit-part")
-	f, resumed, err := openPart(part, mode)
+	p.File, err = os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
+	if errors.Is(err, fs.ErrExist) {
+		p.resumed = true
+		p.File, err = openOwn(part)
+	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer f.Close()
-	if err := lockFile(f); err != nil {
-		return fmt.Errorf("%s: another davit is writing it: %w", path, err)
+	if err := lockFile(p.File); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: another davit is writing it: %w", path, err), p.Close())
 	}
-	if err := write(f, resumed); err != nil {
-		if refused(err) && !resumed {
-			err = errors.Join(err, os.Remove(part))
-		}
-		return err
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if _, err := mayWrite(path, force); err != nil {
-		return err
-	}
-	if err := os.Rename(part, path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
+	return p, nil
 }
 
-// openPart opens or makes the file. It must be a plain file of our own: what
-// somebody else has put there, a link say, is not followed.
-func openPart(part string, mode fs.FileMode) (f *os.File, resumed bool, err error) {
-	f, err = os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
-	if err == nil || !errors.Is(err, fs.ErrExist) {
-		return f, false, err
-	}
+// openOwn opens a part that is there. It must be a plain file: what somebody
+// else has put there, a link say, is not followed.
+func openOwn(part string) (*os.File, error) {
 	info, err := os.Lstat(part)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, false, fmt.Errorf("%s: not a regular file", part)
+		return nil, fmt.Errorf("%s: not a regular file", part)
 	}
-	f, err = os.OpenFile(part, os.O_RDWR, 0)
+	f, err := os.OpenFile(part, os.O_RDWR, 0)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if now, err := f.Stat(); err != nil || !os.SameFile(info, now) {
-		return nil, false, errors.Join(fmt.Errorf("%s: replaced while it was opened", part), f.Close())
+		return nil, errors.Join(fmt.Errorf("%s: replaced while it was opened", part), f.Close())
 	}
-	return f, true, nil
+	return f, nil
+}
+
+// commit gives the file its name.
+func (p *partFile) commit() error {
+	if err := errors.Join(p.Sync(), p.Close()); err != nil {
+		return err
+	}
+	// Somebody else may have been quicker.
+	if _, err := mayWrite(p.path, p.force); err != nil {
+		return err
+	}
+	if err := os.Rename(p.Name(), p.path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(p.path))
+}
+
+// abandon closes the part, and removes it unless the next run can use it.
+func (p *partFile) abandon(useful bool) {
+	p.Close()
+	if !useful {
+		os.Remove(p.Name())
+	}
+}
+
+// makeFolder makes a folder whose parent is there, and returns what undoes it.
+func makeFolder(path string) (undo func(), err error) {
+	err = os.Mkdir(path, 0o777)
+	if errors.Is(err, fs.ErrExist) {
+		return func() {}, nil
+	}
+	return func() { os.Remove(path) }, err
 }
 
 // orDefault returns s, or def if s is empty.

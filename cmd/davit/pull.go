@@ -88,6 +88,11 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	if err != nil {
 		return err
 	}
+	if o.platform != "" {
+		if err := checkPlatform(o.platform); err != nil {
+			return err
+		}
+	}
 	trust, err := o.trustFlags.resolve(o.globals, ref)
 	if err != nil {
 		return err
@@ -139,12 +144,12 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	if len(targets) > 0 {
 		r.DiskDigest = artifact.Digest(targets[0].disk.Digest)
 	}
-	for _, t := range targets {
-		done, err := o.pullDisk(ctx, t, seeds)
-		if err != nil {
-			return fmt.Errorf("%s: %w", t.dest.path, err)
-		}
-		r.add(t, done)
+	restored, err := o.pullDisks(ctx, targets, seeds)
+	if err != nil {
+		return err
+	}
+	for i, t := range targets {
+		r.add(t, restored[i])
 		if t.dest.kind == toFile && !o.dryRun {
 			o.rememberPulled(ctx, store, t.dest.path, t.dest.format, t.disk)
 		}
@@ -156,6 +161,11 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	}
 
 	_, r.Bytes.Fetched, _ = repo.Stats()
+	if o.dryRun {
+		for _, done := range restored {
+			r.Bytes.Fetched += done.Fetched // would be
+		}
+	}
 	r.Seconds = time.Since(start).Seconds()
 	if dest == "-" {
 		stdout = o.stderr
@@ -169,8 +179,9 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 
 // A pullTarget is a disk and where it goes to.
 type pullTarget struct {
-	disk *artifact.Disk
-	dest destination
+	disk   *artifact.Disk
+	dest   destination
+	folder string // to be made if it is not there
 }
 
 // targets settles which disks are written where, before anything is fetched.
@@ -197,13 +208,17 @@ func (o *pullOptions) targets(img *artifact.Image, dest string) ([]pullTarget, e
 			dest += "/"
 		}
 	}
+	folder := ""
+	if strings.HasSuffix(dest, "/") {
+		folder = filepath.Clean(dest)
+	}
 	var targets []pullTarget
 	for _, d := range disks {
 		t, err := o.target.resolve(dest, d.Name)
 		if err != nil {
 			return nil, err
 		}
-		targets = append(targets, pullTarget{d, t})
+		targets = append(targets, pullTarget{d, t, folder})
 	}
 	return targets, nil
 }
@@ -216,61 +231,94 @@ func diskNames(img *artifact.Image) string {
 	return strings.Join(names, ", ")
 }
 
-// pullDisk writes one disk.
-func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, seeds *pullSeeds) (done artifact.Restored, err error) {
+// pullDisks writes all disks. Files get their names when all are complete.
+func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds *pullSeeds) (_ []artifact.Restored, err error) {
+	var parts []*partFile
+	var undo []func()
+	defer func() {
+		for _, p := range parts {
+			// What a refused pull has begun is no use to anybody; what a failed one
+			// has, is where the next one goes on.
+			p.abandon(p.resumed || p.resumable && exitCode(err) != exitRefused)
+		}
+		for _, u := range undo {
+			u()
+		}
+	}()
+	var all []artifact.Restored
+	for _, t := range targets {
+		var part *partFile
+		if t.dest.kind == toFile && !o.dryRun {
+			if t.folder != "" {
+				remove, err := makeFolder(t.folder)
+				if err != nil {
+					return nil, err
+				}
+				undo = append(undo, remove)
+			}
+			if part, err = openPart(t.dest.path, t.dest.force); err != nil {
+				return nil, err
+			}
+			part.resumable = !t.dest.format.InOrder()
+			parts = append(parts, part)
+		}
+		done, err := o.pullDisk(ctx, t, part, seeds)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", t.dest.path, err)
+		}
+		all = append(all, done)
+	}
+	for len(parts) > 0 {
+		if err := parts[0].commit(); err != nil {
+			return nil, err
+		}
+		parts = parts[1:]
+	}
+	undo = nil
+	return all, nil
+}
+
+// pullDisk writes one disk; part is the file it goes to, if it goes to one.
+func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *partFile, seeds *pullSeeds) (done artifact.Restored, err error) {
 	d := t.disk
-	size, err := d.DataSize(ctx) // checks pages and directories
+	size, err := d.DataSize(ctx) // checks all pages and directories
 	if err != nil {
 		return done, err
 	}
 	show := o.begin("pulling "+d.Name, size)
 	defer show.end()
 	restore := artifact.RestoreOptions{Seeds: seeds.seeds, Jobs: o.jobs, Progress: show.add}
-
-	fill := func(w disk.Writer) error {
+	if o.dryRun {
+		restore.DryRun = true
+		return d.Restore(ctx, nil, restore)
+	}
+	write := func(w disk.Writer, err error) error {
+		if err != nil {
+			return err
+		}
 		if done, err = d.Restore(ctx, w, restore); err != nil {
-			return errors.Join(err, w.Close())
+			w.Close()
+			return err
 		}
 		return w.Close()
 	}
 	toImage := func(f *os.File) error {
-		w, err := disk.NewWriter(f, t.dest.format, d.Size, d.Extents(ctx), disk.WriteOptions{})
-		if err != nil {
-			return err
-		}
-		return fill(w)
+		return write(disk.NewWriter(f, t.dest.format, d.Size, d.Extents(ctx), disk.WriteOptions{}))
 	}
-	switch {
-	case o.dryRun:
-		restore.InOrder = false
-		return done, fill(nowhere{})
-	case t.dest.kind == toStdout:
+	switch t.dest.kind {
+	case toStdout:
 		restore.InOrder = true
-		return done, fill(disk.NewStreamWriter(o.stdout, d.Size))
-	case t.dest.kind == toDevice:
+		err = write(disk.NewStreamWriter(o.stdout, d.Size), nil)
+	case toDevice:
 		restore.FirstLast = true
-		return done, t.dest.write(d.Size, o.stdout, toImage)
+		err = t.dest.write(d.Size, o.stdout, toImage)
+	default:
+		restore.InOrder = t.dest.format.InOrder()
+		restore.Resume = part.resumed && !restore.InOrder
+		err = toImage(part.File)
 	}
-	if err := os.MkdirAll(filepath.Dir(t.dest.path), 0o777); err != nil {
-		return done, err
-	}
-	if t.dest.format.InOrder() {
-		restore.InOrder = true
-		return done, t.dest.write(d.Size, o.stdout, toImage)
-	}
-	return done, writePart(t.dest.path, t.dest.force, isRefused, func(f *os.File, resumed bool) error {
-		restore.Resume = resumed
-		return toImage(f)
-	})
+	return done, err
 }
-
-func isRefused(err error) bool { return exitCode(err) == exitRefused }
-
-// nowhere is where a dry run writes to.
-type nowhere struct{}
-
-func (nowhere) WriteAt(p []byte, off int64) (int, error) { return len(p), nil }
-func (nowhere) Close() error                             { return nil }
 
 func (r *pullReport) add(t pullTarget, done artifact.Restored) {
 	r.Files = append(r.Files, writtenFile{t.dest.path, t.dest.format, t.disk.Name, t.disk.Size})
@@ -393,23 +441,14 @@ func (o *pullOptions) choosePlatform(ctx context.Context, repo *registry.Reposit
 	if t.Subject.MediaType != ocispec.MediaTypeImageIndex {
 		return t, o.checkPlatform(t.Manifest)
 	}
-	if err := artifact.CheckJSON(t.Manifest); err != nil {
-		return nil, refusedError{"malformed", fmt.Errorf("index %s: %w", t.Subject.Digest, err)}
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(t.Manifest, &index); err != nil {
-		return nil, refusedError{"malformed", fmt.Errorf("index %s: %w", t.Subject.Digest, err)}
+	index, err := parseIndex(t.Manifest)
+	if err != nil {
+		return nil, err
 	}
 	want := orDefault(o.platform, "linux/"+runtime.GOARCH)
 	var found []string
 	for _, m := range index.Manifests {
-		have := m.Annotations[artifact.AnnotationPlatform]
-		if have == "" && m.Platform != nil {
-			have = m.Platform.OS + "/" + m.Platform.Architecture
-			if m.Platform.Variant != "" {
-				have += "/" + m.Platform.Variant
-			}
-		}
+		have := platformOf(m)
 		found = append(found, orDefault(have, "none"))
 		if !samePlatform(want, have, o.platform == "") {
 			continue
