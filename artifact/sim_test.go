@@ -221,7 +221,7 @@ func TestTwoYearsOfUpdates(t *testing.T) {
 				p := s.push(t)
 				most, largest = max(most, p.layers), max(largest, p.manifest)
 				rewritten += p.written - changed
-				if week%8 == 0 { // the index of all chunks takes the time
+				if week%26 == 0 { // the index of all chunks takes the time
 					said, limit := s.indexSize()+p.directories, p.written/2/50
 					if said > limit {
 						t.Errorf("week %d: index and directories have %d bytes, more than 2 %% of the %d that were written", week, said, p.written/2)
@@ -303,10 +303,10 @@ func TestKeepLayersLimits(t *testing.T) {
 }
 
 // What a push says about its data is small beside it: 2 % of an update, or 64
-// KB for 1 GB. Here it is a disk of an eighth of that, and the layers are real.
+// KB for 1 GB. Here it is a disk of a sixteenth of that, and the layers are real.
 func TestIndexOverhead(t *testing.T) {
-	const size = 128 << 20
-	const limit = 64 << 10 / 8
+	const size = 64 << 20
+	const limit = 64 << 10 / 16
 	content := make([]byte, size)
 	rng := rand.New(rand.NewPCG(8, 8))
 	const words = "the quick brown fox jumps over a lazy dog while nobody looks "
@@ -331,7 +331,7 @@ func TestIndexOverhead(t *testing.T) {
 	for _, update := range []struct {
 		name          string
 		writes, bytes int
-	}{{"1 MB in one place", 1, 1 << 20}, {"32 scattered blocks", 32, 4096}, {"5 % scattered", 400, 16 << 10}} {
+	}{{"1 MB in one place", 1, 1 << 20}, {"16 scattered blocks", 16, 4096}, {"5 % scattered", 200, 16 << 10}} {
 		changed := bytes.Clone(content)
 		for range update.writes {
 			at := rng.IntN(size-update.bytes) &^ (chunker.BlockSize - 1)
