@@ -164,7 +164,7 @@ func decodeFrame(mediaType string, stored []byte, plain int, buf []byte) ([]byte
 			return nil, fmt.Errorf("it holds more than %d bytes", plain)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("it is no zstd frame: %v", err)
+			return nil, fmt.Errorf("it is no zstd frame: %w", err)
 		}
 		if len(out) != plain {
 			return nil, fmt.Errorf("it holds %d bytes, not %d", len(out), plain)
@@ -176,14 +176,14 @@ func decodeFrame(mediaType string, stored []byte, plain int, buf []byte) ([]byte
 		}
 		r, err := xz.ReaderConfig{DictCap: 1 << 16, SingleStream: true}.NewReader(bytes.NewReader(stored))
 		if err != nil {
-			return nil, fmt.Errorf("it is no xz stream: %v", err)
+			return nil, fmt.Errorf("it is no xz stream: %w", err)
 		}
 		out := buf[:plain]
 		if _, err := io.ReadFull(r, out); err != nil {
-			return nil, fmt.Errorf("it is no xz stream of %d bytes: %v", plain, err)
+			return nil, fmt.Errorf("it is no xz stream of %d bytes: %w", plain, err)
 		}
 		// The end has the checksum and the index.
-		if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("it does not end after %d bytes: %v", plain, err)
 		}
 		return out, nil
@@ -196,7 +196,7 @@ func decodeFrame(mediaType string, stored []byte, plain int, buf []byte) ([]byte
 func checkZstd(b []byte, plain int) error {
 	var h zstd.Header
 	if err := h.Decode(b); err != nil {
-		return fmt.Errorf("it is no zstd frame: %v", err)
+		return fmt.Errorf("it is no zstd frame: %w", err)
 	}
 	window := uint64(max(maxDictionary, plain))
 	switch {

@@ -219,7 +219,7 @@ func (r *frameFetcher) each(ctx context.Context, src Fetcher, t *task, f func(*n
 }
 
 func noEOF(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -250,9 +250,8 @@ func parsePage(b []byte, layers []IndexLayer, where string) ([]run, error) {
 	for len(b) > 0 {
 		var v [4]uint64
 		for i := range v {
-			n := 0
-			v[i], n = uvarint(b)
-			if n == 0 {
+			var n int
+			if v[i], n = uvarint(b); n == 0 {
 				return bad("it ends within a run or has an overlong number")
 			}
 			b = b[n:]

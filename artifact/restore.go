@@ -419,7 +419,7 @@ func (r *restorer) replay(ctx context.Context, s *spool) error {
 					stored = make([]byte, e.stored)
 				}
 				stored = stored[:e.stored]
-				if _, err := r.d.im.scratch.ReadAt(stored, at); err != nil && err != io.EOF {
+				if _, err := r.d.im.scratch.ReadAt(stored, at); err != nil && !errors.Is(err, io.EOF) {
 					return fmt.Errorf("reading scratch file: %w", err)
 				}
 				if f, err = dir.decode(int(p.frame), &e, stored, old); err != nil {

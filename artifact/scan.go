@@ -3,6 +3,7 @@ package artifact
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -168,7 +169,7 @@ func (w *window) fill(r disk.Reader) error {
 	off := int64(w.region)*chunker.RegionSize + int64(w.block)*chunker.BlockSize
 	n, err := r.ReadAt(data[:w.valid], off)
 	if n < w.valid {
-		if err == nil || err == io.EOF {
+		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return fmt.Errorf("reading %d bytes at %d of the disk: %w", w.valid, off, err)

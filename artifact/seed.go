@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -164,7 +165,7 @@ func readPadded(r disk.Reader, buf []byte, off int64) bool {
 		return false
 	}
 	got, err := r.ReadAt(buf[:n], off)
-	if int64(got) < n || err != nil && err != io.EOF {
+	if int64(got) < n || err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
 	clear(buf[n:])

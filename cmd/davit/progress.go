@@ -158,9 +158,6 @@ func (g *globals) begin(what string, total int64) *progress {
 // add counts n more bytes.
 func (p *progress) add(n int64) { p.done.Add(n) }
 
-// expect sets the total, when it becomes known later or changes.
-func (p *progress) expect(total int64) { p.total.Store(total) }
-
 // end stops showing. It may be called twice.
 func (p *progress) end() { p.stop() }
 

@@ -133,7 +133,7 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	if err != nil {
 		return err
 	}
-	seeds, err := o.findSeeds(ctx, store, scratch, img, targets)
+	seeds, err := o.findSeeds(ctx, store, scratch, targets)
 	if err != nil {
 		return err
 	}
@@ -338,7 +338,7 @@ type pullSeeds struct {
 
 // findSeeds opens what --seed names, the file that is going to be replaced, and
 // files that the local store remembers.
-func (o *pullOptions) findSeeds(ctx context.Context, store *registry.Store, scratch string, img *artifact.Image, targets []pullTarget) (_ *pullSeeds, err error) {
+func (o *pullOptions) findSeeds(ctx context.Context, store *registry.Store, scratch string, targets []pullTarget) (_ *pullSeeds, err error) {
 	s := &pullSeeds{seeds: artifact.NewSeeds(scratch)}
 	defer func() {
 		if err != nil {

@@ -64,7 +64,7 @@ func (o *pushOptions) findReuse(ctx context.Context, store *registry.Store, repo
 		case "auto":
 			err = r.addAuto(ctx, store, repo, plan, keys, open)
 		default:
-			err = r.addNamed(ctx, o, store, repo, name, keys, open)
+			err = r.addNamed(ctx, o, store, name, keys, open)
 		}
 		if err != nil {
 			return nil, err
@@ -130,7 +130,7 @@ func (r *reuse) addAuto(ctx context.Context, store *registry.Store, repo *regist
 }
 
 // addNamed adds an artifact that --reuse names; it must be what it says.
-func (r *reuse) addNamed(ctx context.Context, o *pushOptions, store *registry.Store, to *registry.Repository, name string, keys []*sign.Key, open artifact.OpenOptions) error {
+func (r *reuse) addNamed(ctx context.Context, o *pushOptions, store *registry.Store, name string, keys []*sign.Key, open artifact.OpenOptions) error {
 	ref, err := parseRef(name)
 	if err != nil {
 		return usagef("--reuse %s: neither REF nor auto nor none", name)
