@@ -149,6 +149,30 @@ func (t *baseTable) use(r ref, blocks int64) {
 	}
 }
 
+// withDead says which layers hold a chunk that is on none of the new disks,
+// whichever layer it belongs to.
+func (t *baseTable) withDead() ([]bool, error) {
+	dead := make([]bool, len(t.layers))
+	var entries []chunkEntry
+	var values []uint64
+	for l := range t.layers {
+		dir := t.layers[l].dir
+		for at := 0; at < dir.chunks && !dead[l]; at += len(entries) {
+			var err error
+			if entries, err = dir.chunkEntries(entries[:0], at, min(1024, dir.chunks-at)); err != nil {
+				return nil, err
+			}
+			for i := range entries {
+				if values, err = t.table.lookup(values, &entries[i].digest); err != nil {
+					return nil, err
+				}
+				dead[l] = dead[l] || t.used[values[0]/64]>>(values[0]%64)&1 == 0
+			}
+		}
+	}
+	return dead, nil
+}
+
 func (t *baseTable) close() error { return t.table.close() }
 
 // CheckReused fetches and checks the frames of kept layers that the new disks

@@ -313,7 +313,14 @@ func (p *packer) storeNew(c *foundChunk, src chunkSource) (r ref, err error) {
 // that are then in no layer to further new ones. They are read from the
 // source again, in the order in which the disks need them.
 func (p *packer) rewrite(ctx context.Context) error {
-	p.base.keep = keepLayers(p.base.live, p.base.all, len(p.layers.starts), p.o.Scrub)
+	var scrub []bool
+	if p.o.Scrub {
+		var err error
+		if scrub, err = p.base.withDead(); err != nil {
+			return err
+		}
+	}
+	p.base.keep = keepLayers(p.base.live, p.base.all, len(p.layers.starts), scrub)
 	lost := false
 	for i, k := range p.base.keep {
 		lost = lost || !k && p.base.live[i] > 0

@@ -20,13 +20,13 @@ func layerLimit(bases, j int) int64 {
 
 // keepLayers says which layers of the bases a new artifact keeps. live is the
 // blocks of the distinct chunks of the new disks that belong to a layer, all
-// the blocks of its directory, fresh the number of new layers so far. With
-// scrub no layer is kept that holds a chunk the new disks do not need.
-func keepLayers(live, all []int64, fresh int, scrub bool) []bool {
+// the blocks of its directory, fresh the number of new layers so far. Layers
+// that scrub, which may be nil, is true for are not kept in any case.
+func keepLayers(live, all []int64, fresh int, scrub []bool) []bool {
 	keep := make([]bool, len(live))
 	kept := 0
 	for i := range live {
-		keep[i] = live[i] > 0 && 4*live[i] >= all[i] && !(scrub && live[i] < all[i])
+		keep[i] = live[i] > 0 && 4*live[i] >= all[i] && (scrub == nil || !scrub[i])
 		if keep[i] {
 			kept++
 		}

@@ -124,7 +124,7 @@ func (s *simulation) push(t *testing.T) (p simPush) {
 		}
 	}
 	open = false
-	keep := keepLayers(live, all, len(fresh), false)
+	keep := keepLayers(live, all, len(fresh), nil)
 	for i := range s.slots {
 		if l := s.slots[i].layer; l < bases && !keep[l] {
 			store(&s.slots[i])
@@ -264,7 +264,7 @@ func TestKeepLayersLimits(t *testing.T) {
 			all[i] = 1 + rng.Int64N(1000)
 			live[i] = rng.Int64N(all[i] + 1)
 		}
-		keep := keepLayers(live, all, fresh, false)
+		keep := keepLayers(live, all, fresh, nil)
 		kept, candidates := 0, 0
 		worstKept, bestDropped := int64(1<<62), int64(-1)
 		for i, k := range keep {
@@ -294,8 +294,12 @@ func TestKeepLayersLimits(t *testing.T) {
 			t.Fatalf("%d layers are kept of %d beside %d new ones, want %d in all", kept, candidates, fresh, targetLayers)
 		}
 
-		for i, k := range keepLayers(live, all, fresh, true) {
-			if k && live[i] != all[i] {
+		scrub := make([]bool, len(live))
+		for i := range scrub {
+			scrub[i] = live[i] != all[i]
+		}
+		for i, k := range keepLayers(live, all, fresh, scrub) {
+			if k && scrub[i] {
 				t.Fatalf("scrubbing keeps a layer of %d blocks for %d", all[i], live[i])
 			}
 		}

@@ -106,6 +106,7 @@ func (r *reuse) addAuto(ctx context.Context, store *registry.Store, repo *regist
 			}
 		}
 	}
+	descs, moving = expandIndexes(ctx, repo, descs, moving)
 	for i, desc := range descs {
 		name := repo.Reference().WithDigest(desc.Digest).String()
 		base, err := artifact.OpenBase(ctx, repo, desc, open)
@@ -127,6 +128,26 @@ func (r *reuse) addAuto(ctx context.Context, store *registry.Store, repo *regist
 		r.add(base, name, nil, false, trusted)
 	}
 	return nil
+}
+
+// expandIndexes puts the children of OCI indexes in the place of these.
+func expandIndexes(ctx context.Context, repo *registry.Repository, descs []ocispec.Descriptor, moving int) (out []ocispec.Descriptor, outMoving int) {
+	for i, desc := range descs {
+		children := []ocispec.Descriptor{desc}
+		if desc.MediaType == ocispec.MediaTypeImageIndex {
+			children = nil
+			if raw, err := repo.Manifest(ctx, desc); err == nil {
+				if index, err := parseIndex(raw); err == nil {
+					children = index.Manifests
+				}
+			}
+		}
+		out = append(out, children...)
+		if i < moving {
+			outMoving = len(out)
+		}
+	}
+	return out, outMoving
 }
 
 // addNamed adds an artifact that --reuse names; it must be what it says.
