@@ -112,6 +112,12 @@ func Pack(ctx context.Context, disks []Source, o PackOptions) (*Packed, error) {
 	if o.MaxMemory <= 0 {
 		o.MaxMemory = 128 << 20
 	}
+	for _, d := range disks {
+		// What no reader would take, and what an image file can claim at no cost.
+		if size := d.Reader.Size(); size > maxVirtualSize {
+			return nil, fmt.Errorf("disk %s has a virtual size of %d bytes, more than 2^58", d.Name, size)
+		}
+	}
 	enc, err := newEncoder(o.Codec)
 	if err != nil {
 		return nil, err
