@@ -191,6 +191,7 @@ var (
 
 func redactText(s string) string {
 	s = urlUser.ReplaceAllString(s, "$1")
+	s = urlQuery.ReplaceAllString(s, "$1")
 	return authWord.ReplaceAllString(s, "$1 (not shown)")
 }
 
