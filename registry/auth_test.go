@@ -220,9 +220,15 @@ func TestRedirectsLoseAuthorization(t *testing.T) {
 func TestUploadElsewhereHasNoAuthorization(t *testing.T) {
 	t.Parallel()
 	var leaked, got atomic.Bool
+	var asks atomic.Bool
 	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		leaked.Store(leaked.Load() || r.Header.Get("Authorization") != "")
 		got.Store(true)
+		if asks.Load() {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			w.WriteHeader(401)
+			return
+		}
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.WriteHeader(201)
 	}))
@@ -243,9 +249,14 @@ func TestUploadElsewhereHasNoAuthorization(t *testing.T) {
 	t.Cleanup(registry.Close)
 	host := strings.TrimPrefix(registry.URL, "http://")
 	r := open(t, host+"/test", Options{AuthFile: authFileWith(t, host, "alice", "hunter2-hunter2")})
-	pushBytes(t, r, blobType, noise(1, 2<<20))
+	content := noise(1, 2<<20)
+	pushBytes(t, r, blobType, content)
 	if leaked.Load() || !got.Load() {
 		t.Errorf("leaked %v, got %v", leaked.Load(), got.Load())
+	}
+	asks.Store(true) // and it may ask as it likes
+	if err := r.Push(t.Context(), describe(blobType, content), bytes.NewReader(content)); !errors.Is(err, ErrUnauthorized) || leaked.Load() {
+		t.Errorf("asked by the other host: got %v, leaked %v", err, leaked.Load())
 	}
 }
 

@@ -222,6 +222,12 @@ func TestFetchOverFaults(t *testing.T) {
 			rec.Body.Truncate(300 << 10)
 			rec.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, first+300<<10-1, size))
 		})), 3, nil},
+		{"206 of less than was asked for, and something else behind it", times(1, "GET blob", rewrite(func(rec *httptest.ResponseRecorder) {
+			rec.Header().Del("Content-Length")
+			rec.Body.Truncate(300 << 10)
+			rec.Body.Write(make([]byte, 5000))
+			rec.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+300<<10-1, len(content)))
+		})), 2, nil},
 		{"206 with more than it says", times(always, "GET blob", rewrite(func(rec *httptest.ResponseRecorder) {
 			rec.Header().Del("Content-Length")
 			rec.Body.WriteString("more")
@@ -657,6 +663,17 @@ func TestManifestsAreNotBelieved(t *testing.T) {
 			t.Errorf("got %v, want ErrDigestMismatch", err)
 		}
 	})
+	t.Run("a tag of more than the limit", func(t *testing.T) {
+		f := newFaulty(t)
+		f.set(times(always, "GET manifest", func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
+			_, _ = io.WriteString(w, `{"annotations":{"a":"`+strings.Repeat("x", MaxManifest)+`"}}`)
+			return true
+		}))
+		if desc, err := open(t, f.names, Options{}).Resolve(t.Context(), "v1"); err == nil || errors.Is(err, ErrDigestMismatch) {
+			t.Errorf("got %v, %v", desc, err)
+		}
+	})
 	t.Run("a push is read back", func(t *testing.T) {
 		f := newFaulty(t)
 		r := open(t, f.names, Options{})
@@ -729,6 +746,9 @@ func TestTagPages(t *testing.T) {
 			got, err := open(t, f.names, Options{}).Tags(t.Context())
 			if !slices.Equal(got, c.want) || (err == nil) != c.ok {
 				t.Errorf("got %q, %v; want %q", got, err, c.want)
+			}
+			if n := f.counted("GET tags"); strings.Contains(c.name, "circle") && n > 2 {
+				t.Errorf("went round %d times", n)
 			}
 		})
 	}
