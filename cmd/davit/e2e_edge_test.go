@@ -12,6 +12,7 @@ import (
 // What a killed pull left is no harm to a pull of something else into the same
 // file: where that has no data there are zeros.
 func TestE2ELeftoversOfAnother(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	w := newWire(t, newOlareg(t))
 	full := writeFileAt(t, h.path("full.raw"), 24<<20, map[int64][]byte{0: fill(1, 12<<20), 12 << 20: prose(2, 12<<20)})
@@ -43,6 +44,7 @@ func TestE2ELeftoversOfAnother(t *testing.T) {
 
 // Stopped by a signal, a pull says so and has written no file.
 func TestE2EInterruptedPull(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	w := newWire(t, newOlareg(t))
 	disk := writeFileAt(t, h.path("disk.raw"), 24<<20, map[int64][]byte{0: fill(1, 12<<20)})
@@ -56,15 +58,18 @@ func TestE2EInterruptedPull(t *testing.T) {
 		}
 		cmd.Dir, cmd.Env = h.dir, h.env
 		w.take()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
 		w.mu.Lock()
 		w.watch = func(_, received int64) {
-			if received > 1<<20 && cmd.Process != nil {
+			if received > 1<<20 {
 				cmd.Process.Signal(os.Interrupt)
 				w.watch = nil
 			}
 		}
 		w.mu.Unlock()
-		err := cmd.Run()
+		err := cmd.Wait()
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 130 {
 			t.Errorf("%s: %v, want exit code 130", dest, err)
@@ -78,6 +83,7 @@ func TestE2EInterruptedPull(t *testing.T) {
 // A file that the local store remembers and that was changed since is a seed as
 // far as it goes.
 func TestE2EChangedSeed(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	w := newWire(t, newOlareg(t))
 	content := map[int64][]byte{0: fill(1, 6<<20), 10<<20 + 4096: prose(2, 4<<20)}
@@ -116,6 +122,7 @@ func TestE2EChangedSeed(t *testing.T) {
 // Layers of another repository of the same registry are mounted, those of
 // another place copied, and a disk from stdin is a disk.
 func TestE2EReuseFromElsewhere(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []struct {
 		name  string
 		start func(*testing.T) server
@@ -155,6 +162,7 @@ func TestE2EReuseFromElsewhere(t *testing.T) {
 
 // Several disks come out as they went in, also when two are the same.
 func TestE2ESeveralDisks(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	a := writeFileAt(t, h.path("a.raw"), 8<<20, map[int64][]byte{0: prose(1, 3<<20)})
 	b := writeFileAt(t, h.path("b.raw"), 4<<20, map[int64][]byte{1 << 20: prose(1, 2<<20)})

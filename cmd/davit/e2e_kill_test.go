@@ -14,6 +14,7 @@ var killSeed = uint64(time.Now().UnixNano())
 
 // A push that was killed leaves no tag, and the next one sends what is missing.
 func TestE2EKilledPush(t *testing.T) {
+	t.Parallel()
 	const jobs = 2
 	h := newHost(t)
 	// Three layers: the first hold 48 MiB of data each.
@@ -67,6 +68,7 @@ func TestE2EKilledPush(t *testing.T) {
 // A pull that was killed leaves no file under the final name, or the one that
 // was there, and the next one fetches what is missing.
 func TestE2EKilledPull(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	const size = 64 << 20
 	pieces := map[int64][]byte{}

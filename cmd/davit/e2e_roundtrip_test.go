@@ -83,6 +83,7 @@ func testDisks(t *testing.T, h *host) map[string]string {
 
 // A disk comes out of every kind of place as it went in, raw and as qcow2.
 func TestE2ERoundTrip(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	disks := testDisks(t, h)
 	for _, place := range []struct {

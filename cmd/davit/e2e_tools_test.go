@@ -10,6 +10,7 @@ import (
 // Copied by anybody's tool, the artifact is the artifact: the same digest, and
 // it can be pulled.
 func TestE2EOthersCopy(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []struct {
 		name  string
 		start func(*testing.T) server

@@ -96,6 +96,7 @@ func (h *host) refuses(words []string, args ...string) {
 
 // A host that knows a key gets what was signed with it and nothing else.
 func TestE2ESigned(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []struct {
 		name  string
 		start func(*testing.T) server
@@ -172,6 +173,7 @@ func TestE2ESigned(t *testing.T) {
 
 // cosign takes our signatures and we take its, but an attestation alone is none.
 func TestE2ECosign(t *testing.T) {
+	t.Parallel()
 	needTool(t, "cosign")
 	h := newHost(t)
 	h.key("davit")
@@ -199,6 +201,7 @@ func TestE2ECosign(t *testing.T) {
 // One bit, anywhere in any blob of a signed artifact, signature included: a
 // pull refuses or does not read it, and verify --deep finds it.
 func TestE2EBitFlips(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	h.key("davit")
 	layout := t.TempDir() + "/layout"
@@ -328,6 +331,7 @@ func (f *forgery) save() {
 // it by itself says so and goes on without; one that was told to use it is
 // refused. Either way before anything is signed and before a tag moves.
 func TestE2ELyingBase(t *testing.T) {
+	t.Parallel()
 	// Not compressed, so that a forger needs no encoder: data, then the directory.
 	layerParts := func(f *forgery) (layer *ocispec.Descriptor, b []byte, dir int) {
 		layer = &f.manifest.Layers[1]

@@ -14,6 +14,7 @@ import (
 // One content is one artifact, whatever file it comes in and however many
 // hands pack it; and a registry that has it is sent nothing.
 func TestE2EOneContentOneDigest(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	const size = 24 << 20
 	raw := writeFileAt(t, h.path("sparse.raw"), size, map[int64][]byte{
@@ -112,6 +113,7 @@ func realFiles(t *testing.T, h *host) string {
 
 // What changes is what travels, both ways; counted outside of davit.
 func TestE2EDeltas(t *testing.T) {
+	t.Parallel()
 	h := newHost(t)
 	files := realFiles(t, h)
 	const size = 192 << 20
