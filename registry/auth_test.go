@@ -543,6 +543,14 @@ esac
 	if c, err := lookupCredential(t.Context(), Options{AuthFile: writeTemp(t, `{"credsStore":"test"}`)}, "t.example", "vm"); err != nil || c.RefreshToken != "identity" {
 		t.Errorf("got %+v, %v", c, err)
 	}
+	// A helper's name that is a path would run this.
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("docker-credential-..", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("docker-credential-../test", []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"../test", "te st", "test;x", "/bin/sh"} {
 		content, err := json.Marshal(map[string]string{"credsStore": name})
 		if err != nil {
