@@ -54,7 +54,8 @@ var imports = map[string]struct {
 		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf, sync},
 		tests: []string{"sign", olareg, oras}, // a real registry between the two, and the real cosign
 	},
-	"machine": {},
+	"machine":     {},
+	"bench/scale": {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}}, // measures the real code with made-up artifacts
 	"cmd/davit": {
 		may: []string{"artifact", "chunker", "disk", "machine", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
