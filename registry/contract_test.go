@@ -40,7 +40,7 @@ var backends = []struct {
 		return registryHost(t, "docker-registry", "apt-get install docker-registry") + "/" + newName()
 	}},
 	{"distribution", func(t *testing.T) string {
-		return registryHost(t, filepath.Join(tools, "bin", "registry"),
+		return registryHost(t, filepath.Join(tools, "registry"),
 			"go install github.com/distribution/distribution/v3/cmd/registry@v3.1.2, into the folder bin of DAVIT_TOOLS") + "/" + newName()
 	}},
 	{"layout", func(t *testing.T) string { return "oci:" + filepath.Join(t.TempDir(), "layout") }},
@@ -90,7 +90,7 @@ var tools = func() string {
 		return dir
 	}
 	home, _ := os.UserHomeDir() // without one there are no tools
-	return filepath.Join(home, ".cache", "davit-tools")
+	return filepath.Join(home, ".cache", "davit-tools", "bin")
 }()
 
 var (

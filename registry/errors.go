@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -19,8 +20,9 @@ import (
 )
 
 var (
-	// ErrNotFound: there is no such tag, manifest, blob or repository. From a registry it means 404 to accepted credentials.
-	ErrNotFound = errors.New("not found")
+	// ErrNotFound: there is no such tag, manifest, blob or repository. From a registry it means 404 to accepted credentials. It is an
+	// [fs.ErrNotExist] for those who do not know this package.
+	ErrNotFound error = notFoundError{}
 
 	// ErrUnauthorized: the registry answered 401 or 403, or it asks for credentials and there are none.
 	ErrUnauthorized = errors.New("unauthorized")
@@ -35,6 +37,11 @@ var (
 	// ErrMalformedReference: a name that [ParseReference] refuses.
 	ErrMalformedReference = errors.New("malformed reference")
 )
+
+type notFoundError struct{}
+
+func (notFoundError) Error() string        { return "not found" }
+func (notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
 // A BlobUnknownError is an [ErrManifestBlobUnknown] with the digests that the registry complained about; there may be none.
 type BlobUnknownError struct {
@@ -104,7 +111,7 @@ func (e *responseError) Error() string {
 
 func (e *responseError) Is(target error) bool {
 	switch target {
-	case ErrNotFound:
+	case ErrNotFound, fs.ErrNotExist:
 		return e.status == http.StatusNotFound
 	case ErrUnauthorized:
 		return e.status == http.StatusUnauthorized || e.status == http.StatusForbidden && !e.limited

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/olareg/olareg"
@@ -83,7 +85,7 @@ func runRegistryServe(ctx context.Context, o registryServeOptions) error {
 	}
 	registry := olareg.New(conf)
 	server := &http.Server{
-		Handler:           registry,
+		Handler:           oneManifestAtATime(registry),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
@@ -124,4 +126,17 @@ func servedAt(listen string, address *net.TCPAddr) string {
 		host = "localhost"
 	}
 	return net.JoinHostPort(host, fmt.Sprint(address.Port))
+}
+
+// oneManifestAtATime serializes what changes lists of referrers: olareg 0.1.2
+// loses entries that are pushed at the same moment.
+func oneManifestAtATime(h http.Handler) http.Handler {
+	var mu sync.Mutex
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
+			mu.Lock()
+			defer mu.Unlock()
+		}
+		h.ServeHTTP(w, r)
+	})
 }
