@@ -15,7 +15,7 @@ var killSeed = uint64(time.Now().UnixNano())
 // A push that was killed leaves no tag, and the next one sends what is missing.
 func TestE2EKilledPush(t *testing.T) {
 	t.Parallel()
-	const jobs = 2
+	const jobs = 1
 	h := newHost(t)
 	// Three layers: the first hold 48 MiB of data each.
 	const size = 120 << 20
@@ -53,7 +53,7 @@ func TestE2EKilledPush(t *testing.T) {
 		w.rate.Store(0)
 		h.ok(args...)
 		total := w.take().sent
-		if limit := cold*11/10 + jobs*largest; total > limit {
+		if limit := cold*21/20 + jobs*largest; total > limit {
 			t.Errorf("killed when %d bytes were sent: both runs sent %d, cold is %d, the limit %d", at, total, cold, limit)
 		}
 		if i%5 == 0 {
