@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -160,6 +162,9 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 		if err := o.checkDeep(ctx, r, img); err != nil {
 			return err
 		}
+		if err := checkSignatureBlobs(ctx, repo, passed.Signatures); err != nil {
+			return err
+		}
 	}
 	for _, file := range files {
 		if err := o.checkDisk(ctx, r, store, img, file); err != nil {
@@ -187,6 +192,43 @@ func (o *verifyOptions) checkDeep(ctx context.Context, r *verifyReport, img *art
 	}
 	for _, l := range img.Layers {
 		o.addLink(r, verify.Link{Link: "layer", Subject: l.Digest.String(), OK: true, Why: "directory, every frame and every chunk"})
+	}
+	return nil
+}
+
+// checkSignatureBlobs reads all that the manifests of the signatures name, also
+// what decides nothing, such as their empty config.
+func checkSignatureBlobs(ctx context.Context, repo *registry.Repository, signatures []verify.Signature) error {
+	for _, s := range signatures {
+		if !s.Counted {
+			continue
+		}
+		desc, err := repo.Resolve(ctx, s.Referrer.String())
+		if err != nil {
+			return err
+		}
+		raw, err := repo.Manifest(ctx, desc)
+		if err != nil {
+			return err
+		}
+		var m ocispec.Manifest
+		if err := json.Unmarshal(raw, &m); err != nil {
+			return refusedError{"malformed", fmt.Errorf("signature manifest %s: %w", s.Referrer, err)}
+		}
+		for _, b := range append(m.Layers, m.Config) {
+			rc, err := repo.Fetch(ctx, b)
+			if b.Digest == ocispec.DescriptorEmptyJSON.Digest && isNotFound(err) {
+				continue // registries need not store it, everybody has it
+			}
+			if err != nil {
+				return fmt.Errorf("signature manifest %s: %w", s.Referrer, err)
+			}
+			// Fetch checks the digest at the end of what it gives.
+			_, err = io.Copy(io.Discard, rc)
+			if err = errors.Join(err, rc.Close()); err != nil {
+				return fmt.Errorf("signature manifest %s: blob %s: %w", s.Referrer, b.Digest, err)
+			}
+		}
 	}
 	return nil
 }
