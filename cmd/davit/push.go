@@ -71,7 +71,7 @@ moves last, when everything is there and, with --sign, signed.`,
 	f.StringVar(&o.platform, "platform", "", "`OS/ARCH[/VARIANT]` of the machine")
 	f.StringVar(&o.created, "created", "", "`TIME` for org.opencontainers.image.created, RFC 3339 or Unix seconds (default: none, or $SOURCE_DATE_EPOCH)")
 	f.StringVar(&o.compat, "compat", "", "gitlab: a form that GitLab's registry accepts")
-	f.StringVar(&o.compression, "compression", "", "`CODEC`: zstd[:LEVEL], xz, none (default zstd:3)")
+	f.StringVar(&o.compression, "compression", "", "`CODEC`: zstd[:LEVEL], xz, none (default zstd:1)")
 	f.StringVar(&o.profile, "profile", "1", "`NAME` of the chunk parameters")
 	f.VarP(&o.annotations, "annotation", "a", "`K=V` for the manifest")
 	return cmd
