@@ -5,7 +5,8 @@
 //
 // It builds the table of what three artifacts of 100 GB hold, as a push does,
 // and looks up the chunks of a disk in it; and it packs and restores a disk of 1
-// TiB that is mostly empty, beside one of 8 GiB with the same data. It prints
+// TiB that is mostly empty, beside one of 8 GiB with the same data, and one of
+// 100 GB that is full (about five minutes). It prints
 // times and the peak of resident memory, of a process for each. The artifacts
 // are made up: directories and indexes that are right in every byte, over
 // frames that nobody has.
@@ -38,7 +39,7 @@ import (
 )
 
 func main() {
-	one := flag.String("run", "", "one of the parts, in this process: bases, reuse, 8G, 1T")
+	one := flag.String("run", "", "one of the parts, in this process: bases, reuse, 8G, 1T, full")
 	gb := flag.Int64("base", 100, "`GB` of each of the three bases")
 	flag.Parse()
 	if *one != "" {
@@ -48,7 +49,7 @@ func main() {
 		}
 		return
 	}
-	for _, p := range []string{"bases", "reuse", "8G", "1T"} {
+	for _, p := range []string{"bases", "reuse", "8G", "1T", "full"} {
 		cmd := exec.Command(os.Args[0], "-run", p, "-base", fmt.Sprint(*gb))
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
@@ -74,9 +75,11 @@ func part(ctx context.Context, name string, base int64) error {
 	case "reuse":
 		return openBases(ctx, scratch, base, 2<<30)
 	case "8G":
-		return packSparse(ctx, scratch, 8<<30)
+		return packAndRestore(ctx, scratch, sparseDisk{madeDisk{8 << 30}, 8 << 30 / 256})
 	case "1T":
-		return packSparse(ctx, scratch, 1<<40)
+		return packAndRestore(ctx, scratch, sparseDisk{madeDisk{1 << 40}, 1 << 40 / 256})
+	case "full":
+		return packAndRestore(ctx, scratch, fullDisk(base))
 	}
 	return fmt.Errorf("no part is called %s", name)
 }
@@ -378,9 +381,37 @@ func (d sparseDisk) NextExtent(off int64) (disk.Extent, error) {
 	return disk.Extent{Offset: at, Length: pieceSize}, nil
 }
 
-// packSparse packs a disk with 1 GB of data, and restores it.
-func packSparse(ctx context.Context, scratch string, size int64) error {
-	d := sparseDisk{madeDisk{size}, size / 256}
+// A fullDisk has data everywhere, in files of 48 KiB: no chunk is there twice,
+// and all compress well, so that it takes time but no space.
+type fullDisk int64
+
+var text = bytes.Repeat([]byte("no chunk is there twice, all of them compress well. "), chunker.BlockSize/52+1)[:chunker.BlockSize]
+
+func (d fullDisk) Size() int64 { return int64(d) }
+
+func (d fullDisk) ReadAt(p []byte, off int64) (int, error) {
+	var block [chunker.BlockSize]byte
+	n := 0
+	for n < len(p) && off < int64(d) {
+		number := off / chunker.BlockSize
+		copy(block[:], text)
+		binary.LittleEndian.PutUint64(block[:], uint64(number))
+		if number%12 == 11 { // the end of a file
+			clear(block[chunker.BlockSize-100:])
+		}
+		k := copy(p[n:], block[off%chunker.BlockSize:])
+		n += k
+		off += int64(k)
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// packAndRestore packs a disk, and restores it.
+func packAndRestore(ctx context.Context, scratch string, d disk.Reader) error {
+	size := d.Size()
 	start := time.Now()
 	s := &store{dir: scratch, files: map[digest.Digest]string{}}
 	packed, err := artifact.Pack(ctx, []artifact.Source{{Name: "disk0", Reader: d}}, artifact.PackOptions{
@@ -438,7 +469,7 @@ func packSparse(ctx context.Context, scratch string, size int64) error {
 
 // A checker is a [disk.Writer] that compares with the disk.
 type checker struct {
-	d     sparseDisk
+	d     disk.Reader
 	mu    sync.Mutex
 	wrong []int64
 	n     int64
