@@ -157,11 +157,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 	if !o.dryRun {
 		// Last, so that no tag ever names an artifact that is not whole and signed.
 		if o.sign {
-			subject, err := newSubject(plan.ref, pushed.desc, plan.tags, reuse.sequence)
-			if err != nil {
-				return err
-			}
-			bundles, err := attachSignatures(ctx, repo, pushed.desc, keys, subject)
+			bundles, err := p.signAll(ctx, pushed.desc, keys, reuse.sequence)
 			if err != nil {
 				return err
 			}
@@ -462,6 +458,36 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 		return fmt.Errorf("reading the manifest back: %w", registry.ErrDigestMismatch)
 	}
 	return nil
+}
+
+// signAll signs with every key. Where no tag moves, since all name this artifact
+// already, a signature that says the same is not made again.
+func (p *pusher) signAll(ctx context.Context, desc ocispec.Descriptor, keys []*sign.Key, previous int64) ([]digest.Digest, error) {
+	subject, err := newSubject(p.ref, desc, p.pushPlan.tags, previous)
+	if err != nil {
+		return nil, err
+	}
+	moves := false
+	for _, tag := range p.pushPlan.tags {
+		now, err := p.repo.Resolve(ctx, tag)
+		moves = moves || err != nil || now.Digest != desc.Digest
+	}
+	var all []digest.Digest
+	for _, key := range keys {
+		var bundles []digest.Digest
+		if !moves {
+			if bundles, err = signedBy(ctx, p.repo, desc, key, subject.Name, p.pushPlan.tags); err != nil {
+				return nil, err
+			}
+		}
+		if len(bundles) == 0 {
+			if bundles, err = attachSignatures(ctx, p.repo, desc, []*sign.Key{key}, subject); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, bundles...)
+	}
+	return all, nil
 }
 
 // addBase notes the parent image that --base names.
