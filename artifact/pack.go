@@ -257,7 +257,8 @@ func (p *packer) readDisk(ctx context.Context, src Source) error {
 				return err
 			}
 			region.Add(c.start, c.blocks, &c.digest)
-			d.data += int64(len(c.data))
+			off := int64(n)*chunker.RegionSize + int64(c.start)*chunker.BlockSize
+			d.data += min(int64(len(c.data)), src.Reader.Size()-off) // without padding
 			if err := p.seen.add(func(b []byte) {
 				binary.LittleEndian.PutUint32(b, n)
 				binary.LittleEndian.PutUint16(b[4:], uint16(c.start))
@@ -270,7 +271,6 @@ func (p *packer) readDisk(ctx context.Context, src Source) error {
 				p.o.Progress(int64(len(c.data)))
 			}
 			if p.o.Found != nil {
-				off := int64(n)*chunker.RegionSize + int64(c.start)*chunker.BlockSize
 				if err := p.o.Found(len(p.disks), Chunk{off, int64(len(c.data)), c.digest}); err != nil {
 					return err
 				}

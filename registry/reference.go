@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -58,7 +59,7 @@ const (
 //	HOST[:PORT]/REPO[:TAG][@DIGEST]   oci:DIR[:TAG][@DIGEST]   oci-archive:FILE[:TAG][@DIGEST]
 //
 // There is no default host: HOST contains "." or ":" or is localhost. What begins with ./ ../ or / is a path and no reference.
-// A layout's tag follows the last ":" after the last / or \, except that a single letter and a colon at the start is a drive. Only
+// A layout's tag follows the last ":" after the last / or \, except that C: is a drive; C:NAME is one on Windows only. Only
 // SHA-256 digests are known. The error is an [ErrMalformedReference].
 func ParseReference(s string) (Reference, error) {
 	fail := func(format string, args ...any) (Reference, error) {
@@ -146,8 +147,8 @@ func cutTag(s string, k Kind) (rest, tag string, found bool) {
 	if k == Remote && !strings.Contains(s, "/") {
 		return s, "", false // HOST:PORT without a repository; the caller says so
 	}
-	if k != Remote && colon == 1 && isLetter(s[0]) {
-		return s, "", false // C:
+	if k != Remote && colon == 1 && isLetter(s[0]) && (runtime.GOOS == "windows" || len(s) == 2) {
+		return s, "", false // C: is a drive, where there are drives; l:v1 is a folder elsewhere
 	}
 	return s[:colon], s[colon+1:], true
 }

@@ -34,7 +34,7 @@ var goodReferences = []struct {
 	{in: `oci:C:\vms\store:v1`, want: Reference{Kind: Layout, Path: `C:\vms\store`, Tag: "v1"}},
 	{in: `oci:C:/vms/store:v1`, want: Reference{Kind: Layout, Path: `C:/vms/store`, Tag: "v1"}},
 	{in: "oci:C:", want: Reference{Kind: Layout, Path: "C:"}},
-	{in: "oci:c:store", want: Reference{Kind: Layout, Path: "c:store"}},
+	{in: "oci:l:v1", want: Reference{Kind: Layout, Path: "l", Tag: "v1"}}, // on Windows l: is a drive
 	{in: "oci:c:store:v1", want: Reference{Kind: Layout, Path: "c:store", Tag: "v1"}},
 	{in: "oci:me@home", want: Reference{Kind: Layout, Path: "me@home"}},
 	{in: "oci:me@home/dir:v1", want: Reference{Kind: Layout, Path: "me@home/dir", Tag: "v1"}},
