@@ -46,6 +46,16 @@ type task struct {
 	end    int64
 }
 
+// send hands the task to a worker, unless ctx ends first.
+func (t *task) send(ctx context.Context, workers chan<- *task) error {
+	select {
+	case workers <- t:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 type neededFrame struct {
 	number int
 	frameEntry
@@ -73,12 +83,7 @@ func fetchWants(ctx context.Context, src Fetcher, dirs func(ctx context.Context,
 		defer close(tasks)
 		return planTasks(ctx, dirs, wants, func(t *task) error {
 			fetched += t.end - t.start
-			select {
-			case tasks <- t:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			return t.send(ctx, tasks)
 		})
 	})
 	err = g.Wait()

@@ -240,7 +240,7 @@ func fetchDirectory(ctx context.Context, src Fetcher, desc ocispec.Descriptor, l
 	return d, err
 }
 
-// A layerWriter encodes a directory while the frames of a layer are written.
+// A dirBuilder encodes a directory while the frames of a layer are written.
 type dirBuilder struct {
 	frames []byte
 	chunks []byte

@@ -71,7 +71,7 @@ func (d *Disk) Restore(ctx context.Context, w disk.Writer, o RestoreOptions) (Re
 	default:
 		err = r.anyOrder(ctx, 0, len(regions))
 	}
-	return Restored{r.fetched + r.fetchedLate.Load(), r.seeded.Load(), r.listed.Load(), r.kept.Load(), r.written.Load()}, err
+	return Restored{r.fetched.Load(), r.seeded.Load(), r.listed.Load(), r.kept.Load(), r.written.Load()}, err
 }
 
 type restorer struct {
@@ -79,10 +79,7 @@ type restorer struct {
 	w disk.Writer
 	o RestoreOptions
 
-	fetched        int64
-	fetchedLate    atomic.Int64
-	seeded, listed atomic.Int64
-	kept, written  atomic.Int64
+	fetched, seeded, listed, kept, written atomic.Int64
 }
 
 // write writes a checked chunk without its padding.
@@ -140,11 +137,11 @@ func (r *restorer) anyOrder(ctx context.Context, from, to int) error {
 	}
 	if r.o.DryRun {
 		n, err := sizeWants(ctx, r.d.directory, wants)
-		r.fetched += n
+		r.fetched.Add(n)
 		return err
 	}
 	n, err := fetchWants(ctx, r.d.im.src, r.d.directory, wants, r.o.Jobs, r.write)
-	r.fetched += n
+	r.fetched.Add(n)
 	return err
 }
 
@@ -281,26 +278,22 @@ func (s *spool) wait(layer, frame int) (int64, error) {
 // request has the frames fetched that are needed, in the order they are.
 func (r *restorer) request(ctx context.Context, s *spool, tasks chan<- *task) error {
 	var places []place
+	buf := make([]byte, chunker.MaxChunk)
 	for i := range r.d.Index.Regions {
 		var err error
 		if places, err = r.d.region(ctx, i, places[:0]); err != nil {
 			return err
 		}
 		p := taskPlanner{emit: func(t *task) error {
-			r.fetched += t.end - t.start
-			select {
-			case tasks <- t:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
+			r.fetched.Add(t.end - t.start)
+			return t.send(ctx, tasks)
 		}}
 		last := -1
 		for j := range places {
 			pl := &places[j]
-			if ok, err := r.o.Seeds.has(&pl.digest); err != nil {
+			if kind, err := r.o.Seeds.read(buf[:int(pl.blocks)*chunker.BlockSize], &pl.digest); err != nil {
 				return err
-			} else if ok && !r.unseeded(pl) {
+			} else if kind != noSeed {
 				continue
 			}
 			dir, err := r.d.directory(ctx, pl.layer)
@@ -315,7 +308,7 @@ func (r *restorer) request(ctx context.Context, s *spool, tasks chan<- *task) er
 				continue
 			}
 			// The planner wants ascending frames of one layer.
-			if key := pl.chunk; p.cur != nil && (pl.layer != p.layer || key < last) {
+			if p.cur != nil && (pl.layer != p.layer || pl.chunk < last) {
 				if err := p.end(); err != nil {
 					return err
 				}
@@ -346,13 +339,6 @@ func (r *restorer) spoolTask(ctx context.Context, s *spool, f *frameFetcher, t *
 	})
 }
 
-// unseeded reports whether a chunk that a seed is said to hold is not there.
-func (r *restorer) unseeded(p *place) bool {
-	buf := make([]byte, int(p.blocks)*chunker.BlockSize)
-	kind, _ := r.o.Seeds.read(buf, &p.digest)
-	return kind == noSeed
-}
-
 // unseededNow fetches the frame of a chunk whose seed was right when frames
 // were requested and is not any more.
 func (r *restorer) unseededNow(ctx context.Context, s *spool, dir *directory, p *place) error {
@@ -364,7 +350,7 @@ func (r *restorer) unseededNow(ctx context.Context, s *spool, dir *directory, p 
 		return err
 	}
 	planner := taskPlanner{emit: func(t *task) error {
-		r.fetchedLate.Add(t.end - t.start)
+		r.fetched.Add(t.end - t.start)
 		return r.spoolTask(ctx, s, &frameFetcher{}, t)
 	}}
 	if err := planner.add(dir, want{layer: p.layer, chunk: p.chunk}); err != nil {

@@ -109,14 +109,3 @@ func orDefault(s, def string) string {
 	}
 	return s
 }
-
-// lowerASCII is how names are compared that become parts of file names.
-func lowerASCII(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if 'A' <= c && c <= 'Z' {
-			b[i] = c + 'a' - 'A'
-		}
-	}
-	return string(b)
-}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/davit-oci/davit/artifact"
@@ -230,7 +231,7 @@ func (o *pushOptions) plan(sources []string, name string) (p pushPlan, err error
 		if src.name == "" {
 			src.name = "disk" + strconv.Itoa(i)
 		}
-		if lower := lowerASCII(src.name); names[lower] {
+		if lower := strings.ToLower(src.name); names[lower] {
 			return p, usagef("two disks are called %s", src.name)
 		} else {
 			names[lower] = true
