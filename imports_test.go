@@ -36,9 +36,12 @@ var imports = map[string]struct {
 	"disk/disktest":          {may: []string{"disk"}},
 	"disk/internal/hostfile": {may: []string{sys}},
 	"disk/internal/qcow2": {
-		may:   []string{"disk/internal/hostfile", "disk/internal/virtual", compress},
+		may:   []string{"disk/internal/blocks", "disk/internal/gather", "disk/internal/mapped", "disk/internal/virtual", compress},
 		tests: []string{"disk", "disk/disktest"},
 	},
+	"disk/internal/blocks":  {may: []string{"disk/internal/hostfile", "disk/internal/virtual"}}, // the formats' common ground: how they are
+	"disk/internal/gather":  {may: []string{"disk/internal/virtual"}},                           // written in any order, compressed,
+	"disk/internal/mapped":  {may: []string{"disk/internal/virtual"}},                           // and read
 	"disk/internal/raw":     {may: []string{"disk/internal/hostfile", "disk/internal/virtual", sys}},
 	"disk/internal/virtual": {},
 	"artifact": {

@@ -1,20 +1,13 @@
 package qcow2
 
 import (
-	"bytes"
 	"encoding/binary"
-	"fmt"
 	"os"
 	"runtime"
-	"sync"
-	"sync/atomic"
 
+	"github.com/davit-oci/davit/disk/internal/gather"
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
-
-// batchPerJob is how many clusters are gathered for each job before they are
-// compressed: enough that jobs do not wait long for the last of them.
-const batchPerJob = 16
 
 // refcountSpan is what a refcount block counts, in bytes of the file.
 const refcountSpan = blockEntries * clusterSize
@@ -28,30 +21,17 @@ const refcountSpan = blockEntries * clusterSize
 // after the L1 table, every other one is the first of the clusters that it
 // counts, so that it is known where it is before it is known what it says.
 type Compressor struct {
+	*gather.Writer
 	f           *os.File
 	size        int64
 	places      places
 	compression Compression
-	jobs        []func(dst, src []byte) ([]byte, error)
 
-	written int64     // end of the last WriteAt
-	batch   []*gather // clusters to compress, ascending; the last may get more
-	free    []*gather // gathers that can be used again
-	pending *mapping  // L2 table that is being filled
+	pending *mapping // L2 table that is being filled
 	l1      []byte
 	counts  [blockEntries]uint16 // refcount block that is being filled
 	blocks  []byte               // refcount table
 	end     int64
-	err     error
-}
-
-// A gather is a cluster on its way into the file.
-type gather struct {
-	cluster int64
-	plain   [clusterSize]byte
-	packed  []byte // nil: does not shrink
-	zero    bool
-	err     error
 }
 
 type mapping struct {
@@ -65,20 +45,19 @@ func NewCompressor(f *os.File, size int64, c Compression, jobs int) (*Compressor
 	if err != nil {
 		return nil, err
 	}
-	if _, err := regularSize(f); err != nil {
-		return nil, err
-	}
 	w := &Compressor{f: f, size: rounded, compression: c, l1: make([]byte, roundUp(8*l1Entries(rounded), clusterSize))}
 	if jobs < 1 {
 		jobs = runtime.GOMAXPROCS(0)
 	}
+	o := gather.Options{Size: rounded, BlockSize: clusterSize, Append: w.append}
 	for range jobs {
 		compress, err := newCompressor(c)
 		if err != nil {
 			return nil, err
 		}
-		w.jobs = append(w.jobs, compress)
+		o.Jobs = append(o.Jobs, compress)
 	}
+	w.Writer = gather.New(o)
 
 	// The most that the disk can become: all clusters stored as they are, each
 	// table and each block with less than a cluster lost before it.
@@ -104,96 +83,19 @@ func NewCompressor(f *os.File, size int64, c Compression, jobs int) (*Compressor
 	return w, nil
 }
 
-// WriteAt gathers p.
-func (w *Compressor) WriteAt(p []byte, off int64) (int, error) {
-	if w.err != nil {
-		return 0, w.err
-	}
-	if err := virtual.CheckWrite(len(p), off, w.size); err != nil {
-		return 0, err
-	}
-	if off < w.written {
-		return 0, fmt.Errorf("writing at %d after %d: a compressed image is written in ascending order", off, w.written)
-	}
-	n := len(p)
-	for len(p) > 0 {
-		g, err := w.gather(off / clusterSize)
-		if err != nil {
-			return n - len(p), err
-		}
-		m := copy(g.plain[off%clusterSize:], p)
-		p, off = p[m:], off+int64(m)
-		w.written = off
-	}
-	return n, nil
-}
-
-// gather returns the cluster that is gathered last, zeros where it has got
-// nothing yet.
-func (w *Compressor) gather(cluster int64) (*gather, error) {
-	if n := len(w.batch); n > 0 && w.batch[n-1].cluster == cluster {
-		return w.batch[n-1], nil
-	}
-	if len(w.batch) == batchPerJob*len(w.jobs) {
-		if err := w.flush(); err != nil {
-			return nil, err
-		}
-	}
-	g := &gather{}
-	if n := len(w.free); n > 0 {
-		g, w.free = w.free[n-1], w.free[:n-1]
-		clear(g.plain[:])
-	}
-	g.cluster = cluster
-	w.batch = append(w.batch, g)
-	return g, nil
-}
-
-// flush compresses the clusters that were gathered, all at the same time, and
-// appends them, one after another.
-func (w *Compressor) flush() error {
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for _, compress := range w.jobs {
-		wg.Go(func() {
-			for n := next.Add(1) - 1; n < int64(len(w.batch)); n = next.Add(1) - 1 {
-				w.batch[n].pack(compress)
-			}
-		})
-	}
-	wg.Wait()
-	for _, g := range w.batch {
-		if w.err == nil {
-			w.err = w.append(g)
-		}
-	}
-	w.batch, w.free = w.batch[:0], append(w.free, w.batch...)
-	return w.err
-}
-
-var zeroCluster [clusterSize]byte
-
-func (g *gather) pack(compress func(dst, src []byte) ([]byte, error)) {
-	if g.zero = bytes.Equal(g.plain[:], zeroCluster[:]); g.zero {
-		return
-	}
-	g.packed, g.err = compress(g.packed[:0], g.plain[:])
-}
-
-func (w *Compressor) append(g *gather) error {
-	if g.zero || g.err != nil {
-		return g.err
-	}
-	if w.pending == nil || w.pending.index != g.cluster/l2Entries {
+// append stores a cluster, and first the L2 table of the ones before it if
+// another one maps it.
+func (w *Compressor) append(cluster int64, plain, packed []byte) error {
+	if w.pending == nil || w.pending.index != cluster/l2Entries {
 		if err := w.finishTable(); err != nil {
 			return err
 		}
-		w.pending = &mapping{index: g.cluster / l2Entries}
+		w.pending = &mapping{index: cluster / l2Entries}
 	}
 
-	content, aligned := g.packed, false
-	if len(content) >= clusterSize {
-		content, aligned = g.plain[:], true
+	content, aligned := packed, false
+	if len(packed) >= clusterSize {
+		content, aligned = plain, true
 	}
 	off, err := w.store(content, aligned)
 	if err != nil {
@@ -204,7 +106,7 @@ func (w *Compressor) append(g *gather) error {
 		sectors := (off+int64(len(content))-1)/512 - off/512
 		entry = entryCompressed | uint64(sectors)<<(62-(clusterBits-8)) | uint64(off)
 	}
-	binary.BigEndian.PutUint64(w.pending.entries[g.cluster%l2Entries*8:], entry)
+	binary.BigEndian.PutUint64(w.pending.entries[cluster%l2Entries*8:], entry)
 	return nil
 }
 
@@ -265,18 +167,7 @@ func (w *Compressor) finishBlock() error {
 // Close completes the image. The header comes last: without it, the file is no
 // image.
 func (w *Compressor) Close() error {
-	if w.err == nil {
-		w.err = w.finish()
-	}
-	if w.err != nil {
-		return w.err
-	}
-	w.err = os.ErrClosed
-	return nil
-}
-
-func (w *Compressor) finish() error {
-	if err := w.flush(); err != nil {
+	if err := w.Writer.Close(); err != nil {
 		return err
 	}
 	if err := w.finishTable(); err != nil {

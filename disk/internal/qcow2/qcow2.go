@@ -12,12 +12,9 @@ package qcow2
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"runtime"
-	"sync"
-	"sync/atomic"
 
+	"github.com/davit-oci/davit/disk/internal/mapped"
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
@@ -34,38 +31,34 @@ type Options struct {
 
 // An Image is the content of a qcow2 image. It is safe for concurrent use.
 type Image struct {
-	file    virtual.Reader
-	header  header
-	size    int64          // of the active state or of the snapshot
-	l1      table          // likewise
-	backing virtual.Reader // nil: none
+	*mapped.Image
+	file   virtual.Reader
+	header header
+	size   int64 // of the active state or of the snapshot
+	l1     table // likewise
 
-	l1Tables   tables
-	l2Tables   tables // of its own, so that the two do not push each other out
-	clusters   []slot // decompressed
+	l1Tables   mapped.Tables
+	l2Tables   mapped.Tables // of its own, so that the two do not push each other out
 	decompress decompressor
-	readers    chan struct{} // a place for each CPU that may decompress whole clusters
 }
 
 // Open reads the header of an image, and its snapshot table if a snapshot is
 // wanted. Memory is bounded whatever the file says: a cluster for the header,
-// twice tableCache for tables, clusterCache (at least two clusters) for decompressed
-// data, and two clusters for each compressed one that is being read, one per
-// CPU and one per place in the cache.
+// two caches of tables and one of decompressed clusters of 1 MiB each (at least two
+// clusters), and two clusters for each compressed one that is being read, one
+// per CPU and one per place in the cache.
 func Open(file virtual.Reader, o Options) (*Image, error) {
 	h, err := readHeader(file)
 	if err != nil {
 		return nil, err
 	}
 	i := &Image{
-		file:     file,
-		header:   h,
-		size:     h.size,
-		l1:       h.l1,
-		clusters: make([]slot, max(2, clusterCache>>h.clusterBits)),
-		readers:  make(chan struct{}, runtime.GOMAXPROCS(0)),
+		file:   file,
+		header: h,
+		size:   h.size,
+		l1:     h.l1,
 	}
-	i.l1Tables.file, i.l2Tables.file = file, file
+	i.l1Tables.File, i.l2Tables.File = file, file
 	if o.Snapshot != "" {
 		s, err := i.findSnapshot(o.Snapshot)
 		if err != nil {
@@ -79,11 +72,20 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 	if i.decompress, err = newDecompressor(h.compression); err != nil {
 		return nil, err
 	}
+	var backing virtual.Reader
 	if h.backingFile != "" {
-		if i.backing, err = o.Backing(h.backingFile, h.backingFormat); err != nil {
+		if backing, err = o.Backing(h.backingFile, h.backingFormat); err != nil {
 			return nil, err
 		}
 	}
+	i.Image = mapped.New(mapped.Mapping{
+		File:       file,
+		Parent:     backing,
+		Size:       i.size,
+		Lookup:     i.lookup,
+		BlockSize:  h.clusterSize(),
+		Decompress: i.readWhole,
+	})
 	return i, nil
 }
 
@@ -347,34 +349,6 @@ const (
 	subclusters     = 32
 )
 
-// A run is a range of the disk that is mapped in one way.
-type run struct {
-	kind   kind
-	length int64
-
-	// host is the offset of the first byte in the file if kind is data, the
-	// descriptor if it is compressed.
-	host int64
-}
-
-type kind uint8
-
-const (
-	unallocated kind = iota // as in the backing file, else zeros
-	zeros
-	data
-	compressed // up to the end of one cluster
-)
-
-// join lengthens r by next, if together they are one run.
-func (r *run) join(next run) bool {
-	if r.kind != next.kind || r.kind == compressed || r.kind == data && next.host != r.host+r.length {
-		return false
-	}
-	r.length += next.length
-	return true
-}
-
 // inside refuses a table that is not all in the file.
 func (i *Image) inside(what string, off, n int64) error {
 	if size := i.file.Size(); off > size || n > size-off {
@@ -404,7 +378,7 @@ func (i *Image) l2Table(index int64) (int64, error) {
 	if index >= i.l1.entries {
 		return 0, nil
 	}
-	b, err := i.l1Tables.at(i.l1.offset + 8*index)
+	b, err := i.l1Tables.At(i.l1.offset + 8*index)
 	if err != nil {
 		return 0, fmt.Errorf("reading L1 table: %w", err)
 	}
@@ -420,11 +394,11 @@ func (i *Image) l2Table(index int64) (int64, error) {
 
 // lookup finds how the disk is mapped from off on, for up to limit bytes. The
 // run may end before the mapping changes, but is never empty.
-func (i *Image) lookup(off, limit int64) (run, error) {
+func (i *Image) lookup(off, limit int64) (mapped.Run, error) {
 	span := i.header.l2Span()
 	l2, err := i.l2Table(off / span)
 	if err != nil {
-		return run{}, err
+		return mapped.Run{}, err
 	}
 	if l2 == 0 {
 		end := off/span*span + span
@@ -434,43 +408,43 @@ func (i *Image) lookup(off, limit int64) (run, error) {
 			}
 			end += span
 		}
-		return run{kind: unallocated, length: min(end-off, limit)}, nil
+		return mapped.Run{Kind: mapped.Unallocated, Length: min(end-off, limit)}, nil
 	}
 
 	size, entry := i.header.clusterSize(), i.header.l2EntrySize()
 	index, in := off%span/size, off%size
-	b, err := i.l2Tables.at(l2 + index*entry)
+	b, err := i.l2Tables.At(l2 + index*entry)
 	if err != nil {
-		return run{}, fmt.Errorf("reading L2 table: %w", err)
+		return mapped.Run{}, fmt.Errorf("reading L2 table: %w", err)
 	}
 	b = b[:min(int64(len(b)), (i.header.l2Entries()-index)*entry)]
 
-	var r run
-	for r.length < limit && len(b) > 0 {
+	var r mapped.Run
+	for r.Length < limit && len(b) > 0 {
 		next, err := i.cluster(b, in)
-		if r.length == 0 {
+		if r.Length == 0 {
 			r = next
 			if err != nil {
-				return run{}, fmt.Errorf("mapping disk offset %#x: %w", off, err)
+				return mapped.Run{}, fmt.Errorf("mapping disk offset %#x: %w", off, err)
 			}
-		} else if err != nil || !r.join(next) {
+		} else if err != nil || !r.Join(next) {
 			break
 		}
-		if in += next.length; in == size {
+		if in += next.Length; in == size {
 			b, in = b[entry:], 0
 		}
 	}
-	r.length = min(r.length, limit)
+	r.Length = min(r.Length, limit)
 	return r, nil
 }
 
 // cluster is the mapping of one cluster from its byte in on, by the L2 entry
 // that b begins with.
-func (i *Image) cluster(b []byte, in int64) (run, error) {
+func (i *Image) cluster(b []byte, in int64) (mapped.Run, error) {
 	entry := binary.BigEndian.Uint64(b)
-	r := run{length: i.header.clusterSize() - in}
+	r := mapped.Run{Length: i.header.clusterSize() - in}
 	if entry&entryCompressed != 0 {
-		r.kind, r.host = compressed, int64(entry&^(entryCompressed|entryCopied))
+		r.Kind, r.Host = mapped.Compressed, int64(entry&^(entryCompressed|entryCopied))
 		return r, nil
 	}
 
@@ -480,28 +454,28 @@ func (i *Image) cluster(b []byte, in int64) (run, error) {
 	case i.header.extendedL2:
 		var err error
 		if r, err = i.subclusters(binary.BigEndian.Uint64(b[8:]), host != 0, in); err != nil {
-			return run{}, err
+			return mapped.Run{}, err
 		}
 	case entry&entryZero != 0 && i.header.version < 3:
-		return run{}, virtual.Corrupt("zero cluster in an image of version %d", i.header.version)
+		return mapped.Run{}, virtual.Corrupt("zero cluster in an image of version %d", i.header.version)
 	case entry&entryZero != 0:
-		r.kind = zeros
+		r.Kind = mapped.Zeros
 	case host != 0:
-		r.kind = data
+		r.Kind = mapped.Data
 	}
-	if r.kind != data {
+	if r.Kind != mapped.Data {
 		return r, nil
 	}
 	if host%i.header.clusterSize() != 0 {
-		return run{}, virtual.Corrupt("data cluster at %#x: not aligned", host)
+		return mapped.Run{}, virtual.Corrupt("data cluster at %#x: not aligned", host)
 	}
 	// The last cluster of a file may be cut short, and then reads as zeros. One
 	// that is not there at all is missing; QEMU's check says so too, but its
 	// convert reads zeros.
 	if host >= i.file.Size() {
-		return run{}, virtual.Corrupt("data cluster at %#x: the file ends at %#x", host, i.file.Size())
+		return mapped.Run{}, virtual.Corrupt("data cluster at %#x: the file ends at %#x", host, i.file.Size())
 	}
-	r.host = host + in
+	r.Host = host + in
 	return r, nil
 }
 
@@ -510,54 +484,34 @@ func (i *Image) cluster(b []byte, in int64) (run, error) {
 // subclusters is the mapping of a cluster from its byte in on by the bitmap of
 // an extended entry: bit x says that subcluster x is allocated, bit 32+x that
 // it reads as zeros.
-func (i *Image) subclusters(bitmap uint64, allocated bool, in int64) (run, error) {
+func (i *Image) subclusters(bitmap uint64, allocated bool, in int64) (mapped.Run, error) {
 	size := i.header.clusterSize() / subclusters
-	var r run
+	var r mapped.Run
 	for x := in / size; x < subclusters; x++ {
-		next := run{length: size - in%size}
+		next := mapped.Run{Length: size - in%size}
 		switch alloc, zero := bitmap>>x&1 != 0, bitmap>>(32+x)&1 != 0; {
 		case alloc && (zero || !allocated):
-			return run{}, virtual.Corrupt("subcluster %d with bitmap %#016x", x, bitmap)
+			return mapped.Run{}, virtual.Corrupt("subcluster %d with bitmap %#016x", x, bitmap)
 		case zero:
-			next.kind = zeros
+			next.Kind = mapped.Zeros
 		case alloc:
-			next.kind = data
+			next.Kind = mapped.Data
 		}
-		if r.length == 0 {
+		if r.Length == 0 {
 			r = next
-		} else if r.kind == next.kind {
-			r.length += next.length
+		} else if r.Kind == next.Kind {
+			r.Length += next.Length
 		} else {
 			break
 		}
-		in += next.length
+		in += next.Length
 	}
 	return r, nil
 }
 
 // # Compressed Clusters Descriptor
 
-// readCompressed reads p from byte in of the compressed cluster number index.
-func (i *Image) readCompressed(p []byte, descriptor, index, in int64) error {
-	// Others that want the same cluster wait for it rather than decompress it
-	// a second time.
-	s := &i.clusters[index%int64(len(i.clusters))]
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.data == nil {
-		s.data = make([]byte, i.header.clusterSize())
-	}
-	if !s.valid || s.descriptor != descriptor {
-		s.valid, s.descriptor = false, descriptor
-		if err := i.readWhole(s.data, descriptor); err != nil {
-			return err
-		}
-		s.valid = true
-	}
-	copy(p, s.data[in:])
-	return nil
-}
-
+// readWhole is what the package mapped calls Decompress.
 func (i *Image) readWhole(cluster []byte, descriptor int64) error {
 	offset, length := i.header.compressedRange(descriptor)
 	if offset >= i.file.Size() {
@@ -665,210 +619,4 @@ func (i *Image) readTable(b []byte, off int64) error {
 		return err
 	}
 	return nil
-}
-
-// # Content
-
-// Size is the virtual size in bytes, as the header has it: QEMU writes multiples
-// of 512.
-func (i *Image) Size() int64 { return i.size }
-
-// ReadAt reads the content of the disk.
-func (i *Image) ReadAt(p []byte, off int64) (int, error) {
-	return virtual.ReadAt(p, off, i.size, i.read)
-}
-
-func (i *Image) read(p []byte, off int64) error {
-	var whole fan // clusters that need not wait for each other
-	err := i.readRuns(p, off, &whole)
-	return errors.Join(err, whole.wait())
-}
-
-func (i *Image) readRuns(p []byte, off int64, whole *fan) error {
-	size := i.header.clusterSize()
-	for len(p) > 0 {
-		r, err := i.lookup(off, int64(len(p)))
-		if err != nil {
-			return err
-		}
-		part := p[:r.length]
-		switch {
-		case r.kind == unallocated:
-			err = i.readBacking(part, off)
-		case r.kind == zeros:
-			clear(part)
-		case r.kind == data:
-			err = readZeroExtended(i.file, part, r.host)
-		case r.length == size:
-			whole.run(i.readers, func() error { return i.readWhole(part, r.host) })
-		default:
-			err = i.readCompressed(part, r.host, off/size, off%size)
-		}
-		if err != nil {
-			return err
-		}
-		p, off = p[r.length:], off+r.length
-	}
-	return nil
-}
-
-// A fan does several things at the same time.
-type fan struct {
-	wg   sync.WaitGroup
-	mu   sync.Mutex
-	errs []error
-}
-
-// run waits for a place in limit, then starts do.
-func (f *fan) run(limit chan struct{}, do func() error) {
-	limit <- struct{}{}
-	f.wg.Go(func() {
-		err := do()
-		<-limit
-		if err != nil {
-			f.mu.Lock()
-			f.errs = append(f.errs, err)
-			f.mu.Unlock()
-		}
-	})
-}
-
-// wait returns one of the errors: those of one read have one cause.
-func (f *fan) wait() error {
-	f.wg.Wait()
-	if len(f.errs) == 0 {
-		return nil
-	}
-	return f.errs[0]
-}
-
-// readBacking reads from the backing file; a short one ends in zeros.
-func (i *Image) readBacking(p []byte, off int64) error {
-	if i.backing == nil {
-		clear(p)
-		return nil
-	}
-	return readZeroExtended(i.backing, p, off)
-}
-
-// readZeroExtended reads from r, and zeros where r has ended.
-func readZeroExtended(r virtual.Reader, p []byte, off int64) error {
-	inside := p[:max(0, min(int64(len(p)), r.Size()-off))]
-	clear(p[len(inside):])
-	if n, err := r.ReadAt(inside, off); n < len(inside) {
-		return err
-	}
-	return nil
-}
-
-// maxExtent bounds the walk of one call of NextExtent over tables, in bytes of
-// the disk, so that asking again and again inside of one extent is not slow.
-const maxExtent = 256 << 20
-
-// NextExtent is the first range at or after off that may hold data. It walks
-// tables, not data, and knows the holes of the file and of the backing files.
-func (i *Image) NextExtent(off int64) (virtual.Extent, error) {
-	if off < 0 {
-		return virtual.Extent{}, fmt.Errorf("finding data at offset %d: negative offset", off)
-	}
-	var found virtual.Extent
-	for off < i.size && found.Length < maxExtent {
-		r, err := i.lookup(off, i.size-off)
-		if err == nil {
-			r, off, err = i.skipHole(r, off)
-		}
-		if err != nil && found.Length == 0 {
-			return virtual.Extent{}, err
-		}
-		if err != nil {
-			break // for the call that begins there
-		}
-		switch {
-		case r.length == 0 && found.Length > 0:
-			return found, nil
-		case r.length == 0:
-			continue
-		case found.Length == 0:
-			found = virtual.Extent{Offset: off, Length: r.length}
-		case off != found.End():
-			return found, nil
-		default:
-			found.Length += r.length
-		}
-		off += r.length
-	}
-	return found, nil
-}
-
-// skipHole cuts r, the run at off, down to the first range of it that may hold
-// data, and returns that and where it starts: with a length of 0 the end of r.
-func (i *Image) skipHole(r run, off int64) (run, int64, error) {
-	var below virtual.Reader
-	at := off
-	switch r.kind {
-	case compressed:
-		return r, off, nil
-	case data:
-		below, at = i.file, r.host
-	case unallocated:
-		below = i.backing
-	}
-	if below == nil {
-		return run{}, off + r.length, nil
-	}
-	e, err := virtual.NextExtent(below, at)
-	if err != nil {
-		return run{}, 0, err
-	}
-	if e.Length == 0 || e.Offset-at >= r.length {
-		return run{}, off + r.length, nil
-	}
-	skip := e.Offset - at
-	r.length = min(r.length-skip, e.Length)
-	return r, off + skip, nil
-}
-
-// # Caches
-
-const (
-	tableCache   = 1 << 20 // bytes; maps 8 GiB of clusters of 64 KiB
-	clusterCache = 1 << 20 // bytes
-
-	pageSize = 4 << 10
-)
-
-// tables reads L1 and L2 tables through a cache of pages. It is direct-mapped:
-// a page has one place, and no lock is needed to look there.
-type tables struct {
-	file  virtual.Reader
-	pages [tableCache / pageSize]atomic.Pointer[page]
-}
-
-type page struct {
-	offset int64
-	data   [pageSize]byte
-}
-
-// at returns what the file has from off to the end of off's page. Off is a
-// multiple of 8 or 16, the size of an entry, so that at least one is whole.
-func (t *tables) at(off int64) ([]byte, error) {
-	start := off &^ (pageSize - 1)
-	place := &t.pages[start/pageSize%int64(len(t.pages))]
-	p := place.Load()
-	if p == nil || p.offset != start {
-		p = &page{offset: start}
-		if err := readZeroExtended(t.file, p.data[:], start); err != nil {
-			return nil, err
-		}
-		place.Store(p)
-	}
-	return p.data[off-start:], nil
-}
-
-// A slot holds a decompressed cluster.
-type slot struct {
-	mu         sync.Mutex
-	valid      bool
-	descriptor int64
-	data       []byte
 }

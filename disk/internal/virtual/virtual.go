@@ -116,3 +116,31 @@ func ReadAt(p []byte, off, size int64, fill func(p []byte, off int64) error) (in
 	}
 	return len(p), eof
 }
+
+// ReadZeroExtended reads from r, and zeros where r has ended.
+func ReadZeroExtended(r Reader, p []byte, off int64) error {
+	inside := p[:max(0, min(int64(len(p)), r.Size()-off))]
+	clear(p[len(inside):])
+	if n, err := r.ReadAt(inside, off); n < len(inside) {
+		return err
+	}
+	return nil
+}
+
+// A Folder opens the other files of an image that needs more than one. It
+// decides what may be opened; what it has opened is closed with the image.
+//
+// Names are as the image has them, with slashes. Errors are [ErrBackingFile] if
+// a file may not be opened, and [io/fs.ErrNotExist] if it is not there.
+type Folder interface {
+	// Parent opens the image file that this one continues in, and the Folder
+	// for the names in that one.
+	Parent(name string) (Reader, Folder, error)
+
+	// Extent opens a file that holds a part of this image itself.
+	Extent(name string) (Reader, error)
+
+	// Names are the names of the files beside this image, sorted, for a format
+	// that knows its parent by something else.
+	Names() ([]string, error)
+}
