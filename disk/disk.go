@@ -18,8 +18,6 @@ import (
 	"io"
 	"iter"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/davit-oci/davit/disk/internal/qcow2"
 	"github.com/davit-oci/davit/disk/internal/raw"
@@ -116,70 +114,30 @@ func Copy(ctx context.Context, w Writer, r Reader) error {
 	return nil
 }
 
-// A Format is a format of image files.
-type Format string
-
-const (
-	Raw       Format = "raw"        // the bytes of the disk
-	QCOW2     Format = "qcow2"      // QEMU's; written without compression
-	QCOW2Zlib Format = "qcow2:zlib" // qcow2 that is written with deflated clusters
-	QCOW2Zstd Format = "qcow2:zstd" // qcow2 that is written with zstd clusters; QEMU 5.1 or later
-)
-
-// ParseFormat returns the format that users call s: one of the constants, or
-// "img" for raw. Any other is [ErrUnsupported].
-func ParseFormat(s string) (Format, error) {
-	switch f := Format(s); f {
-	case Raw, QCOW2, QCOW2Zlib, QCOW2Zstd:
-		return f, nil
-	case "img":
-		return Raw, nil
-	}
-	return "", virtual.Unsupported("format %q", s)
-}
-
-// FormatOf is the format that the extension of path stands for, in any case of
-// letters; false if it stands for none.
-func FormatOf(path string) (Format, bool) {
-	switch strings.ToLower(filepath.Ext(path)) {
-	case ".raw", ".img":
-		return Raw, true
-	case ".qcow2":
-		return QCOW2, true
-	}
-	return "", false
-}
-
-// InOrder reports whether a [Writer] of f has to be fed in ascending order.
-func (f Format) InOrder() bool { return f == QCOW2Zlib || f == QCOW2Zstd }
-
-// Ext is the usual extension of files of f, with its dot.
-func (f Format) Ext() string {
-	if f == Raw {
-		return ".raw"
-	}
-	return ".qcow2"
-}
-
 // OpenOptions say how far [Open] may go. The zero value finds the format by
 // content, opens no second file and reads the active state.
 type OpenOptions struct {
 	// Format ends the guessing when it is not empty. A guest decides what its
 	// raw disk begins with, so what is known to be raw should be opened as Raw.
-	// The qcow2 formats are one for reading.
+	// For reading, all variants of a format are one.
 	Format Format
 
-	// BackingDir is the folder in which backing files may lie, none if empty.
-	// A name is taken relative to the folder of the image that has it, an
-	// absolute name as it is; symbolic links must not lead out either.
+	// BackingDir is the folder in which the other files of an image may lie,
+	// none if empty: backing files, parents, extents, data files. A name is
+	// taken relative to the folder of the image that has it, an absolute name
+	// as it is; symbolic links must not lead out either.
 	//
 	// A backing file is read as the format that the image records. If it
 	// records none, only a file that looks like no format at all is read, as
 	// raw: the guest of a raw disk could have written a header onto it.
 	BackingDir string
 
+	// Extents allows a VMDK descriptor that is itself named .vmdk to have its
+	// extents beside it, without BackingDir.
+	Extents bool
+
 	// Snapshot is the ID or the name of an internal snapshot to read instead
-	// of the active state; IDs come first.
+	// of the active state; IDs come first. Only qcow2 images have any.
 	Snapshot string
 }
 
@@ -187,7 +145,7 @@ type OpenOptions struct {
 type Image struct {
 	content virtual.Reader
 	format  Format
-	files   []*os.File
+	files   *files
 }
 
 // Open opens the regular file or block device at path for reading.
@@ -202,50 +160,50 @@ func Open(path string, o OpenOptions) (*Image, error) {
 		return nil, fmt.Errorf("opening %s: %w", path, virtual.Unsupported("neither a regular file nor a block device"))
 	}
 
-	img := &Image{}
-	if err := img.open(path, o); err != nil {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	folder, err := newFolder(path, f, o)
+	img := &Image{files: folder.files}
+	if err == nil {
+		img.content, img.format, err = open(f, folder, o)
+	}
+	folder.closeRoots()
+	if err != nil {
 		img.Close()
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	return img, nil
 }
 
-func (i *Image) open(path string, o OpenOptions) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	i.files = append(i.files, f)
-
+func open(f *os.File, c *folder, o OpenOptions) (virtual.Reader, Format, error) {
 	file, err := raw.Open(f)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	i.format = o.Format
-	if i.format == "" {
-		if i.format, err = detect(file); err != nil {
-			return err
+	format := o.Format.container()
+	if format == "" {
+		if format, err = detect(file); err != nil {
+			return nil, "", err
 		}
 	}
-	switch i.format {
+	content, err := openContent(file, format, c, o.Snapshot)
+	return content, format, err
+}
+
+// openContent reads file as an image of this format.
+func openContent(file *raw.Image, f Format, c *folder, snapshot string) (virtual.Reader, error) {
+	if snapshot != "" && f.container() != QCOW2 {
+		return nil, fmt.Errorf("%w %q: %s images have none", ErrUnknownSnapshot, snapshot, f)
+	}
+	switch f.container() {
 	case Raw:
-		if o.Snapshot != "" {
-			return fmt.Errorf("%w %q: raw images have none", ErrUnknownSnapshot, o.Snapshot)
-		}
-		i.content = file
-		return nil
-	case QCOW2, QCOW2Zlib, QCOW2Zstd:
-		i.format = QCOW2
-		chain, err := newChain(path, f, o.BackingDir)
-		if err != nil {
-			return err
-		}
-		defer chain.close()
-		i.content, err = qcow2.Open(file, qcow2.Options{Snapshot: o.Snapshot, Backing: chain.open})
-		i.files = append(i.files, chain.files...)
-		return err
+		return file, nil
+	case QCOW2:
+		return qcow2.Open(file, qcow2.Options{Snapshot: snapshot, Backing: c.backing})
 	}
-	return virtual.Unsupported("format %q", o.Format)
+	return nil, virtual.Unsupported("format %q", f)
 }
 
 // Size is the virtual size in bytes.
@@ -257,15 +215,9 @@ func (i *Image) ReadAt(p []byte, off int64) (int, error) { return i.content.Read
 // NextExtent is what [NextExtent] calls.
 func (i *Image) NextExtent(off int64) (Extent, error) { return virtual.NextExtent(i.content, off) }
 
-// Format is what the file turned out to be: [Raw] or [QCOW2].
+// Format is what the file turned out to be: [Raw], [QCOW2], [VMDK], [VDI],
+// [VHD] or [VHDX].
 func (i *Image) Format() Format { return i.format }
 
 // Close closes all files of the image. Nothing may be read after it.
-func (i *Image) Close() error {
-	var errs []error
-	for _, f := range i.files {
-		errs = append(errs, f.Close())
-	}
-	i.files = nil
-	return errors.Join(errs...)
-}
+func (i *Image) Close() error { return i.files.close() }

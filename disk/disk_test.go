@@ -27,19 +27,29 @@ func TestFormats(t *testing.T) {
 		{"qcow2", disk.QCOW2, false, ".qcow2"},
 		{"qcow2:zlib", disk.QCOW2Zlib, true, ".qcow2"},
 		{"qcow2:zstd", disk.QCOW2Zstd, true, ".qcow2"},
+		{"vmdk", disk.VMDK, false, ".vmdk"},
+		{"vmdk:sparse", disk.VMDK, false, ".vmdk"},
+		{"vmdk:stream", disk.VMDKStream, true, ".vmdk"},
+		{"vdi", disk.VDI, false, ".vdi"},
+		{"vhd", disk.VHD, false, ".vhd"},
+		{"vhd:dynamic", disk.VHD, false, ".vhd"},
+		{"vhd:fixed", disk.VHDFixed, false, ".vhd"},
+		{"vpc", disk.VHD, false, ".vhd"},
+		{"vhdx", disk.VHDX, false, ".vhdx"},
 	} {
 		f, err := disk.ParseFormat(test.name)
 		if err != nil || f != test.format || f.InOrder() != test.inOrder || f.Ext() != test.ext {
 			t.Errorf("ParseFormat(%q) = %q, %v; in order: %t, extension %q", test.name, f, err, f.InOrder(), f.Ext())
 		}
 	}
-	for _, name := range []string{"", "vmdk", "qcow2:lz4", "RAW"} {
+	for _, name := range []string{"", "vmdk:flat", "qcow2:lz4", "RAW", "qed"} {
 		if f, err := disk.ParseFormat(name); f != "" || !errors.Is(err, disk.ErrUnsupported) {
 			t.Errorf("ParseFormat(%q) = %q, %v", name, f, err)
 		}
 	}
 	for path, want := range map[string]disk.Format{
-		"a/b.raw": disk.Raw, "b.IMG": disk.Raw, "c.QCow2": disk.QCOW2, "qcow2": "", "a.qcow2/b": "", "a.vmdk": "",
+		"a/b.raw": disk.Raw, "b.IMG": disk.Raw, "c.QCow2": disk.QCOW2, "qcow2": "", "a.qcow2/b": "", "a.qed": "",
+		"a.vmdk": disk.VMDK, "a.VDI": disk.VDI, "a.vhd": disk.VHD, "a.vhdx": disk.VHDX,
 	} {
 		if got, ok := disk.FormatOf(path); got != want || ok != (want != "") {
 			t.Errorf("FormatOf(%q) = %q, %t", path, got, ok)

@@ -29,6 +29,15 @@ type WriteOptions struct {
 	// Jobs is how many clusters are compressed at the same time; default: one
 	// per CPU that Go uses. It does not change the image.
 	Jobs int
+
+	// Name is the name that the file is going to have, which a VMDK has in its
+	// descriptor; default: that of the file.
+	Name string
+
+	// ID identifies the disk in VDI, VHD and VHDX images; hypervisors refuse
+	// two disks with one ID. Default: a random one. All else in an image
+	// depends on the disk alone.
+	ID [16]byte
 }
 
 // NewWriter starts an image of a disk of size bytes in f, which is open for
@@ -37,19 +46,18 @@ type WriteOptions struct {
 // Data is every range that will be written, as [Extents] gives them; nil is an
 // empty disk. It may be ranged over twice and must give the same ranges again.
 //
-// A raw image, and a plain qcow2 image, has its tables and its size when
-// NewWriter returns; they depend on nothing but size and data. What f already
-// held in the ranges of data stays, all else is zeroed. So the file of a
-// writer that was killed can be given to a new one, which is a [Reader] as
-// well: it reads what is there now, and who knows digests of the content can
-// tell what need not be written again. Ranges of data that are not written
-// read as zeros in a new file, as what was there in an old one.
+// An image that is not compressed has its tables and its size when NewWriter
+// returns; they depend on nothing but size and data. What f already held in the
+// ranges of data stays, all else is zeroed. So the file of a writer that was
+// killed can be given to a new one, which is a [Reader] as well: it reads what
+// is there now, and who knows digests of the content can tell what need not be
+// written again. Ranges of data that are not written read as zeros in a new
+// file, as what was there in an old one.
 //
 // Compressed images begin anew: whatever f held is lost.
 //
-// A qcow2 image has whole sectors: the disk becomes up to 511 zero bytes
-// larger if size is no multiple of 512. A raw image of a block device ends at
-// size; what the device has after it stays.
+// The disk gets the size that [Format.DiskSize] says. A raw image of a block
+// device ends at size; what the device has after it stays.
 func NewWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, error], o WriteOptions) (Writer, error) {
 	w, err := newWriter(f, format, size, data, o)
 	if err != nil {
@@ -61,6 +69,11 @@ func NewWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, err
 func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, error], o WriteOptions) (Writer, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("size of %d bytes", size)
+	}
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if format != Raw && !info.Mode().IsRegular() {
+		return nil, virtual.Unsupported("a %s image in what is no regular file", format)
 	}
 	switch format {
 	case Raw:

@@ -195,7 +195,7 @@ func TestWritersRefuse(t *testing.T) {
 		size   int64
 		data   iter.Seq2[disk.Extent, error]
 	}{
-		"format":             {"vmdk", 512, nil},
+		"format":             {"qed", 512, nil},
 		"negative size":      {disk.Raw, -1, nil},
 		"size of 2^62 bytes": {disk.QCOW2, 1<<62 + 1<<61, nil},
 		"data beyond":        {disk.QCOW2, 512, extents(disk.Extent{Offset: 500, Length: 13})},

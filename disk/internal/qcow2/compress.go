@@ -41,7 +41,7 @@ type mapping struct {
 
 // NewCompressor starts an image. Jobs below 1 are one per CPU that Go uses.
 func NewCompressor(f *os.File, size int64, c Compression, jobs int) (*Compressor, error) {
-	rounded, err := diskSize(size)
+	rounded, err := DiskSize(size)
 	if err != nil {
 		return nil, err
 	}

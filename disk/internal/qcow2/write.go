@@ -33,8 +33,9 @@ func divUp(n, by int64) int64 { return (n + by - 1) / by }
 
 func roundUp(n, to int64) int64 { return divUp(n, to) * to }
 
-// diskSize is the virtual size, in whole sectors.
-func diskSize(size int64) (int64, error) {
+// DiskSize is the virtual size of an image for a disk of size bytes: whole
+// sectors.
+func DiskSize(size int64) (int64, error) {
 	if size > maxL1*l2Span {
 		return 0, virtual.Unsupported("virtual size of %d bytes", size)
 	}
@@ -95,7 +96,7 @@ func encodeHeader(size int64, p places, c Compression) []byte {
 // where data has the clusters that hold data, in the order of the disk. So a
 // range of such clusters is one range of the file.
 func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error]) (*blocks.Writer, error) {
-	rounded, err := diskSize(size)
+	rounded, err := DiskSize(size)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,243 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/davit-oci/davit/disk/internal/raw"
+	"github.com/davit-oci/davit/disk/internal/virtual"
+)
+
+const (
+	// maxChain limits the images of a chain, each of which continues in the
+	// next. It bounds caches, and ends a chain that is made to be endless.
+	maxChain = 32
+
+	// maxFiles limits the open files of an image: a split VMDK has one for each
+	// 2 GiB.
+	maxFiles = 4096
+
+	// maxNames limits the files of a folder that are looked through.
+	maxNames = 10000
+)
+
+// files are all the files of an image, and where they may lie. An image names
+// other files, but its guest may have written those names.
+type files struct {
+	root   *os.Root   // BackingDir; nil: no second file
+	roots  []string   // absolute names of root's folder
+	beside *os.Root   // the folder of a descriptor that is named .vmdk, for its extents; or nil
+	opened []*os.File // to be closed with the image
+}
+
+// A folder opens files for the names in one image: it is its [virtual.Folder].
+type folder struct {
+	*files
+	dirs  []string      // absolute names of the folder of the image
+	above []os.FileInfo // the image, and those that continue in it
+	first bool          // it is the image that the user named
+}
+
+// newFolder prepares for the image at path, open as f.
+func newFolder(path string, f *os.File, o OpenOptions) (*folder, error) {
+	all := &files{opened: []*os.File{f}}
+	c := &folder{files: all, first: true}
+	info, err := f.Stat()
+	if err != nil {
+		return c, err
+	}
+	c.above = []os.FileInfo{info}
+	if o.Extents {
+		real, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			return c, err
+		}
+		if strings.EqualFold(filepath.Ext(real), ".vmdk") {
+			if all.beside, err = os.OpenRoot(filepath.Dir(real)); err != nil {
+				return c, err
+			}
+		}
+	}
+	if o.BackingDir == "" {
+		return c, nil
+	}
+	if all.roots, err = names(o.BackingDir); err != nil {
+		return c, err
+	}
+	if c.dirs, err = names(filepath.Dir(path)); err != nil {
+		return c, err
+	}
+	all.root, err = os.OpenRoot(o.BackingDir)
+	return c, err
+}
+
+// names are the absolute names of a folder: as it is called, and without
+// symbolic links. The user names it, so its links are as good as itself.
+func names(dir string) ([]string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return nil, err
+	}
+	return []string{abs, real}, nil
+}
+
+// closeRoots ends the opening of files.
+func (a *files) closeRoots() {
+	for _, root := range []*os.Root{a.root, a.beside} {
+		if root != nil {
+			root.Close()
+		}
+	}
+}
+
+func (a *files) close() error {
+	var errs []error
+	for _, f := range a.opened {
+		errs = append(errs, f.Close())
+	}
+	a.opened = nil
+	return errors.Join(errs...)
+}
+
+// Parent opens the image file that the one of c continues in.
+func (c *folder) Parent(name string) (virtual.Reader, virtual.Folder, error) {
+	file, parent, err := c.parent(name)
+	return file, parent, err
+}
+
+func (c *folder) parent(name string) (*raw.Image, *folder, error) {
+	local, err := c.local(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(c.above) == maxChain {
+		return nil, nil, virtual.Unsupported("a chain of more than %d images", maxChain)
+	}
+	file, info, err := c.open(c.root, local)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening backing file %q: %w", name, err)
+	}
+	if slices.ContainsFunc(c.above, func(i os.FileInfo) bool { return os.SameFile(i, info) }) {
+		return nil, nil, virtual.Corrupt("the backing chain is a loop: %q is in it already", name)
+	}
+	return file, &folder{
+		files: c.files,
+		dirs:  []string{filepath.Dir(filepath.Join(c.roots[1], local))},
+		above: append(slices.Clone(c.above), info),
+	}, nil
+}
+
+// Extent opens a file that holds a part of the image of c.
+func (c *folder) Extent(name string) (virtual.Reader, error) {
+	root, local := c.beside, name
+	// A descriptor that says ".vmdk" promises extents beside it, and nowhere else.
+	if root == nil || !c.first || strings.ContainsAny(name, `/\:`) || !filepath.IsLocal(name) {
+		var err error
+		root = c.root
+		if local, err = c.local(name); err != nil {
+			return nil, err
+		}
+	}
+	file, _, err := c.open(root, local)
+	if err != nil {
+		return nil, fmt.Errorf("opening extent %q: %w", name, err)
+	}
+	return file, nil
+}
+
+// Names are the files beside the image of c.
+func (c *folder) Names() ([]string, error) {
+	dir, err := c.local(".")
+	if err != nil {
+		return nil, err
+	}
+	f, err := c.root.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	found, err := f.Readdirnames(maxNames)
+	slices.Sort(found)
+	return found, err
+}
+
+// backing opens a backing file that may be of any format ("" if the image does
+// not record it).
+func (c *folder) backing(name, format string) (virtual.Reader, error) {
+	file, below, err := c.parent(name)
+	if err != nil {
+		return nil, err
+	}
+	f := Raw
+	if format == "" {
+		// A second detection of an image that somebody else may write to is no
+		// risk: only the answer "raw" counts, and raw interprets nothing.
+		if found, err := detect(file); err != nil || found != Raw {
+			return nil, fmt.Errorf("%w: the image does not record the format of %q, and guessing it is not safe", ErrBackingFile, name)
+		}
+	} else if f, err = ParseFormat(format); err != nil {
+		return nil, fmt.Errorf("opening backing file %q: %w", name, err)
+	}
+	r, err := openContent(file, f, below, "")
+	if err != nil {
+		return nil, fmt.Errorf("opening backing file %q: %w", name, err)
+	}
+	return r, nil
+}
+
+// local is the name of a file inside of root. What symbolic links make of it is
+// root's to check.
+func (c *folder) local(name string) (string, error) {
+	if c.root == nil {
+		return "", fmt.Errorf("%w: %q", ErrBackingFile, name)
+	}
+	path := name
+	if scheme, rest, ok := strings.Cut(name, ":"); ok && !strings.Contains(scheme, "/") && filepath.VolumeName(name) == "" {
+		if scheme != "file" {
+			return "", fmt.Errorf("%w: %q is not the name of a file", ErrBackingFile, name)
+		}
+		path = rest
+	}
+	path = filepath.FromSlash(path)
+	for _, dir := range c.dirs {
+		abs := filepath.Clean(path)
+		if !filepath.IsAbs(path) {
+			abs = filepath.Join(dir, path)
+		}
+		for _, root := range c.roots {
+			if rel, err := filepath.Rel(root, abs); err == nil && filepath.IsLocal(rel) {
+				return rel, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%w: %q is outside of %s", ErrBackingFile, name, c.roots[0])
+}
+
+func (a *files) open(root *os.Root, local string) (*raw.Image, os.FileInfo, error) {
+	if len(a.opened) == maxFiles {
+		return nil, nil, virtual.Unsupported("an image of more than %d files", maxFiles)
+	}
+	// Asked first, because opening a named pipe waits for its other end.
+	info, err := root.Stat(local)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, nil, virtual.Unsupported("not a regular file")
+	}
+	f, err := root.Open(local)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.opened = append(a.opened, f)
+	file, err := raw.Open(f)
+	return file, info, err
+}
