@@ -27,7 +27,7 @@ func (i *image) Close() error {
 // open opens a SOURCE. A raw disk on stdin is first written to a temporary
 // file, without its zeros. The caller closes the image.
 func (s *sourceFlags) open(ctx context.Context, g *globals, src source) (*image, error) {
-	o := disk.OpenOptions{Format: s.format.Format, BackingDir: s.backingDir, Snapshot: s.snapshot}
+	o := disk.OpenOptions{Format: s.format.Format, BackingDir: s.backingDir, Extents: true, Snapshot: s.snapshot}
 	if src.path != "-" {
 		img, err := disk.Open(src.path, o)
 		if err != nil {
@@ -58,7 +58,7 @@ func (s *sourceFlags) open(ctx context.Context, g *globals, src source) (*image,
 // hintForImage adds the command that mends an image that cannot be read as it is.
 func hintForImage(err error, path string) error {
 	if errors.Is(err, disk.ErrBackingFile) {
-		return withHint(err, "qemu-img convert -O qcow2 %s flat.qcow2", path)
+		return withHint(err, "--backing-dir %s", filepath.Dir(path))
 	}
 	return err
 }

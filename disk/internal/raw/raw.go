@@ -64,6 +64,9 @@ func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error]) (*
 		return nil, err
 	}
 	if !hostfile.IsBlockDevice(info) {
+		if err := hostfile.MarkSparse(f); err != nil {
+			return nil, err
+		}
 		if err := f.Truncate(size); err != nil {
 			return nil, err
 		}
