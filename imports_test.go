@@ -34,6 +34,7 @@ var imports = map[string]struct {
 		tests: []string{"disk/disktest", compress},
 	},
 	"disk/disktest":          {may: []string{"disk"}},
+	"disk/guest":             {may: []string{"disk", "disk/internal/virtual"}, tests: []string{"disk/disktest"}},
 	"disk/internal/hostfile": {may: []string{sys}},
 	"disk/internal/qcow2": {
 		may:   []string{"disk/internal/blocks", "disk/internal/gather", "disk/internal/mapped", "disk/internal/virtual", compress},
@@ -60,7 +61,7 @@ var imports = map[string]struct {
 	"machine":     {},
 	"bench/scale": {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}}, // measures the real code with made-up artifacts
 	"cmd/davit": {
-		may: []string{"artifact", "chunker", "disk", "machine", "registry", "sign", "verify",
+		may: []string{"artifact", "chunker", "disk", "disk/guest", "machine", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},
 	},

@@ -9,6 +9,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/chunker"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/guest"
 	"github.com/davit-oci/davit/registry"
 	"github.com/spf13/cobra"
 )
@@ -257,10 +258,10 @@ func (o *diffOptions) diffDisk(ctx context.Context, r *diffReport, pair [2]diffD
 		return nil
 	}
 	// Where it is now, or was, if it is gone.
-	var table []partition
+	var table []guest.Partition
 	for _, d := range []diffDisk{pair[1], pair[0]} {
 		if d.reader != nil && len(table) == 0 {
-			table = partitions(d.reader)
+			table = guest.Partitions(d.reader)
 		}
 	}
 	r.Areas = append(r.Areas, locate(name, c.areas, table, size)...)
@@ -268,7 +269,7 @@ func (o *diffOptions) diffDisk(ctx context.Context, r *diffReport, pair [2]diffD
 }
 
 // locate says in which partitions areas lie. An area in several becomes several.
-func locate(name string, areas []disk.Extent, table []partition, size int64) []diffArea {
+func locate(name string, areas []disk.Extent, table []guest.Partition, size int64) []diffArea {
 	var located []diffArea
 	for _, area := range areas {
 		for off, end := area.Offset, min(area.End(), size); off < end; {
@@ -276,11 +277,11 @@ func locate(name string, areas []disk.Extent, table []partition, size int64) []d
 			stop := end
 			for _, p := range table {
 				switch {
-				case p.start <= off && off < p.end:
-					a.Partition, a.Filesystem = p.number, p.filesystem
-					stop = min(stop, p.end)
-				case p.start > off:
-					stop = min(stop, p.start)
+				case p.Start <= off && off < p.End:
+					a.Partition, a.Filesystem = p.Number, p.Filesystem
+					stop = min(stop, p.End)
+				case p.Start > off:
+					stop = min(stop, p.Start)
 				}
 			}
 			a.Length = stop - off

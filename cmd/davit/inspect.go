@@ -11,6 +11,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/guest"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/registry"
 	"github.com/opencontainers/go-digest"
@@ -401,8 +402,8 @@ func inspectFile(ctx context.Context, stdout io.Writer, src source, o inspectOpt
 		}
 		d.DataSize += e.Length
 	}
-	for _, p := range partitions(img) {
-		d.Partitions = append(d.Partitions, inspectedFS{p.number, p.filesystem, p.start, p.end - p.start})
+	for _, p := range guest.Partitions(img) {
+		d.Partitions = append(d.Partitions, inspectedFS{p.Number, p.Filesystem, p.Start, p.End - p.Start})
 	}
 	if o.json {
 		r := newInspectReport()
