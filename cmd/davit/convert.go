@@ -44,6 +44,7 @@ a block device, or "-" for a raw disk on stdout.`,
 type convertReport struct {
 	report
 	Files   []writtenFile `json:"files"`
+	Losses  []loss        `json:"losses"`
 	Bytes   writtenBytes  `json:"bytes"`
 	Seconds float64       `json:"seconds"`
 }
@@ -54,6 +55,13 @@ type writtenFile struct {
 	Format disk.Format `json:"format"`
 	Disk   string      `json:"disk"`
 	Size   int64       `json:"size"` // virtual, in bytes
+}
+
+// A loss is what the target format cannot express.
+type loss struct {
+	Field  string `json:"field"`
+	Value  string `json:"value"`
+	Reason string `json:"reason"`
 }
 
 type writtenBytes struct {
@@ -76,6 +84,11 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 	}
 	defer closeInto(&err, img)
 
+	lost, err := dest.fit(img.Size())
+	if err != nil {
+		return err
+	}
+	warnLosses(o.globals, dest.path, lost)
 	p := o.begin("converting "+filepath.Base(from), dataSize(img))
 	defer p.end()
 	err = dest.write(img.Size(), o.stdout, func(f *os.File) error {
@@ -89,6 +102,7 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 	r := convertReport{
 		report:  newReport("davit convert"),
 		Files:   []writtenFile{{dest.path, dest.format, src.name, img.Size()}},
+		Losses:  lost,
 		Bytes:   writtenBytes{p.done.Load()},
 		Seconds: time.Since(start).Seconds(),
 	}
@@ -174,6 +188,25 @@ func formatOf(path string) (disk.Format, error) {
 	return "", usagef("%s: the extension says no format: -O is missing", path)
 }
 
+// fit says what a disk of size bytes loses in the format of d, and refuses a
+// disk that is too large for it.
+func (d destination) fit(size int64) ([]loss, error) {
+	got, err := d.format.DiskSize(size)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", d.path, err)
+	case got != size:
+		return []loss{{"size", fmt.Sprint(size), fmt.Sprintf("%s rounds it up to %d: %d zero bytes were added", d.format, got, got-size)}}, nil
+	}
+	return []loss{}, nil
+}
+
+func warnLosses(g *globals, path string, lost []loss) {
+	for _, l := range lost {
+		g.stderr.warn("%s: %s %s: %s", path, l.Field, l.Value, l.Reason)
+	}
+}
+
 // write opens the destination for a disk of size bytes, and lets do fill it. A
 // file appears whole or not at all.
 func (d destination) write(size int64, stdout *os.File, do func(*os.File) error) error {
@@ -194,6 +227,10 @@ func (d destination) write(size int64, stdout *os.File, do func(*os.File) error)
 	return writeFile(d.path, d.force, do)
 }
 
+func (d destination) options() disk.WriteOptions {
+	return disk.WriteOptions{Name: filepath.Base(d.path)}
+}
+
 // copyStep is what is read and written at a time. It is a multiple of zeroUnit
 // and of all clusters but qcow2's largest.
 const copyStep = 1 << 20
@@ -206,7 +243,7 @@ func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reade
 		w = disk.NewStreamWriter(f, img.Size())
 	} else {
 		var err error
-		w, err = disk.NewWriter(f, dest.format, img.Size(), disk.Extents(img), disk.WriteOptions{})
+		w, err = disk.NewWriter(f, dest.format, img.Size(), disk.Extents(img), dest.options())
 		if err != nil {
 			return err
 		}

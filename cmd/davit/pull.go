@@ -75,13 +75,6 @@ type pullReport struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// A loss is what the target format cannot express.
-type loss struct {
-	Field  string `json:"field"`
-	Value  string `json:"value"`
-	Reason string `json:"reason"`
-}
-
 func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOptions) (err error) {
 	start := time.Now()
 	ref, err := parseRef(name)
@@ -133,14 +126,22 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	if err != nil {
 		return err
 	}
+	r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
+		Verified: passed.verified(), Files: []writtenFile{}, Losses: []loss{}}
+	for _, t := range targets {
+		lost, err := t.dest.fit(t.disk.Size)
+		if err != nil {
+			return err
+		}
+		warnLosses(o.globals, t.dest.path, lost)
+		r.Losses = append(r.Losses, lost...)
+	}
 	seeds, err := o.findSeeds(ctx, store, scratch, targets)
 	if err != nil {
 		return err
 	}
 	defer closeInto(&err, seeds)
 
-	r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
-		Verified: passed.verified(), Files: []writtenFile{}, Losses: []loss{}}
 	if len(targets) > 0 {
 		r.DiskDigest = artifact.Digest(targets[0].disk.Digest)
 	}
@@ -303,7 +304,7 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *partFile
 		return w.Close()
 	}
 	toImage := func(f *os.File) error {
-		return write(disk.NewWriter(f, t.dest.format, d.Size, d.Extents(ctx), disk.WriteOptions{}))
+		return write(disk.NewWriter(f, t.dest.format, d.Size, d.Extents(ctx), t.dest.options()))
 	}
 	switch t.dest.kind {
 	case toStdout:
@@ -325,9 +326,6 @@ func (r *pullReport) add(t pullTarget, done artifact.Restored) {
 	r.Bytes.Written += done.Written
 	r.Bytes.Seeded += done.Seeded + done.Kept
 	r.Bytes.Cached += done.Listed
-	if t.dest.format != disk.Raw && t.disk.Size%512 != 0 {
-		r.Losses = append(r.Losses, loss{"size", fmt.Sprint(t.disk.Size), fmt.Sprintf("%s holds whole sectors of 512 bytes: zeros were added", t.dest.format)})
-	}
 }
 
 // A pullSeeds is what a pull can use instead of fetching.
