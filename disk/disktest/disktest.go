@@ -311,10 +311,11 @@ func fill(p []byte, seed int64) {
 	}
 }
 
-// padded is content with the zeros that make it whole sectors, if size is that.
+// padded is content with the zeros that a format adds to make it whole sectors,
+// grains or MiB, if size is that.
 func padded(content []byte, size int64) []byte {
-	if whole := (len(content) + 511) &^ 511; size == int64(whole) {
-		return append(slices.Clone(content), make([]byte, whole-len(content))...)
+	if more := size - int64(len(content)); more > 0 && more < 1<<20 {
+		return append(slices.Clone(content), make([]byte, more)...)
 	}
 	return content
 }
