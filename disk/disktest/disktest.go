@@ -207,8 +207,8 @@ type Target struct {
 // written: empty, tiny, full and sparse disks, ranges that share a cluster,
 // writes that cross what any format may have for clusters, in any order where
 // that is allowed; that they refuse what lies outside of the disk; and that
-// nothing shows of the images before. Sizes may be rounded up to a multiple of
-// 512. The result is nil or joins all faults.
+// nothing shows of the images before. Sizes may be rounded up by less than a
+// MiB. The result is nil or joins all faults.
 func TestWriter(t Target) error {
 	var errs []error
 	for _, d := range disks() {
@@ -268,7 +268,7 @@ func testDisk(t Target, d testdisk) error {
 	if err != nil {
 		return fmt.Errorf("creating a disk of %d bytes: %w", d.size, err)
 	}
-	for _, off := range []int64{-1, d.size + 512, 1 << 62} {
+	for _, off := range []int64{-1, d.size + 1<<20, 1 << 62} {
 		if n, err := w.WriteAt([]byte{1}, off); err == nil {
 			f.addf("WriteAt(1 byte, %d) = %d, nil, on a disk of %d bytes", off, n, d.size)
 		}
