@@ -20,6 +20,7 @@ type convertOptions struct {
 	*globals
 	source sourceFlags
 	target targetFlags
+	trimFlag
 }
 
 func newConvert(g *globals) *cobra.Command {
@@ -38,6 +39,7 @@ a block device, or "-" for a raw disk on stdout.`,
 	}
 	o.source.flags(cmd)
 	o.target.flags(cmd)
+	o.trimFlag.flags(cmd)
 	return cmd
 }
 
@@ -45,6 +47,7 @@ type convertReport struct {
 	report
 	Files   []writtenFile `json:"files"`
 	Losses  []loss        `json:"losses"`
+	Trimmed int64         `json:"trimmed"` // as that of push
 	Bytes   writtenBytes  `json:"bytes"`
 	Seconds float64       `json:"seconds"`
 }
@@ -89,10 +92,14 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 		return err
 	}
 	warnLosses(o.globals, dest.path, lost)
-	p := o.begin("converting "+filepath.Base(from), dataSize(img))
+	content, trimmed, err := o.apply(ctx, o.globals, img, "")
+	if err != nil {
+		return err
+	}
+	p := o.begin("converting "+filepath.Base(from), dataSize(content))
 	defer p.end()
 	err = dest.write(img.Size(), o.stdout, func(f *os.File) error {
-		return writeDisk(ctx, f, dest, img, o.globals, p)
+		return writeDisk(ctx, f, dest, content, o.globals, p)
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", dest.path, err)
@@ -103,6 +110,7 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 		report:  newReport("davit convert"),
 		Files:   []writtenFile{{dest.path, dest.format, src.name, img.Size()}},
 		Losses:  lost,
+		Trimmed: trimmed,
 		Bytes:   writtenBytes{p.done.Load()},
 		Seconds: time.Since(start).Seconds(),
 	}

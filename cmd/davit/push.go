@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
@@ -25,7 +26,8 @@ type pushOptions struct {
 	*globals
 	registryFlags
 	signerFlags
-	source      sourceFlags
+	source sourceFlags
+	trimFlag
 	sign        bool
 	tags        []string
 	reuse       []string
@@ -61,6 +63,7 @@ moves last, when everything is there and, with --sign, signed.`,
 	}
 	o.registryFlags.flags(cmd)
 	o.source.flags(cmd)
+	o.trimFlag.flags(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.sign, "sign", false, "sign the artifact with --key before the tag moves")
 	o.signerFlags.flags(cmd)
@@ -89,7 +92,7 @@ type pushReport struct {
 		Kept int `json:"kept"`
 	} `json:"layers"`
 	ReusedFrom []string       `json:"reusedFrom"`
-	Trimmed    int64          `json:"trimmed"` // nothing is trimmed yet
+	Trimmed    int64          `json:"trimmed"` // of free blocks that held something
 	Signature  *pushSignature `json:"signature,omitempty"`
 	Bytes      struct {
 		Read    int64 `json:"read"`    // plain, of the disks
@@ -134,6 +137,10 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 		return err
 	}
 	defer closeAll(&err, images)
+	disks, trimmed, err := o.applyAll(ctx, o.globals, images)
+	if err != nil {
+		return err
+	}
 	repo, err := o.open(ctx, o.globals, plan.ref)
 	if err != nil {
 		return err
@@ -147,7 +154,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 	}
 	defer closeInto(&err, reuse)
 
-	p := &pusher{pushOptions: &o, pushPlan: plan, repo: repo, store: store, images: images}
+	p := &pusher{pushOptions: &o, pushPlan: plan, repo: repo, store: store, images: images, disks: disks}
 	pushed, err := p.push(ctx, reuse, o.sign)
 	if err != nil {
 		return err
@@ -155,6 +162,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 	defer closeInto(&err, pushed)
 
 	r := pushed.report(plan.ref, reuse)
+	r.Trimmed = trimmed
 	if !o.dryRun {
 		// Last, so that no tag ever names an artifact that is not whole and signed.
 		if o.sign {
@@ -172,7 +180,9 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 		if err := store.RecordManifest(plan.ref.Name(), pushed.desc.Digest); err != nil {
 			return err
 		}
-		pushed.remember()
+		if !o.trim { // the files hold the free blocks, too
+			pushed.remember()
+		}
 		if err := p.finished.journal.Remove(); err != nil {
 			return err
 		}
@@ -317,6 +327,7 @@ type pusher struct {
 	repo   *registry.Repository
 	store  *registry.Store
 	images []*image
+	disks  []disk.Reader // what is pushed of the images
 
 	finished *pushJournal
 }
@@ -357,9 +368,9 @@ func (p *pusher) pack(ctx context.Context, reuse *reuse) (_ *pushed, err error) 
 	out := &pushed{p: p}
 	var disks []artifact.Source
 	var total int64
-	for _, img := range p.images {
-		disks = append(disks, artifact.Source{Name: img.name, Reader: img})
-		total += dataSize(img)
+	for i, img := range p.images {
+		disks = append(disks, artifact.Source{Name: img.name, Reader: p.disks[i]})
+		total += dataSize(p.disks[i])
 		list, err := newChunkList(scratch)
 		if err != nil {
 			return nil, err
