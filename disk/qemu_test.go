@@ -273,7 +273,25 @@ func (s sparse) NextExtent(off int64) (disk.Extent, error) {
 	return disk.Extent{}, nil
 }
 
-var writable = []disk.Format{disk.Raw, disk.QCOW2, disk.QCOW2Zlib, disk.QCOW2Zstd}
+// writable are all formats, anyOrder those that are written in any order.
+var (
+	writable = []disk.Format{disk.Raw, disk.QCOW2, disk.QCOW2Zlib, disk.QCOW2Zstd}
+	anyOrder = []disk.Format{disk.Raw, disk.QCOW2}
+)
+
+// check asks QEMU whether an image is consistent, in the formats that it can
+// tell of.
+func check(t *testing.T, path string, format disk.Format) {
+	t.Helper()
+	switch format {
+	case disk.QCOW2, disk.QCOW2Zlib, disk.QCOW2Zstd:
+		qemu(t, "qemu-img", "check", "-q", "-f", "qcow2", path)
+	case disk.VMDK, disk.VMDKStream:
+		qemu(t, "qemu-img", "check", "-q", "-f", "vmdk", path)
+	case disk.VDI, disk.VHDX:
+		qemu(t, "qemu-img", "check", "-q", "-f", string(format), path)
+	}
+}
 
 func TestQEMUReadsWhatWeWrite(t *testing.T) {
 	random := make([]byte, 1<<20)
@@ -301,8 +319,12 @@ func TestQEMUReadsWhatWeWrite(t *testing.T) {
 					}
 					return
 				}
-				qemu(t, "qemu-img", "check", "-q", "-f", "qcow2", path)
-				want := append(bytes.Clone(content), make([]byte, -len(content)&511)...)
+				check(t, path, format)
+				size, err := format.DiskSize(int64(len(content)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				want := append(bytes.Clone(content), make([]byte, size-int64(len(content)))...)
 				if !bytes.Equal(flat(t, path), want) {
 					t.Fatal("QEMU reads something else")
 				}
