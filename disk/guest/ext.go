@@ -104,25 +104,27 @@ func openExt(v volume) (*extFS, error) {
 
 	fs := &extFS{v: v, blocks: u32(0x04), first: u32(0x14), perGroup: u32(0x20), uuid: sb[0x68:0x78], descSize: 32}
 	inodeSize := int64(128)
-	if revision := u32(0x4C); revision > 1 {
-		return nil, unknown("revision %d", revision)
-	} else if revision == 1 { // before, there were no features
+	revision := u32(0x4C)
+	if revision > 0 { // before, there were no features
 		fs.compat, fs.incompat, fs.roCompat = uint32(u32(0x5C)), uint32(u32(0x60)), uint32(u32(0x64))
 		inodeSize = u16(0x58)
 	}
+	name := extVersion(sb)
 	switch {
+	case revision > 1:
+		return nil, unknown("%s of revision %d", name, revision)
 	case fs.incompat&^uint32(extKnown) != 0:
-		return nil, unknown("incompatible feature %#x", fs.incompat&^uint32(extKnown))
+		return nil, unknown("%s with incompatible features %#x", name, fs.incompat&^uint32(extKnown))
 	case fs.roCompat&^uint32(extROKnown) != 0:
-		return nil, unknown("read-only compatible feature %#x", fs.roCompat&^uint32(extROKnown))
+		return nil, unknown("%s with read-only features %#x", name, fs.roCompat&^uint32(extROKnown))
 	case fs.compat&extCompatLazyBG != 0:
-		return nil, unknown("feature lazy_bg")
+		return nil, unknown("%s with lazy_bg", name)
 	case fs.incompat&extJournalDev != 0:
-		return nil, unknown("the journal of another file system")
+		return nil, unknown("journal of another %s", name)
 	case fs.roCompat&extROMetaSum != 0 && sb[0x175] != 1:
-		return nil, unknown("checksums of type %d", sb[0x175])
+		return nil, unknown("%s with checksums of type %d", name, sb[0x175])
 	case u16(0x5A) != 0:
-		return nil, unknown("a superblock that is the copy of another")
+		return nil, unknown("copy of the superblock of an %s", name)
 	}
 	fs.seed = extSum(^uint32(0), fs.uuid)
 	if fs.incompat&extSumSeed != 0 {
@@ -172,7 +174,7 @@ func openExt(v volume) (*extFS, error) {
 	inodes := u32(0x28) // per group
 	switch {
 	case fs.blocks > v.Size()/fs.blockSize || fs.blocks < 0:
-		return nil, unknown("larger than what it lies on")
+		return nil, unknown("%s that is larger than its volume", name)
 	case fs.first != wantFirst || fs.blocks <= fs.first:
 		return nil, notClean("%d blocks, of which %d is the first", fs.blocks, fs.first)
 	case clusters == 0 || clusters > 8*fs.blockSize || clusters%8 != 0 || clusters*fs.ratio != fs.perGroup:
@@ -188,7 +190,7 @@ func openExt(v volume) (*extFS, error) {
 	fs.inodeTable = divideUp(inodes*inodeSize, fs.blockSize)
 	fs.groups = divideUp(fs.blocks-fs.first, fs.perGroup)
 	if fs.groups > extMaxGroups {
-		return nil, unknown("more than %d groups of blocks", extMaxGroups)
+		return nil, unknown("%s of more than %d groups", name, extMaxGroups)
 	}
 	fs.descBlocks = divideUp(fs.groups*fs.descSize, fs.blockSize)
 	fs.reserved = u16(0xCE)
@@ -363,7 +365,7 @@ func (fs *extFS) findTables() error {
 			open[i] = e
 		}
 		if len(fs.tables) > extMaxTables {
-			return unknown("more than %d tables of inodes and blocks that do not touch", extMaxTables)
+			return unknown("ext with more than %d scattered tables", extMaxTables)
 		}
 	}
 	fs.tables = append(fs.tables, open[:]...)
