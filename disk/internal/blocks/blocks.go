@@ -157,6 +157,10 @@ type Layout struct {
 	First  int64 // where the first block begins
 	Stride int64 // from one block to the next; 0: they follow each other
 	End    int64 // size of the file
+
+	// Dense keeps the file from being marked sparse, which matters on Windows:
+	// Hyper-V opens no VHD or VHDX file that is.
+	Dense bool
 }
 
 // A Writer writes the blocks of an image in any order, and reads what the file
@@ -181,8 +185,10 @@ func NewWriter(f *os.File, m *Map, l Layout, data iter.Seq2[virtual.Extent, erro
 	if !info.Mode().IsRegular() {
 		return nil, virtual.Unsupported("an image in what is no regular file")
 	}
-	if err := hostfile.MarkSparse(f); err != nil {
-		return nil, err
+	if !l.Dense {
+		if err := hostfile.MarkSparse(f); err != nil {
+			return nil, err
+		}
 	}
 	if err := f.Truncate(l.End); err != nil {
 		return nil, err
