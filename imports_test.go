@@ -30,21 +30,24 @@ var imports = map[string]struct {
 	".":       {},
 	"chunker": {},
 	"disk": {
-		may:   []string{"disk/internal/hostfile", "disk/internal/qcow2", "disk/internal/raw", "disk/internal/virtual", sys},
-		tests: []string{"disk/disktest", compress},
+		may: []string{"disk/internal/hostfile", "disk/internal/qcow2", "disk/internal/raw", "disk/internal/virtual", "disk/internal/xz",
+			compress, sys},
+		tests: []string{"disk/disktest"},
 	},
 	"disk/disktest":          {may: []string{"disk"}},
 	"disk/guest":             {may: []string{"disk", "disk/internal/virtual"}, tests: []string{"disk/disktest"}},
 	"disk/internal/hostfile": {may: []string{sys}},
 	"disk/internal/qcow2": {
-		may:   []string{"disk/internal/blocks", "disk/internal/gather", "disk/internal/mapped", "disk/internal/virtual", compress},
+		may:   []string{"disk/internal/blocks", "disk/internal/gather", "disk/internal/inflate", "disk/internal/mapped", "disk/internal/virtual", compress},
 		tests: []string{"disk", "disk/disktest"},
 	},
 	"disk/internal/blocks":  {may: []string{"disk/internal/hostfile", "disk/internal/virtual"}}, // the formats' common ground: how they are
 	"disk/internal/gather":  {may: []string{"disk/internal/virtual"}},                           // written in any order, compressed,
 	"disk/internal/mapped":  {may: []string{"disk/internal/virtual"}},                           // and read
+	"disk/internal/inflate": {},
 	"disk/internal/raw":     {may: []string{"disk/internal/hostfile", "disk/internal/virtual", sys}},
 	"disk/internal/virtual": {},
+	"disk/internal/xz":      {may: []string{"disk/internal/virtual", xz}}, // of the module only what decodes a block: its reader is unbounded
 	"artifact": {
 		may: []string{"chunker", "disk", imageSpec, goDigest, compress, xz, sync},
 	},

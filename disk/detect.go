@@ -29,15 +29,6 @@ var magics = []struct {
 	{"DMG", -512, "koly"},
 	{"EnCase", 0, "EVF\x09\x0d\x0a\xff\x00"},
 	{"WIM", 0, "MSWIM\x00\x00\x00"},
-	{"tar (OVA)", 257, "ustar"},
-	{"gzip", 0, "\x1f\x8b\x08"},
-	{"xz", 0, "\xfd7zXZ\x00"},
-	{"zstd", 0, "\x28\xb5\x2f\xfd"},
-	{"bzip2", 0, "BZh"},
-	{"lz4", 0, "\x04\x22\x4d\x18"},
-	{"lzip", 0, "LZIP"},
-	{"zip", 0, "PK\x03\x04"},
-	{"7z", 0, "7z\xbc\xaf\x27\x1c"},
 }
 
 const qcow2Magic = "QFI\xfb"
@@ -45,7 +36,7 @@ const qcow2Magic = "QFI\xfb"
 // detect finds the format of a file by its content. A file without a known
 // magic number is raw.
 func detect(r Reader) (Format, error) {
-	n := min(512, r.Size())
+	n := min(headLen, r.Size())
 	head, tail := make([]byte, n), make([]byte, n)
 	if m, err := r.ReadAt(head, 0); m < len(head) {
 		return "", err
@@ -61,6 +52,9 @@ func detect(r Reader) (Format, error) {
 		if at >= 0 && at <= len(part) && bytes.HasPrefix(part[at:], []byte(m.magic)) {
 			return "", virtual.Unsupported("format %s (if these are the bytes of a disk, say that it is raw)", m.name)
 		}
+	}
+	if by := compressedBy(head); by != "" {
+		return "", &CompressedError{by}
 	}
 	if bytes.HasPrefix(head, []byte(qcow2Magic)) {
 		return QCOW2, nil

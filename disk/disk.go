@@ -151,7 +151,7 @@ type Image struct {
 // Open opens the regular file or block device at path for reading.
 //
 // Errors are [ErrBackingFile], [ErrUnknownSnapshot], [ErrUnsupported],
-// [ErrCorrupt], or those of [os.Open].
+// [ErrCompressed], [ErrCorrupt], or those of [os.Open].
 func Open(path string, o OpenOptions) (*Image, error) {
 	// A named pipe would keep os.Open waiting for its other end.
 	if info, err := os.Stat(path); err != nil {
@@ -189,6 +189,9 @@ func open(f *os.File, c *folder, o OpenOptions) (virtual.Reader, Format, error) 
 		}
 	}
 	content, err := openContent(file, format, c, o.Snapshot)
+	if errors.Is(err, ErrCorrupt) && o.Format != "" {
+		err = orCompressed(file, err)
+	}
 	return content, format, err
 }
 
