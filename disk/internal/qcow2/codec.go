@@ -8,6 +8,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/davit-oci/davit/disk/internal/inflate"
 	"github.com/davit-oci/davit/disk/internal/virtual"
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zstd"
@@ -28,22 +29,25 @@ type decompressor func(dst, src []byte) error
 func newDecompressor(c Compression) (decompressor, error) {
 	switch c {
 	case Zlib:
-		return inflate(), nil
+		return newInflate(), nil
 	case Zstd:
 		return unzstd()
 	}
 	return nil, virtual.Unsupported("compression type %d", c)
 }
 
-func inflate() decompressor {
-	readers := sync.Pool{New: func() any { return flate.NewReader(nil) }}
+func newInflate() decompressor {
+	decoders := sync.Pool{New: func() any { return new(inflate.Decoder) }}
 	return func(dst, src []byte) error {
-		r := readers.Get().(io.Reader)
-		defer readers.Put(r)
-		if err := r.(flate.Resetter).Reset(bytes.NewReader(src), nil); err != nil {
-			return err
+		d := decoders.Get().(*inflate.Decoder)
+		defer decoders.Put(d)
+		n, err := d.Deflate(dst, src)
+		if n == len(dst) {
+			return nil // as in QEMU, which does not mind a stream that is longer
 		}
-		_, err := io.ReadFull(r, dst)
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
 		return err
 	}
 }

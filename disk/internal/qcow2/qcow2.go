@@ -13,6 +13,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/davit-oci/davit/disk/internal/mapped"
 	"github.com/davit-oci/davit/disk/internal/virtual"
@@ -40,6 +42,7 @@ type Image struct {
 	l1Tables   mapped.Tables
 	l2Tables   mapped.Tables // of its own, so that the two do not push each other out
 	decompress decompressor
+	packed     sync.Pool // of *[]byte, for compressed clusters
 }
 
 // Open reads the header of an image, and its snapshot table if a snapshot is
@@ -57,6 +60,7 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 		header: h,
 		size:   h.size,
 		l1:     h.l1,
+		packed: sync.Pool{New: func() any { return new([]byte) }},
 	}
 	i.l1Tables.File, i.l2Tables.File = file, file
 	if o.Snapshot != "" {
@@ -519,7 +523,11 @@ func (i *Image) readWhole(cluster []byte, descriptor int64) error {
 	}
 
 	// The length is in whole sectors, and the last one may be cut short.
-	b := make([]byte, min(length, i.file.Size()-offset))
+	buf := i.packed.Get().(*[]byte)
+	defer i.packed.Put(buf)
+	length = min(length, i.file.Size()-offset)
+	*buf = slices.Grow((*buf)[:0], int(length))
+	b := (*buf)[:length]
 	if n, err := i.file.ReadAt(b, offset); n < len(b) {
 		return fmt.Errorf("reading compressed cluster at %#x: %w", offset, err)
 	}
