@@ -1,0 +1,322 @@
+package vmdk
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/davit-oci/davit/disk/internal/virtual"
+)
+
+// # The Descriptor File
+
+// maxDescriptor is far above what products write, a few KiB; thousands of
+// extents need some hundred.
+const maxDescriptor = 1 << 20
+
+// noParent is the parentCID of a disk that is no delta, CID_NOPARENT.
+const noParent = 0xffffffff
+
+// A descriptor says of which extents a disk is made, and in which parent it
+// continues. What else it says is for machines.
+type descriptor struct {
+	cid        uint32
+	parentCID  uint32
+	parentHint string // parentFileNameHint
+	extents    []extentLine
+
+	// By VirtualBox, which does not use content IDs; empty if there is none.
+	uuid, parentUUID                 string
+	modification, parentModification string // when they were written to last
+}
+
+// An extentLine is an extent description.
+type extentLine struct {
+	size   int64 // in bytes, as offset
+	kind   string
+	name   string
+	offset int64
+}
+
+const isRaw = "(if these are the bytes of a disk, say that it is raw)"
+
+// readDescriptor reads a descriptor file. A disk whose guest has written a
+// descriptor to its first sector is not one: it is too large, or has bytes that
+// are no text.
+func readDescriptor(file virtual.Reader) (*descriptor, error) {
+	if size := file.Size(); size > maxDescriptor {
+		return nil, virtual.Corrupt("descriptor of %d bytes %s", size, isRaw)
+	}
+	b := make([]byte, file.Size())
+	if n, err := file.ReadAt(b, 0); n < len(b) {
+		return nil, fmt.Errorf("reading descriptor: %w", err)
+	}
+	b = bytes.TrimRight(b, "\x00")
+	if bytes.IndexByte(b, 0) >= 0 {
+		return nil, virtual.Corrupt("descriptor with bytes that are no text %s", isRaw)
+	}
+	if !isDescriptor(b) {
+		return nil, virtual.Corrupt("neither a sparse extent nor a descriptor %s", isRaw)
+	}
+	return parseDescriptor(b)
+}
+
+// isDescriptor reports whether b begins as a descriptor does: with its
+// signature, perhaps after other comments.
+func isDescriptor(b []byte) bool {
+	for line := range bytes.Lines(bytes.TrimPrefix(b, []byte("\ufeff"))) {
+		line = bytes.TrimSpace(line)
+		comment, ok := bytes.CutPrefix(line, []byte("#"))
+		if !ok && len(line) > 0 {
+			break
+		}
+		if strings.EqualFold(string(bytes.TrimSpace(comment)), "Disk DescriptorFile") {
+			return true
+		}
+	}
+	return false
+}
+
+// readEmbedded reads the descriptor that is embedded in a hosted sparse extent.
+// Not all have the signature.
+func readEmbedded(file virtual.Reader) (*descriptor, error) {
+	h, err := readHeader(file, 0)
+	if err != nil {
+		return nil, err
+	}
+	off, n := sectors(h.descriptorOffset), sectors(h.descriptorSize)
+	if n > maxDescriptor {
+		return nil, virtual.Corrupt("descriptor of %d bytes", n)
+	}
+	if size := file.Size(); off > size || n > size-off {
+		return nil, virtual.Corrupt("descriptor of %d bytes at %#x: the file ends at %#x", n, off, size)
+	}
+	b := make([]byte, n)
+	if off == 0 {
+		b = nil
+	} else if n, err := file.ReadAt(b, off); n < len(b) {
+		return nil, fmt.Errorf("reading descriptor: %w", err)
+	}
+	b, _, _ = bytes.Cut(b, []byte{0})
+	if len(bytes.TrimSpace(b)) == 0 { // extents of split disks have none, or room for one
+		return nil, errNoDescriptor
+	}
+	return parseDescriptor(b)
+}
+
+var errNoDescriptor = virtual.Unsupported("an extent without a descriptor: open the descriptor file that names it")
+
+// parseDescriptor parses the lines of a descriptor. Keys are read in any case;
+// what is not known does not matter.
+func parseDescriptor(b []byte) (*descriptor, error) {
+	d := &descriptor{parentCID: noParent}
+	values := map[string]string{}
+	b = bytes.TrimPrefix(b, []byte("\ufeff"))
+	n := 0
+	for line := range strings.Lines(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(b))) {
+		n++
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if access := strings.Fields(line)[0]; isAccess(access) {
+			e, err := parseExtent(access, line[len(access):])
+			if err != nil {
+				return nil, fmt.Errorf("extent %q: %w", line, err)
+			}
+			if d.extents = append(d.extents, e); len(d.extents) > maxExtents {
+				return nil, virtual.Unsupported("more than %d extents", maxExtents)
+			}
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if !ok {
+			return nil, virtual.Corrupt("line %d of the descriptor: %q", n, line)
+		}
+		key = strings.ToLower(strings.TrimSpace(key))
+		if _, ok := values[key]; !ok {
+			values[key] = strings.Trim(strings.TrimSpace(value), `"`)
+		}
+	}
+	return d, d.set(values)
+}
+
+func isAccess(word string) bool {
+	return strings.EqualFold(word, "RW") || strings.EqualFold(word, "RDONLY") || strings.EqualFold(word, "NOACCESS")
+}
+
+// set takes what matters out of the values, by keys in lower case.
+func (d *descriptor) set(values map[string]string) error {
+	if err := checkFeatures(values); err != nil {
+		return err
+	}
+	var err error
+	if d.cid, err = parseCID(values, "cid"); err != nil {
+		return err
+	}
+	if d.parentCID, err = parseCID(values, "parentcid"); err != nil {
+		return err
+	}
+	if d.parentHint, err = decode(values["parentfilenamehint"], values["encoding"]); err != nil {
+		return err
+	}
+	for n := range d.extents {
+		if d.extents[n].name, err = decode(d.extents[n].name, values["encoding"]); err != nil {
+			return err
+		}
+	}
+	d.uuid, d.parentUUID = uuid(values["ddb.uuid.image"]), uuid(values["ddb.uuid.parent"])
+	d.modification, d.parentModification = uuid(values["ddb.uuid.modification"]), uuid(values["ddb.uuid.parentmodification"])
+	return nil
+}
+
+// checkFeatures refuses, by name, what the disk needs and we have not.
+func checkFeatures(values map[string]string) error {
+	if v, ok := values["version"]; ok {
+		switch v {
+		case "1", "2", "3", "4": // later ones only add keys: change tracking, native snapshots
+		default:
+			return virtual.Unsupported("descriptor of version %q", v)
+		}
+	}
+	switch strings.ToLower(values["createtype"]) {
+	case "fulldevice", "partitioneddevice",
+		"vmfsraw", "vmfsrdm", "vmfsrdmp", "vmfsrawdevicemap", "vmfspassthroughrawdevicemap":
+		return virtual.Unsupported("createType %q: the disk is a device of its host", values["createtype"])
+	}
+	for key, value := range values {
+		if strings.HasPrefix(key, "encryption") || key == "ddb.iofilters" && strings.Contains(value, "crypt") {
+			return virtual.Unsupported("encryption")
+		}
+	}
+	return nil
+}
+
+// parseCID is a content ID, noParent if there is none: no delta has that for its
+// parent's.
+func parseCID(values map[string]string, key string) (uint32, error) {
+	value, ok := values[key]
+	if !ok {
+		return noParent, nil
+	}
+	id, err := strconv.ParseUint(value, 16, 32)
+	if err != nil {
+		return 0, virtual.Corrupt("%s of the descriptor: %q", key, value)
+	}
+	return uint32(id), nil
+}
+
+// uuid is a UUID of VirtualBox in one spelling, empty if it is none.
+func uuid(s string) string {
+	if strings.Trim(s, "0-") == "" {
+		return ""
+	}
+	return strings.ToLower(s)
+}
+
+// # Extent descriptions
+
+// parseExtent parses what follows the access of an extent: size, type, and, but
+// for ZERO, name, then perhaps the offset in the file and what devices have.
+func parseExtent(access, rest string) (extentLine, error) {
+	if strings.EqualFold(access, "NOACCESS") {
+		return extentLine{}, virtual.Unsupported("access %s", access)
+	}
+	front, rest, named := strings.Cut(rest, `"`)
+	words := strings.Fields(front)
+	if len(words) != 2 {
+		return extentLine{}, virtual.Corrupt("neither a size and a type, nor a name in quotes behind them")
+	}
+	size, err := parseSectors(words[0])
+	if err != nil {
+		return extentLine{}, err
+	}
+	e := extentLine{size: size, kind: strings.ToUpper(words[1])}
+	switch e.kind {
+	case "ZERO":
+		return e, nil
+	case "FLAT", "VMFS", "SPARSE", "VMFSSPARSE", "SESPARSE":
+	case "VMFSRDM", "VMFSRAW":
+		return extentLine{}, virtual.Unsupported("type %s: it is a device of its host", e.kind)
+	default:
+		return extentLine{}, virtual.Unsupported("type %s", e.kind)
+	}
+
+	e.name, rest, named = strings.Cut(rest, `"`)
+	if !named || e.name == "" {
+		return extentLine{}, virtual.Corrupt("no name in quotes")
+	}
+	switch {
+	case strings.HasPrefix(e.name, "/dev/"), strings.HasPrefix(e.name, "/vmfs/devices/"), strings.HasPrefix(e.name, `\\.\`):
+		return extentLine{}, virtual.Unsupported("a device of its host")
+	case strings.Contains(e.name, "://"):
+		return extentLine{}, virtual.Unsupported("an object of a datastore: export the disk")
+	}
+	if words = strings.Fields(rest); len(words) > 0 {
+		e.offset, err = parseSectors(words[0])
+	}
+	return e, err
+}
+
+// parseSectors parses a number of sectors, and returns bytes.
+func parseSectors(s string) (int64, error) {
+	n, err := strconv.ParseUint(s, 10, 63)
+	if err != nil || n > maxSize/sectorSize {
+		return 0, virtual.Corrupt("%q sectors", s)
+	}
+	return int64(n) * sectorSize, nil
+}
+
+// # Encodings
+
+// decode is a name in the encoding of its descriptor. UTF-8 is what it is
+// without one, unless it cannot be.
+func decode(name, encoding string) (string, error) {
+	if isASCII(name) {
+		return name, nil
+	}
+	switch strings.ToLower(encoding) {
+	case "utf-8", "utf8":
+		return name, nil
+	case "":
+		if utf8.ValidString(name) {
+			return name, nil
+		}
+	case "windows-1252", "cp1252", "iso-8859-1", "latin1", "us-ascii":
+	default:
+		return "", virtual.Unsupported("name %q in encoding %q", name, encoding)
+	}
+	var b strings.Builder
+	for n := range len(name) {
+		c := rune(name[n])
+		if c >= 0x80 && c < 0xa0 {
+			c = windows1252[c-0x80]
+		}
+		b.WriteRune(c)
+	}
+	return b.String(), nil
+}
+
+func isASCII(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
+}
+
+// windows1252 are the characters 0x80 to 0x9f; the others are those of Unicode.
+var windows1252 = [...]rune{
+	'€', 0x81, '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', 0x8d, 'Ž', 0x8f,
+	0x90, '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', 0x9d, 'ž', 'Ÿ',
+}
+
+// peek reads the descriptor of a file that may be somebody's parent.
+func peek(file virtual.Reader) (*descriptor, error) {
+	start, err := readStart(file)
+	if err != nil {
+		return nil, err
+	}
+	if !hasMagic(start, magic) {
+		return readDescriptor(file)
+	}
+	return readEmbedded(file)
+}
