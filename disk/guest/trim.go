@@ -53,6 +53,7 @@ var openers = map[string]opener{
 	"ext2": ext,
 	"ext3": ext,
 	"ext4": ext,
+	"fat":  openFAT,
 }
 
 // A Report is what [Trim] has done to a partition.
