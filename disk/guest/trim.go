@@ -54,6 +54,7 @@ var openers = map[string]opener{
 	"ext3": ext,
 	"ext4": ext,
 	"fat":  openFAT,
+	"xfs":  openXFS,
 }
 
 // A Report is what [Trim] has done to a partition.
