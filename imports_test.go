@@ -46,6 +46,14 @@ var imports = map[string]struct {
 	"disk/internal/mapped":  {may: []string{"disk/internal/virtual"}},                           // and read
 	"disk/internal/inflate": {},
 	"disk/internal/raw":     {may: []string{"disk/internal/hostfile", "disk/internal/virtual", sys}},
+	"disk/internal/vdi": {
+		may:   []string{"disk/internal/blocks", "disk/internal/hostfile", "disk/internal/mapped", "disk/internal/virtual"},
+		tests: []string{"disk", "disk/disktest"},
+	},
+	"disk/internal/vhd": {
+		may:   []string{"disk/internal/blocks", "disk/internal/hostfile", "disk/internal/mapped", "disk/internal/raw", "disk/internal/virtual"},
+		tests: []string{"disk", "disk/disktest"},
+	},
 	"disk/internal/virtual": {},
 	"disk/internal/xz":      {may: []string{"disk/internal/virtual", xz}}, // of the module only what decodes a block: its reader is unbounded
 	"artifact": {

@@ -1,0 +1,96 @@
+package vdi
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+
+	"github.com/davit-oci/davit/disk/internal/virtual"
+)
+
+// A uuid is an RTUUID: as in a GUID of Windows, its first three fields are
+// little endian.
+type uuid [16]byte
+
+func (u uuid) String() string {
+	le := binary.LittleEndian
+	return fmt.Sprintf("{%08x-%04x-%04x-%x-%x}", le.Uint32(u[:]), le.Uint16(u[4:]), le.Uint16(u[6:]), u[8:10], u[10:])
+}
+
+// maxCandidates bounds the files that are opened to find a parent.
+const maxCandidates = 1000
+
+// A lister is a [virtual.Folder] that can tell the names in other folders, too.
+type lister interface {
+	NamesIn(dir string) ([]string, error)
+}
+
+// openParent finds the parent by its UUID: a VDI has no name of it, VirtualBox
+// looks into its registry. There, a snapshot is in a folder Snapshots, where it
+// is called by its own UUID, and the disk that all began with in the folder
+// above.
+func (h *header) openParent(folder virtual.Folder) (virtual.Reader, error) {
+	missing := fmt.Errorf("%w: its parent is the VDI with UUID %v", virtual.ErrBackingFile, h.uuidLinkage)
+	if folder == nil {
+		return nil, missing
+	}
+	candidates, err := h.candidates(folder)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", missing, err)
+	}
+	var changed error
+	for _, name := range candidates {
+		file, below, err := folder.Parent(name)
+		if err != nil {
+			// One of them is this image: that would be a loop.
+			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, virtual.ErrCorrupt) {
+				missing = fmt.Errorf("%w: %w", missing, err)
+			}
+			continue
+		}
+		parent, err := readHeader(file)
+		if err != nil || parent.uuidCreate != h.uuidLinkage {
+			continue
+		}
+		// VirtualBox refused this once, and does not look any more. But what is in
+		// the parent now is not what this image was made for.
+		if h.uuidParentModify != (uuid{}) && h.uuidParentModify != parent.uuidModify {
+			changed = virtual.Corrupt("parent %q was changed: its modification UUID is %v, not %v", name, parent.uuidModify, h.uuidParentModify)
+			continue
+		}
+		r, err := Open(file, Options{Folder: below})
+		if err != nil {
+			return nil, fmt.Errorf("opening parent %q: %w", name, err)
+		}
+		return r, nil
+	}
+	if changed != nil {
+		return nil, changed
+	}
+	return nil, missing
+}
+
+// candidates are the names of the files that may be the parent.
+func (h *header) candidates(folder virtual.Folder) ([]string, error) {
+	names := []string{h.uuidLinkage.String() + ".vdi"}
+	add := func(dir string, found []string) {
+		for _, name := range found {
+			if strings.EqualFold(path.Ext(name), ".vdi") && len(names) < maxCandidates {
+				names = append(names, path.Join(dir, name))
+			}
+		}
+	}
+	beside, err := folder.Names()
+	if err != nil {
+		return nil, err
+	}
+	add(".", beside)
+	if l, ok := folder.(lister); ok {
+		above, _ := l.NamesIn("..") // which may be out of bounds
+		add("..", above)
+	}
+	return names, nil
+}
