@@ -57,15 +57,15 @@ func readDescriptor(file virtual.Reader) (*descriptor, error) {
 	if bytes.IndexByte(b, 0) >= 0 {
 		return nil, virtual.Corrupt("descriptor with bytes that are no text %s", isRaw)
 	}
-	if !isDescriptor(b) {
+	if !IsDescriptor(b) {
 		return nil, virtual.Corrupt("neither a sparse extent nor a descriptor %s", isRaw)
 	}
 	return parseDescriptor(b)
 }
 
-// isDescriptor reports whether b begins as a descriptor does: with its
+// IsDescriptor reports whether b begins as a descriptor file does: with its
 // signature, perhaps after other comments.
-func isDescriptor(b []byte) bool {
+func IsDescriptor(b []byte) bool {
 	for line := range bytes.Lines(bytes.TrimPrefix(b, []byte("\ufeff"))) {
 		line = bytes.TrimSpace(line)
 		comment, ok := bytes.CutPrefix(line, []byte("#"))

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"sync"
 
+	"github.com/davit-oci/davit/disk/internal/inflate"
 	"github.com/davit-oci/davit/disk/internal/mapped"
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
@@ -34,7 +35,7 @@ type sparse struct {
 
 	compressed bool
 	markers    bool
-	inflaters  sync.Pool
+	inflaters  sync.Pool // of *inflater
 }
 
 const (
@@ -374,7 +375,7 @@ func (s *sparse) decompress(grain []byte, host, lba int64) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("reading grain at %#x: %w", host, err)
 	}
-	n, err := d.zlib(grain, src)
+	n, err := d.Zlib(grain, src)
 	if err != nil {
 		return 0, virtual.Corrupt("grain at %#x: %w", host, err)
 	}
@@ -394,14 +395,32 @@ func (s *sparse) decompressBare(d *inflater, grain []byte, host int64) (int, err
 	}
 	if len(src) > 4 {
 		if size := int64(binary.LittleEndian.Uint32(src)); size <= int64(len(src))-4 {
-			if n, err := d.zlib(grain, src[4:4+size]); err == nil {
+			if n, err := d.Zlib(grain, src[4:4+size]); err == nil {
 				return n, nil
 			}
 		}
 	}
-	n, err := d.zlib(grain, src)
+	n, err := d.Zlib(grain, src)
 	if err != nil {
 		return 0, virtual.Corrupt("grain at %#x: %w", host, err)
 	}
 	return n, nil
+}
+
+// An inflater reads compressed grains, one after the other.
+type inflater struct {
+	inflate.Decoder
+	src []byte
+}
+
+// read reads n bytes, which are valid until the next call.
+func (d *inflater) read(file virtual.Reader, off, n int64) ([]byte, error) {
+	if int64(cap(d.src)) < n {
+		d.src = make([]byte, n)
+	}
+	b := d.src[:n]
+	if n, err := file.ReadAt(b, off); n < len(b) {
+		return nil, err
+	}
+	return b, nil
 }
