@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/davit-oci/davit/disk"
@@ -264,7 +266,8 @@ func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reade
 			return err
 		}
 	}
-	jobs := g.jobs
+	// A piece that waits for the disk is enough beside one for each CPU.
+	jobs := min(g.jobs, runtime.GOMAXPROCS(0)+1)
 	if dest.kind == toStdout || dest.format.InOrder() {
 		jobs = 1
 	}
@@ -284,6 +287,9 @@ func copyDisk(ctx context.Context, w io.WriterAt, r disk.Reader, jobs int, write
 	for range jobs {
 		buffers <- nil
 	}
+	// Linux lets one write into a file at a time; the others would wait for it
+	// by spinning, a quarter of all CPU time.
+	var writing sync.Mutex
 	for e, err := range disk.Extents(r) {
 		if err != nil {
 			group.Go(func() error { return err })
@@ -302,6 +308,8 @@ func copyDisk(ctx context.Context, w io.WriterAt, r disk.Reader, jobs int, write
 					return fmt.Errorf("reading %d bytes at %d: %w", n, at, err)
 				}
 				progress(n)
+				writing.Lock()
+				defer writing.Unlock()
 				return write(w, buf[:n], at)
 			})
 			off += n
