@@ -54,7 +54,7 @@ func (l *chunkList) keep(store *registry.Store, d digest.Digest) (string, error)
 // remember puts the files that were pushed into the catalogue.
 func (out *pushed) remember() {
 	for i, img := range out.p.images {
-		if img.path == "-" || out.p.cache == registry.NoStore {
+		if img.spooled || out.p.cache == registry.NoStore {
 			continue
 		}
 		d := artifact.Digest(out.Disks[i].Digest)

@@ -185,16 +185,23 @@ func (r *registryFlags) open(ctx context.Context, g *globals, ref registry.Refer
 
 // sourceFlags is how image files are read.
 type sourceFlags struct {
-	format     formatValue
-	backingDir string
-	snapshot   string
+	format      formatValue
+	backingDir  string
+	snapshot    string
+	maxUnpacked size
 }
+
+// defaultMaxUnpacked is the largest disk that an MBR or a VHD allows for. What
+// a small file unpacks to is mostly zeros, which take time but no space.
+const defaultMaxUnpacked = 2 << 40
 
 func (s *sourceFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.VarP(&s.format, "source-format", "f", "`FORMAT` of the source (default: by its content; raw ends guessing)")
 	f.StringVar(&s.backingDir, "backing-dir", "", "`DIR` that backing files may lie in (default: none is opened)")
 	f.StringVar(&s.snapshot, "snapshot", "", "read the internal snapshot `NAME`")
+	s.maxUnpacked = defaultMaxUnpacked
+	f.Var(&s.maxUnpacked, "max-unpacked", "unpack no compressed source that is larger than `SIZE`")
 }
 
 // targetFlags is what is written where.

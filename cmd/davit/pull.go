@@ -388,7 +388,7 @@ func (o *pullOptions) addSeed(ctx context.Context, s *pullSeeds, scratch, name s
 		}
 		return nil
 	case err == nil:
-		img, err := disk.Open(name, disk.OpenOptions{})
+		img, err := openAsIs(name, disk.OpenOptions{})
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -17,6 +18,7 @@ type image struct {
 	*disk.Image
 	name    string       // the disk's, "" if none was given
 	path    string       // "-" is stdin
+	spooled bool         // what is open is not the file at path
 	cleanup func() error // after the files are closed
 }
 
@@ -24,41 +26,131 @@ func (i *image) Close() error {
 	return errors.Join(i.Image.Close(), i.cleanup())
 }
 
-// open opens a SOURCE. A raw disk on stdin is first written to a temporary
-// file, without its zeros. The caller closes the image.
+// open opens a SOURCE. A raw disk on stdin, and what a compressed file holds,
+// is first written to a temporary file, without its zeros. The caller closes
+// the image.
 func (s *sourceFlags) open(ctx context.Context, g *globals, src source) (*image, error) {
 	o := disk.OpenOptions{Format: s.format.Format, BackingDir: s.backingDir, Extents: true, Snapshot: s.snapshot}
-	if src.path != "-" {
-		img, err := disk.Open(src.path, o)
-		if err != nil {
-			return nil, hintForImage(err, src.path)
-		}
-		return &image{img, src.name, src.path, func() error { return nil }}, nil
+	if src.path == "-" {
+		return s.openStdin(ctx, g, src, o)
 	}
+	img, err := disk.Open(src.path, o)
+	var compressed *disk.CompressedError
+	switch {
+	case errors.As(err, &compressed):
+		return s.openCompressed(ctx, g, src, o, err)
+	case err != nil:
+		return nil, hintForImage(err, src.path)
+	}
+	return &image{img, src.name, src.path, false, func() error { return nil }}, nil
+}
+
+func (s *sourceFlags) openStdin(ctx context.Context, g *globals, src source, o disk.OpenOptions) (*image, error) {
 	if o.Format != "" && o.Format != disk.Raw {
 		return nil, usagef("-f %s: what comes from stdin is a raw disk", o.Format)
 	}
 	o.Format = disk.Raw
 
+	p := g.begin("reading stdin", 0)
+	defer p.end()
+	stdin := interruptibleReader(ctx, g.stdin)
+	return g.openSpooled(ctx, src, o, "reading stdin", counting(stdin, p.add), math.MaxInt64)
+}
+
+// openCompressed unpacks a file that [disk.Open] has refused. What comes out is
+// an image in one file: beside it lies nothing that it could name.
+func (s *sourceFlags) openCompressed(ctx context.Context, g *globals, src source, o disk.OpenOptions, refused error) (*image, error) {
+	f, err := os.Open(src.path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	p := g.begin("unpacking "+filepath.Base(src.path), info.Size())
+	defer p.end()
+	plain, err := disk.NewDecompressor(counting(untilDone(ctx, f), p.add))
+	if errors.Is(err, disk.ErrCompressed) {
+		return nil, hintForImage(refused, src.path)
+	} else if err != nil {
+		return nil, fmt.Errorf("unpacking %s: %w", src.path, err)
+	}
+	defer plain.Close()
+
+	o.BackingDir, o.Extents = "", false
+	img, err := g.openSpooled(ctx, src, o, "unpacking "+src.path, plain, int64(s.maxUnpacked))
+	if errors.Is(err, disk.ErrBackingFile) || errors.Is(err, disk.ErrUnsupported) {
+		return nil, hintToUnpack(err, refused, src.path)
+	}
+	return img, err
+}
+
+// openSpooled opens what r reads, up to limit bytes.
+func (g *globals) openSpooled(ctx context.Context, src source, o disk.OpenOptions, what string, r io.Reader, limit int64) (*image, error) {
 	store, err := g.store(ctx)
 	if err != nil {
 		return nil, err
 	}
-	path, err := g.spool(ctx, store, g.stdin)
+	path, err := spool(ctx, store, r, limit)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("reading stdin: %w", err), store.Close())
+		return nil, errors.Join(fmt.Errorf("%s: %w", what, err), store.Close())
 	}
 	img, err := disk.Open(path, o)
 	if err != nil {
-		return nil, errors.Join(err, store.Close())
+		// Without the name of the temporary file, which is gone.
+		if inner := errors.Unwrap(err); inner != nil {
+			err = inner
+		}
+		return nil, errors.Join(fmt.Errorf("%s: what came out: %w", what, err), store.Close())
 	}
-	return &image{img, src.name, src.path, store.Close}, nil
+	return &image{img, src.name, src.path, true, store.Close}, nil
+}
+
+// openAsIs opens an image that is never unpacked: a seed, or what is audited.
+func openAsIs(path string, o disk.OpenOptions) (*disk.Image, error) {
+	img, err := disk.Open(path, o)
+	if errors.Is(err, disk.ErrCompressed) {
+		err = fmt.Errorf("%w: it is not unpacked here", err)
+	}
+	return img, hintForImage(err, path)
 }
 
 // hintForImage adds the command that mends an image that cannot be read as it is.
 func hintForImage(err error, path string) error {
-	if errors.Is(err, disk.ErrBackingFile) {
+	switch {
+	case errors.Is(err, disk.ErrCompressed):
+		return hintToUnpack(err, err, path)
+	case errors.Is(err, disk.ErrBackingFile):
 		return withHint(err, "--backing-dir %s", filepath.Dir(path))
+	}
+	return err
+}
+
+// unpackers unpack what [disk.CompressedError] names.
+var unpackers = map[string]string{
+	"gzip":     "gzip -dc %s >disk.img",
+	"xz":       "xz -dc %s >disk.img",
+	"zstd":     "zstd -dc %s >disk.img",
+	"bzip2":    "bzip2 -dc %s >disk.img",
+	"lz4":      "lz4 -dc %s >disk.img",
+	"lzip":     "lzip -dc %s >disk.img",
+	"lzma":     "xz --format=lzma -dc %s >disk.img",
+	"lzop":     "lzop -dc %s >disk.img",
+	"compress": "gzip -dc %s >disk.img",
+	"zip":      "unzip %s",
+	"7z":       "7z x %s",
+	"rar":      "7z x %s",
+	"tar":      "tar -xf %s",
+}
+
+// hintToUnpack adds the command that unpacks the file at path, which was
+// refused because it is compressed.
+func hintToUnpack(err, refused error, path string) error {
+	var compressed *disk.CompressedError
+	if errors.As(refused, &compressed) && unpackers[compressed.By] != "" {
+		return withHint(err, unpackers[compressed.By], path)
 	}
 	return err
 }
@@ -66,33 +158,39 @@ func hintForImage(err error, path string) error {
 const (
 	spoolStep = 1 << 20
 	zeroUnit  = 64 << 10 // runs of zeros from this size on are left out of files
+
+	// How much of a file system is left to others, and after how much that was
+	// written it is asked for.
+	spaceLeft = 128 << 20
+	spaceStep = 64 << 20
 )
 
 // spool writes r to a scratch file of the store, whose path it returns. Zeros
-// become holes.
-func (g *globals) spool(ctx context.Context, store *registry.Store, r io.Reader) (string, error) {
+// become holes. It takes no more than limit bytes.
+func spool(ctx context.Context, store *registry.Store, r io.Reader, limit int64) (string, error) {
 	dir, _, err := store.Scratch()
 	if err != nil {
 		return "", err
 	}
-	f, err := os.Create(filepath.Join(dir, "stdin.raw"))
+	// The name says no format: a descriptor of VMDK extents is none here.
+	f, err := os.Create(filepath.Join(dir, "spooled"))
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	p := g.begin("reading stdin", 0)
-	defer p.end()
-	r = interruptibleReader(ctx, r)
+	s := &spoolFile{File: f, free: freeSpace}
 	buf := make([]byte, spoolStep)
-	for off := int64(0); ; {
-		n, err := io.ReadFull(r, buf)
-		if werr := writeSparse(f, buf[:n], off); werr != nil {
-			return "", werr
+	for off := int64(0); ctx.Err() == nil; {
+		n, err := readFull(r, buf)
+		if int64(n) > limit-off {
+			return "", fmt.Errorf("more than the %s that --max-unpacked allows", (*size)(&limit))
+		}
+		if werr := writeSparse(s, buf[:n], off); werr != nil {
+			return "", withHint(werr, "--cache DIR, in a file system with more space")
 		}
 		off += int64(n)
-		p.add(int64(n))
 		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		case errors.Is(err, io.EOF):
 			if err := f.Truncate(off); err != nil {
 				return "", err
 			}
@@ -101,11 +199,61 @@ func (g *globals) spool(ctx context.Context, store *registry.Store, r io.Reader)
 			return "", err
 		}
 	}
+	return "", context.Cause(ctx)
+}
+
+// readFull reads until buf is full or r ends. Unlike [io.ReadFull] it does not
+// change the error of r.
+func readFull(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var m int
+		m, err = r.Read(buf[n:])
+		n += m
+	}
+	return n, err
+}
+
+// A spoolFile leaves some space of its file system to others.
+type spoolFile struct {
+	*os.File
+	free    func(path string) (n int64, known bool)
+	written int64 // since free was asked
+}
+
+var errNoSpace = errors.New("the file system is full")
+
+func (f *spoolFile) WriteAt(p []byte, off int64) (int, error) {
+	if f.written -= int64(len(p)); f.written < 0 {
+		if n, known := f.free(f.Name()); known && n-int64(len(p)) < spaceLeft {
+			return 0, fmt.Errorf("writing %s: %w but for %s", f.Name(), errNoSpace, humanBytes(n))
+		}
+		f.written = spaceStep
+	}
+	return f.File.WriteAt(p, off)
 }
 
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// counting tells count of the bytes that are read from r.
+func counting(r io.Reader, count func(int64)) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		n, err := r.Read(p)
+		count(int64(n))
+		return n, err
+	})
+}
+
+// untilDone reads from a file until ctx ends.
+func untilDone(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		return r.Read(p)
+	})
+}
 
 // interruptibleReader reads from r until ctx ends. A read from a pipe cannot be
 // cancelled: its goroutine stays behind, and the process ends.

@@ -249,9 +249,9 @@ func (o *verifyOptions) checkDisk(ctx context.Context, r *verifyReport, store *r
 	if err := checkProfile(d); err != nil {
 		return err
 	}
-	f, err := disk.Open(file.path, disk.OpenOptions{Format: o.recordedFormat(store, file.path)})
+	f, err := openAsIs(file.path, disk.OpenOptions{Format: o.recordedFormat(store, file.path)})
 	if err != nil {
-		return hintForImage(err, file.path)
+		return err
 	}
 	defer closeInto(&err, f)
 	content, err := o.sameSize(f, d, file.path)
@@ -305,13 +305,17 @@ func (o *verifyOptions) recordedFormat(store *registry.Store, path string) disk.
 }
 
 // sameSize returns what of a disk on this host is the artifact's disk: all of a
-// file, but for zeros that fill up a sector, and the beginning of a device.
+// file, but for zeros that fill up what its format rounds up to, and the
+// beginning of a device.
 func (o *verifyOptions) sameSize(f *disk.Image, d *artifact.Disk, path string) (disk.Reader, error) {
-	const sector = 512
 	size := f.Size()
+	unit := int64(512)
+	if f.Format() == disk.VMDK || f.Format() == disk.VHD {
+		unit = 1 << 20 // grains of a streamOptimized VMDK, MiB of a fixed VHD
+	}
 	info, err := os.Stat(path)
 	switch {
-	case size == d.Size, size > d.Size && size-d.Size < sector && size%sector == 0:
+	case size == d.Size, size > d.Size && size-d.Size < unit && size%512 == 0:
 		return f, nil
 	case err == nil && info.Mode()&fs.ModeDevice != 0 && size > d.Size:
 		return beginning{f, d.Size}, nil
