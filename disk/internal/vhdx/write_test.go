@@ -1,0 +1,269 @@
+package vhdx_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
+	"github.com/davit-oci/davit/disk/internal/vhdx"
+)
+
+var id = [16]byte{0: 0xd1, 1: 0x5c, 15: 1}
+
+func createFile(t *testing.T) *os.File {
+	t.Helper()
+	f, err := os.Create(tempFile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func check(t *testing.T, f *os.File) {
+	t.Helper()
+	qemu(t, "qemu-img", "check", "-q", "-f", "vhdx", f.Name())
+}
+
+// sparse is content whose extents are all ranges of 4 KiB that are not zero.
+type sparse struct{ *bytes.Reader }
+
+func (s sparse) NextExtent(off int64) (disk.Extent, error) {
+	if off < 0 {
+		return disk.Extent{}, fmt.Errorf("negative offset")
+	}
+	block := make([]byte, 4096)
+	for off < s.Size() {
+		n, _ := s.ReadAt(block[:4096-off%4096], off)
+		if !bytes.Equal(block[:n], make([]byte, n)) {
+			return disk.Extent{Offset: off, Length: int64(n)}, nil
+		}
+		off += int64(n)
+	}
+	return disk.Extent{}, nil
+}
+
+func write(t *testing.T, f *os.File, content []byte) {
+	t.Helper()
+	r := sparse{bytes.NewReader(content)}
+	w, err := vhdx.NewWriter(f, r.Size(), disk.Extents(r), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Copy(t.Context(), w, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWriter(t *testing.T) {
+	t.Parallel()
+	f := createFile(t)
+	err := disktest.TestWriter(disktest.Target{
+		Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
+			return vhdx.NewWriter(f, size, data, id)
+		},
+		Open: func() (disk.Reader, error) {
+			check(t, f)
+			return vhdx.Open(raw(t, f.Name()), vhdx.Options{})
+		},
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestQEMUReadsWhatWeWrite(t *testing.T) {
+	for name, content := range map[string][]byte{
+		"mixture":    mixture(6*mib, 20),
+		"odd size":   mixture(3*mib+77, 21),
+		"empty disk": make([]byte, 2*mib),
+		"no bytes":   nil,
+		"one byte":   {1},
+		"one block":  mixture(mib, 22),
+		"a bit more": mixture(mib+1, 23),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := createFile(t)
+			write(t, f, content)
+			check(t, f)
+			size, err := vhdx.DiskSize(int64(len(content)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := append(bytes.Clone(content), make([]byte, size-int64(len(content)))...)
+			if !bytes.Equal(flat(t, f.Name()), want) {
+				t.Error("QEMU reads something else")
+			}
+			// A product that writes to it finds all that it needs.
+			qemu(t, "qemu-io", "-t", "unsafe", "-f", "vhdx", "-c", "write -P 7 0 512", f.Name())
+			copy(want, bytes.Repeat([]byte{7}, 512))
+			if !bytes.Equal(flat(t, f.Name()), want) {
+				t.Error("QEMU reads something else than it wrote")
+			}
+			testContent(t, open(t, raw(t, f.Name()), vhdx.Options{}), want)
+		})
+	}
+}
+
+// One disk with one ID is one file, over whatever the file held, and blocks are
+// in the order of the disk. Another ID changes what shall be unique.
+func TestImagesAreDeterministic(t *testing.T) {
+	content := mixture(3*mib+4096, 24)
+	f := createFile(t)
+	write(t, f, content)
+	want := readFile(t, f.Name())
+	if !bytes.Equal(want[4*mib:][:len(content)], content) {
+		t.Error("blocks are in no order, or not where they were")
+	}
+	for _, old := range [][]byte{bytes.Repeat([]byte{0xee}, 9*mib), want[:5*mib], mixture(2*mib, 25)} {
+		f := createFile(t)
+		f.Write(old)
+		write(t, f, content)
+		if !bytes.Equal(readFile(t, f.Name()), want) {
+			t.Errorf("other bytes over a file of %d bytes", len(old))
+		}
+	}
+
+	id := id
+	id[3]++
+	w, err := vhdx.NewWriter(f, int64(len(content)), disk.Extents(bytes.NewReader(content)), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	got := readFile(t, f.Name())
+	for what, r := range map[string][2]int{
+		"FileWriteGuid": {128*kib + 16, 16}, "DataWriteGuid": {128*kib + 32, 16}, "Virtual Disk ID": {2*mib + 64*kib + 16, 16},
+	} {
+		if bytes.Equal(got[r[0]:][:r[1]], want[r[0]:][:r[1]]) {
+			t.Errorf("%s is the same", what)
+		}
+	}
+	if !bytes.Equal(got[2*mib+64*kib+16:][:16], id[:]) {
+		t.Error("the Virtual Disk ID is another")
+	}
+	if bytes.Equal(got[128*kib+16:][:16], got[128*kib+32:][:16]) {
+		t.Error("FileWriteGuid and DataWriteGuid are the same")
+	}
+}
+
+// After kill -9, the next writer reads what the last one wrote, and nothing
+// that was there before either shows outside of the data.
+func TestOldFiles(t *testing.T) {
+	const size = 5 * mib
+	data := []disk.Extent{{Offset: 100, Length: 200}, {Offset: mib + 4096, Length: mib}, {Offset: 4*mib + 512, Length: 10}}
+	extents := func(yield func(disk.Extent, error) bool) {
+		for _, e := range data {
+			if !yield(e, nil) {
+				return
+			}
+		}
+	}
+	f := createFile(t)
+	f.Write(bytes.Repeat([]byte{0xee}, 7*mib))
+	want := make([]byte, size)
+	for _, e := range data {
+		copy(want[e.Offset:e.End()], bytes.Repeat([]byte{0xee}, int(e.Length)))
+	}
+	copy(want[4*mib+512:4*mib+522], make([]byte, 10)) // the file ended before it
+	for round := range 3 {
+		w, err := vhdx.NewWriter(f, size, extents, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		testContent(t, w, want)
+		testContent(t, open(t, raw(t, f.Name()), vhdx.Options{}), want)
+		p := bytes.Repeat([]byte{byte(round + 1)}, 5000)
+		if _, err := w.WriteAt(p, mib+10000); err != nil {
+			t.Fatal(err)
+		}
+		copy(want[mib+10000:], p)
+		if _, err := w.WriteAt(p, 3*mib); err == nil {
+			t.Error("a write outside of the data is taken")
+		}
+	}
+	check(t, f)
+}
+
+// Disks up to 64 TiB, with little data, take little space, time and memory.
+func TestHugeImages(t *testing.T) {
+	for _, size := range []int64{8 * tib, 8*tib + 512, 64 * tib} {
+		f := createFile(t)
+		data := []disk.Extent{{Offset: 12345, Length: 10}, {Offset: size / 3, Length: 10}, {Offset: size - 10, Length: 10}}
+		before := allocated()
+		w, err := vhdx.NewWriter(f, size, func(yield func(disk.Extent, error) bool) {
+			for _, e := range data {
+				if !yield(e, nil) {
+					return
+				}
+			}
+		}, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range data {
+			if _, err := w.WriteAt([]byte("0123456789"), e.Offset); err != nil {
+				t.Fatal(err)
+			}
+		}
+		img := open(t, raw(t, f.Name()), vhdx.Options{})
+		total := int64(0)
+		for e, err := range disk.Extents(img) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			total += e.Length
+		}
+		if total < 30 || total > 30*mib {
+			t.Errorf("%d bytes: extents of %d bytes", size, total)
+		}
+		for _, e := range data {
+			p := make([]byte, 12)
+			n, err := img.ReadAt(p, e.Offset-1)
+			if err != nil && err != io.EOF || string(p[:min(n, 11)]) != "\x000123456789" {
+				t.Errorf("%d bytes: read %q, %v", size, p, err)
+			}
+		}
+		if n := allocated() - before; knowsHoles(t) && n > 16<<20 {
+			t.Errorf("%d bytes: allocated %d MiB", size, n>>20)
+		}
+		check(t, f)
+		os.Remove(f.Name())
+	}
+
+	for size, want := range map[int64]int64{0: 512, 1: 512, 512: 512, 513: 1024, 64 * tib: 64 * tib, 64*tib - 1: 64 * tib} {
+		if got, err := vhdx.DiskSize(size); got != want || err != nil {
+			t.Errorf("DiskSize(%d) = %d, %v, want %d", size, got, err, want)
+		}
+	}
+	if _, err := vhdx.DiskSize(64*tib + 1); err == nil {
+		t.Error("DiskSize takes more than 64 TiB")
+	}
+	if _, err := vhdx.NewWriter(createFile(t), 64*tib+1, nil, id); err == nil {
+		t.Error("NewWriter takes more than 64 TiB")
+	}
+}
+
+// knowsHoles reports whether this host tells where a file has holes.
+func knowsHoles(t *testing.T) bool {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "holes")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, mib); err != nil {
+		t.Fatal(err)
+	}
+	e, err := disk.NextExtent(raw(t, path), 0)
+	return err == nil && e.Length == 0
+}
