@@ -288,9 +288,8 @@ func (d *descriptor) openByHint(folder virtual.Folder) (virtual.Reader, error) {
 	name := slashed(d.parentHint)
 	file, next, err := folder.Parent(name)
 	if last := path.Base(name); notOpened(err) && last != name {
-		var other error
-		if file, next, other = folder.Parent(last); !notOpened(other) {
-			err = other
+		if f, n, other := folder.Parent(last); other == nil {
+			file, next, err = f, n, nil
 		}
 	}
 	if errors.Is(err, fs.ErrNotExist) {

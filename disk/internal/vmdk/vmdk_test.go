@@ -25,19 +25,21 @@ import (
 // A folder opens whatever lies in a directory, and remembers what.
 type folder struct {
 	t      *testing.T
-	dir    string
+	root   string
+	dir    string // in root
 	opened *[]string
 	depth  int
 }
 
-func newFolder(t *testing.T, dir string) folder { return folder{t, dir, new([]string), 0} }
+func newFolder(t *testing.T, dir string) folder { return folder{t, dir, ".", new([]string), 0} }
 
 func (f folder) Extent(name string) (virtual.Reader, error) {
 	*f.opened = append(*f.opened, name)
-	if !filepath.IsLocal(name) {
+	local := filepath.Join(f.dir, name)
+	if !filepath.IsLocal(local) || filepath.IsAbs(name) {
 		return nil, fmt.Errorf("%w: %q", virtual.ErrBackingFile, name)
 	}
-	file, err := os.Open(filepath.Join(f.dir, name))
+	file, err := os.Open(filepath.Join(f.root, local))
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +58,7 @@ func (f folder) Parent(name string) (virtual.Reader, virtual.Folder, error) {
 }
 
 func (f folder) Names() ([]string, error) {
-	entries, err := os.ReadDir(f.dir)
+	entries, err := os.ReadDir(filepath.Join(f.root, f.dir))
 	var names []string
 	for _, e := range entries {
 		names = append(names, e.Name())

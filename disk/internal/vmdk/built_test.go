@@ -1,0 +1,202 @@
+package vmdk_test
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"testing"
+)
+
+func line(content []byte, kind, name string) string {
+	return fmt.Sprintf("RW %d %s %q", len(content)/sector, kind, name)
+}
+
+// Every way to build a hosted sparse extent is read as it was meant, and as QEMU
+// reads it, where QEMU can.
+func TestHosted(t *testing.T) {
+	content := mixture(300<<10+3*sector, 1)
+	for name, h := range map[string]hosted{
+		"plain":                          {},
+		"holes":                          {kinds: "dudduu"},
+		"version 2, zeroed grains":       {version: 2, kinds: "dzudzz"},
+		"version 3, zeroed grains":       {version: 3, kinds: "zdu"},
+		"grains of 512 bytes":            {grainSize: 1, kinds: "ddu"},
+		"grains of 4 KiB":                {grainSize: 8, kinds: "dduzd"},
+		"grains of 1 MiB":                {grainSize: 2048},
+		"tables of 128 entries":          {grainSize: 8, gtes: 128, kinds: "ddddddu"},
+		"tables of 4 entries":            {grainSize: 8, gtes: 4, kinds: "uuuuuuuuuddddddd"},
+		"last grain cut":                 {cutLast: true},
+		"stream, head":                   {version: 3, stream: "head"},
+		"stream, tail":                   {version: 3, stream: "tail", kinds: "ddu"},
+		"stream, footer":                 {version: 3, stream: "footer", kinds: "ddu"},
+		"stream, version 1":              {stream: "footer"},
+		"stream, zeroed grains":          {version: 3, stream: "footer", kinds: "dzu"},
+		"stream, last grain cut":         {version: 3, stream: "footer", cutLast: true},
+		"stream, grains of 4 KiB":        {version: 3, stream: "footer", grainSize: 8},
+		"stream, grains of 512 bytes":    {version: 3, stream: "footer", grainSize: 1},
+		"stream, grains of 1 MiB":        {version: 3, stream: "footer", grainSize: 2048},
+		"stream, tables of 4 entries":    {version: 3, stream: "footer", grainSize: 8, gtes: 4},
+		"no markers, head":               {version: 3, stream: "head", bare: "nothing"},
+		"no markers, tail":               {version: 3, stream: "tail", bare: "nothing", cutLast: true},
+		"no markers but sizes":           {version: 3, stream: "head", bare: "size"},
+		"no markers but sizes, cut":      {version: 3, stream: "head", bare: "size", cutLast: true},
+		"more capacity than that":        {capacity: 640},
+		"tables of 1024 entries":         {grainSize: 1, gtes: 1024, kinds: "du"},
+		"stream, padded":                 {version: 3, stream: "footer", padding: 5000},
+		"stream, many tables":            {version: 3, stream: "footer", grainSize: 1, gtes: 1},
+		"unknown flags that are no harm": {flags: 0xff00},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.descriptor = describe("monolithicSparse", line(content, "SPARSE", "called otherwise.vmdk"))
+			want := h.disk(content, nil)
+			want = append(want, make([]byte, max(0, h.capacity*sector-len(want)))...)
+			path := write(t, t.TempDir(), "image.vmdk", h.build(want))
+			testImage(t, path, want)
+
+			// QEMU wants the file to end with the stream, reads a bare grain only
+			// if it has no size before it, and allows no large tables.
+			if h.padding == 0 && h.bare != "size" && h.gtes <= 512 {
+				if !bytes.Equal(flat(t, path), want) {
+					t.Error("QEMU reads something else")
+				}
+			}
+		})
+	}
+}
+
+func TestCOWD(t *testing.T) {
+	content := mixture(5<<20+3*sector, 2)
+	for _, grainSize := range []int{1, 8, 128} {
+		for _, kinds := range []string{"d", "dduddddu", "u"} {
+			t.Run(fmt.Sprint(grainSize, kinds), func(t *testing.T) {
+				want := hosted{grainSize: grainSize, kinds: kinds}.disk(content, nil)
+				dir := t.TempDir()
+				testImage(t, write(t, dir, "root-delta.vmdk", cowd(content, grainSize, kinds)), want)
+
+				path := write(t, dir, "root.vmdk", []byte(describe("vmfsSparse", line(content, "VMFSSPARSE", "root-delta.vmdk"))))
+				testImage(t, path, want)
+				if !bytes.Equal(flat(t, path), want) {
+					t.Error("QEMU reads something else")
+				}
+			})
+		}
+	}
+}
+
+func TestSESparse(t *testing.T) {
+	content := mixture(17<<20+3*sector, 3) // more than a grain table maps
+	for _, kinds := range []string{"d", "dduznddu", "u"} {
+		t.Run(kinds, func(t *testing.T) {
+			want := hosted{grainSize: 8, kinds: kinds}.disk(content, nil)
+			for n := range len(want) / 4096 {
+				if kinds[n%len(kinds)] == 'n' {
+					clear(want[n*4096 : (n+1)*4096])
+				}
+			}
+			dir := t.TempDir()
+			write(t, dir, "disk-sesparse.vmdk", seSparse(content, kinds))
+			path := write(t, dir, "disk.vmdk", []byte(describe("seSparse", line(content, "SESPARSE", "disk-sesparse.vmdk"))))
+			testImage(t, path, want)
+			if !bytes.Equal(flat(t, path), want) {
+				t.Error("QEMU reads something else")
+			}
+		})
+	}
+}
+
+// Extents of all kinds in one disk, at odd places.
+func TestExtents(t *testing.T) {
+	content := mixture(1<<20, 4)
+	part := func(from, to int) []byte { return content[from*sector : to*sector] }
+	dir := t.TempDir()
+	write(t, dir, "flat.vmdk", append(make([]byte, 7*sector), content...))
+	write(t, dir, "disk-s001.vmdk", hosted{grainSize: 8, kinds: "ddu"}.build(part(0, 300)))
+	write(t, dir, "sub/disk-s002.vmdk", hosted{version: 2, grainSize: 128, kinds: "dz", capacity: 512}.build(part(300, 700)))
+	write(t, dir, "cow.vmdk", cowd(part(700, 800), 1, "ddddu"))
+	write(t, dir, "empty.vmdk", nil)
+	lines := []string{
+		line(part(0, 300), "SPARSE", "disk-s001.vmdk"),
+		"",
+		"  rdonly\t400  Sparse \"sub\\disk-s002.vmdk\"  ",
+		"RW 0 FLAT \"empty.vmdk\" 0",
+		line(part(700, 800), "SPARSE", "cow.vmdk"),
+		"RW 9 ZERO",
+		`RDONLY 1000 FLAT "flat.vmdk" 816`, // 7 and 809
+		`RW 100 VMFS "flat.vmdk"`,
+		`RW 100 FLAT "flat.vmdk" 7 some thing`,
+	}
+	want := hosted{grainSize: 8, kinds: "ddu"}.disk(part(0, 300), nil)
+	want = append(want, hosted{kinds: "dz"}.disk(part(300, 700), nil)...)
+	want = append(want, hosted{grainSize: 1, kinds: "ddddu"}.disk(part(700, 800), nil)...)
+	want = append(want, make([]byte, 9*sector)...)
+	want = append(want, part(809, 1809)...)
+	want = append(append(want, make([]byte, 7*sector)...), part(0, 93)...)
+	want = append(want, part(0, 100)...)
+	testImage(t, write(t, dir, "disk.vmdk", []byte(describe("custom", lines...))), want)
+}
+
+// A delta of every kind, on a parent of every kind, with its extents beside it
+// in another folder.
+func TestDeltas(t *testing.T) {
+	base, middle, top := mixture(600<<10, 5), mixture(600<<10+sector, 6), mixture(700<<10, 7)
+	half := func(b []byte) ([]byte, []byte) { return b[:300<<10+sector], b[300<<10+sector:] }
+	type kind struct {
+		name  string
+		build func(t *testing.T, dir, parent string, content []byte)
+	}
+	describeIt := func(parent, createType string, lines ...string) string {
+		if parent == "" {
+			return describe(createType, lines...)
+		}
+		return delta(parent, createType, lines...)
+	}
+	const kinds = "duudduduuu"
+	all := []kind{
+		{"monolithicSparse", func(t *testing.T, dir, parent string, content []byte) {
+			h := hosted{grainSize: 8, kinds: kinds, descriptor: describeIt(parent, "monolithicSparse", line(content, "SPARSE", "x.vmdk"))}
+			write(t, dir, "disk.vmdk", h.build(content))
+		}},
+		{"twoGbMaxExtentSparse", func(t *testing.T, dir, parent string, content []byte) {
+			a, b := half(content)
+			write(t, dir, "disk-s001.vmdk", hosted{grainSize: 8, kinds: kinds}.build(a))
+			write(t, dir, "disk-s002.vmdk", hosted{grainSize: 8, kinds: kinds}.build(b))
+			write(t, dir, "disk.vmdk", []byte(describeIt(parent, "twoGbMaxExtentSparse",
+				line(a, "SPARSE", "disk-s001.vmdk"), line(b, "SPARSE", "disk-s002.vmdk"))))
+		}},
+		{"vmfsSparse", func(t *testing.T, dir, parent string, content []byte) {
+			write(t, dir, "disk-delta.vmdk", cowd(content, 8, kinds))
+			write(t, dir, "disk.vmdk", []byte(describeIt(parent, "vmfsSparse", line(content, "VMFSSPARSE", "disk-delta.vmdk"))))
+		}},
+		{"seSparse", func(t *testing.T, dir, parent string, content []byte) {
+			write(t, dir, "disk-sesparse.vmdk", seSparse(content, kinds))
+			write(t, dir, "disk.vmdk", []byte(describeIt(parent, "seSparse", line(content, "SESPARSE", "disk-sesparse.vmdk"))))
+		}},
+		{"streamOptimized", func(t *testing.T, dir, parent string, content []byte) {
+			h := hosted{version: 3, stream: "footer", grainSize: 8, kinds: kinds}
+			h.descriptor = describeIt(parent, "streamOptimized", line(content, "SPARSE", "x.vmdk"))
+			write(t, dir, "disk.vmdk", h.build(content))
+		}},
+	}
+	disk := func(k kind, content, parent []byte) []byte {
+		h := hosted{grainSize: 8, kinds: kinds}
+		if k.name != "twoGbMaxExtentSparse" {
+			return h.disk(content, parent)
+		}
+		a, b := half(content)
+		pa, pb := half(parent)
+		return append(h.disk(a, pa), h.disk(b, pb)...)
+	}
+	for _, m := range all {
+		for _, k := range all {
+			t.Run(k.name+" on "+m.name, func(t *testing.T) {
+				dir := t.TempDir()
+				write(t, filepath.Join(dir, "base"), "disk-flat.vmdk", base)
+				write(t, filepath.Join(dir, "base"), "disk.vmdk", []byte(describe("vmfs", line(base, "VMFS", "disk-flat.vmdk"))))
+				m.build(t, filepath.Join(dir, "base", "middle"), "../disk.vmdk", middle)
+				k.build(t, dir, "base/middle/disk.vmdk", top)
+				want := disk(k, top, disk(m, middle, base))
+				testImage(t, filepath.Join(dir, "disk.vmdk"), want)
+			})
+		}
+	}
+}
