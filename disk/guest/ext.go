@@ -187,6 +187,9 @@ func openExt(v volume) (*extFS, error) {
 		fs.incompat&ext64Bit != 0 && fs.descSize < 64:
 		return nil, notClean("group descriptors of %d bytes", fs.descSize)
 	}
+	if string(readAt(v, fs.blocks*fs.blockSize, len(verityMagic))) == verityMagic {
+		return nil, unknown("%s with checksums of its blocks behind it (%s)", name, verity)
+	}
 	fs.inodeTable = divideUp(inodes*inodeSize, fs.blockSize)
 	fs.groups = divideUp(fs.blocks-fs.first, fs.perGroup)
 	if fs.groups > extMaxGroups {

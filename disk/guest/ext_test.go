@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -408,5 +409,46 @@ func TestTrimExtContradicts(t *testing.T) {
 				t.Errorf("error %v, want ErrNotClean", err)
 			}
 		})
+	}
+}
+
+// A scattered file system has a million groups, and no two of its tables touch.
+type scattered struct{ superblock []byte }
+
+const scatteredBlocks = 1 << 23
+
+func (scattered) Size() int64 { return scatteredBlocks << 10 }
+
+func (s scattered) ReadAt(p []byte, off int64) (int, error) {
+	clear(p)
+	if off <= 1024 && 2048 <= off+int64(len(p)) {
+		copy(p[1024-off:], s.superblock)
+	}
+	for group := (off - 2048) / 32; off >= 2048 && len(p) >= 32; group, p = group+1, p[32:] {
+		for i := range uint32(3) {
+			binary.LittleEndian.PutUint32(p[4*i:], uint32(100_000+6*group)+2*i)
+		}
+	}
+	return len(p), nil
+}
+
+// What a file system says does not decide how much memory its opener takes.
+func TestExtMemory(t *testing.T) {
+	sb := make([]byte, 1024)
+	for at, n := range map[int]uint32{
+		0x04: scatteredBlocks, 0x14: 1, 0x20: 8, 0x28: 8, 0x38: 0xEF53, 0x3A: 1, // blocks, first, per group, inodes per group, magic, state
+		0x4C: 1, 0x58: 128, // revision, inodes
+	} {
+		binary.LittleEndian.PutUint32(sb[at:], binary.LittleEndian.Uint32(sb[at:])|n)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := ext(scattered{sb})
+	runtime.ReadMemStats(&after)
+	if want := "ext with more than 262144 scattered tables"; !errors.Is(err, errUnknown) || err.Error() != want {
+		t.Errorf("error %v, want %q", err, want)
+	}
+	if got := after.TotalAlloc - before.TotalAlloc; got > 64<<20 {
+		t.Errorf("%d bytes allocated for a file system that is refused", got)
 	}
 }

@@ -3,6 +3,7 @@ package guest
 import (
 	"bytes"
 	"encoding/binary"
+	"hash/crc32"
 	"slices"
 	"testing"
 )
@@ -80,6 +81,28 @@ func TestPartitions(t *testing.T) {
 	}
 	if got := Partitions(bytes.NewReader(cycle)); len(got) > maxPartitions {
 		t.Errorf("a table that leads to itself gives %d partitions", len(got))
+	}
+}
+
+// The sectors of a disk can have 4096 bytes.
+func TestPartitions4K(t *testing.T) {
+	p := make([]byte, 8<<20)
+	entry(p, 0, 0xEE, 1, 1<<11)
+	h, entries := p[4096:8192], p[8192:8192+4*128]
+	entries[0], entries[128] = 1, 1
+	binary.LittleEndian.PutUint64(entries[32:], 256)
+	binary.LittleEndian.PutUint64(entries[40:], 511)
+	binary.LittleEndian.PutUint64(entries[128+32:], 1024)
+	binary.LittleEndian.PutUint64(entries[128+40:], 1024)
+	copy(h, "EFI PART\x00\x00\x01\x00\x5C")
+	h[72], h[80], h[84] = 2, 4, 128
+	binary.LittleEndian.PutUint32(h[88:], crc32.ChecksumIEEE(entries))
+	binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h[:92]))
+
+	got := readTable(bytes.NewReader(p))
+	want := []Partition{{Number: 1, Start: 1 << 20, End: 2 << 20}, {Number: 2, Start: 4 << 20, End: 4<<20 + 4096}}
+	if !slices.Equal(got.partitions, want) || got.doubt != "" {
+		t.Errorf("partitions %+v, want %+v", got, want)
 	}
 }
 

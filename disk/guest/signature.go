@@ -30,7 +30,7 @@ var signatures = []signature{
 	{"vdo", 0, "dmvdo001"},
 	{"stratis", 0x204, "!Stra0tis\x86\xFF\x02^\x41rh"},
 	{"stratis", 0x1204, "!Stra0tis\x86\xFF\x02^\x41rh"},
-	{"dm-verity", 0, "verity\x00\x00"},
+	{verity, 0, verityMagic},
 	{"dm-integrity", 0, "integrt\x00"},
 	{"dm-snapshot", 0, "SnAp"},
 	{"bluestore", 0, "bluestore block device"},
@@ -80,6 +80,9 @@ var signatures = []signature{
 const (
 	headSize = 0x10600
 	mdMagic  = "\xFC\x4E\x2B\xA9" // MD_SB_MAGIC, little-endian
+
+	verity      = "dm-verity"
+	verityMagic = "verity\x00\x00"
 )
 
 // filesystem names what begins at off by its magic bytes. People read it, of

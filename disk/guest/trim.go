@@ -146,8 +146,15 @@ func inventory(r disk.Reader) []Report {
 	}
 	for i := range reports {
 		p := &reports[i]
-		if p.identify(section(r, p.Partition)); t.doubt != "" {
-			p.Kept = t.doubt
+		p.identify(section(r, p.Partition))
+		if p.Filesystem == verity {
+			// They are of free blocks as well, and any partition can be theirs.
+			t.doubtf("partition %d has checksums of blocks (%s)", p.Number, verity)
+		}
+	}
+	for i := range reports {
+		if t.doubt != "" {
+			reports[i].Kept = t.doubt
 		}
 	}
 	return reports

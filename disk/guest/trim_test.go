@@ -160,6 +160,8 @@ func TestTrimKeeps(t *testing.T) {
 		{"raid by its type, mbr", "label: dos\nstart=2048 size=4096 type=fd\n", nil, "its type is raid"},
 		{"dynamic disk", "label: dos\nstart=2048 size=4096 type=42\n", nil, "its type is ldm"},
 		{"partition smaller than its file system", "label: dos\nstart=2048 size=4095\n", nil, "ext4 that is larger than its volume"},
+		{"dm-verity in the same partition", "label: gpt\nstart=2048 size=4104\n", put(end, "verity\x00\x00\x01"), "ext4 with checksums of its blocks behind it (dm-verity)"},
+		{"dm-verity in another partition", "label: gpt\nstart=2048 size=4096\nstart=6144 size=100\n", put(end, "verity\x00\x00\x01"), "partition 2 has checksums of blocks (dm-verity)"},
 		{"whole disk in a RAID", gpt, put(size-0x2000, mdMagic), "the disk as a whole looks like mdraid"},
 		{"file system over the whole disk", "label: dos\nstart=2048 size=4096\n", func(p []byte) { copy(p[1024:], ext[1024:2048]) }, "the disk as a whole looks like ext4"},
 		{"GPT with a wrong entry", gpt, func(p []byte) { p[1024+40]++ }, "the partition table is damaged"},
