@@ -59,14 +59,20 @@ type Writer struct{ Image }
 // in a new file that costs nothing. A block device must be large enough; what
 // it has beyond size stays.
 func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error]) (*Writer, error) {
+	if err := hostfile.MarkSparse(f); err != nil {
+		return nil, err
+	}
+	return NewDenseWriter(f, size, data)
+}
+
+// NewDenseWriter is NewWriter for a file that must not be marked sparse, which
+// matters on Windows: Hyper-V opens no VHD that is.
+func NewDenseWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error]) (*Writer, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !hostfile.IsBlockDevice(info) {
-		if err := hostfile.MarkSparse(f); err != nil {
-			return nil, err
-		}
 		if err := f.Truncate(size); err != nil {
 			return nil, err
 		}
