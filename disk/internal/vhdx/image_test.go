@@ -90,14 +90,6 @@ func (m *memory) NextExtent(off int64) (disk.Extent, error) {
 	return disk.Extent{Offset: start, Length: min(first*page+page, m.size) - start}, nil
 }
 
-func (m *memory) clone() *memory {
-	c := &memory{size: m.size, pages: map[int64][]byte{}}
-	for n, b := range m.pages {
-		c.pages[n] = bytes.Clone(b)
-	}
-	return c
-}
-
 // save writes a memory to a file with holes.
 func (m *memory) save(t *testing.T, path string) string {
 	t.Helper()
