@@ -448,7 +448,7 @@ func (l *xlog) head() (int64, error) {
 			switch c {
 			case first:
 				low = middle
-			case last:
+			case last, 0: // see inOrder
 				high = middle
 			default:
 				return 0, notClean("block of cycle %d in a log of cycle %d", c, first)
@@ -478,12 +478,16 @@ func (l *xlog) head() (int64, error) {
 }
 
 // inOrder wants a block to be of the cycle first before the head, else of last.
+// Behind it can also be zeros: xfs_repair -L and a change of the UUID write the
+// record of an unmount, zeros up to 256 KiB, and then records of the cycle
+// before (libxfs_log_clear).
 func (l *xlog) inOrder(index, head int64, first, last uint32) error {
 	want := last
 	if index < head {
 		want = first
 	}
-	if c, err := l.cycle(index); err != nil || c == want {
+	c, err := l.cycle(index)
+	if err != nil || c == want || c == 0 && index >= head && first != last {
 		return err
 	}
 	return notClean("the cycles of the log are in disorder")

@@ -353,7 +353,16 @@ func TestXFSLogs(t *testing.T) {
 			handRecord(b, 1, 0, 1, false)
 			be.PutUint32(logBlock(b, 0)[320:], 64<<10)
 		}, clean},
-		"version 1":          {func(b []byte) { be.PutUint32(logBlock(b, 0)[8:], 1); be.PutUint32(logBlock(b, 0)[320:], 0) }, clean},
+		"version 1":             {func(b []byte) { be.PutUint32(logBlock(b, 0)[8:], 1); be.PutUint32(logBlock(b, 0)[320:], 0) }, clean},
+		"cleared by xfs_repair": {func(b []byte) { cycles(b, 0, 40, 0); cycles(b, 40, 64, 4); handRecord(b, 5, 0, 1, true) }, clean},
+		"cleared, in use again": {func(b []byte) { cycles(b, 0, 40, 0); cycles(b, 40, 64, 4); handRecord(b, 5, 0, 1, false) }, "log to replay"},
+		"zeros in a full one":   {func(b []byte) { cycles(b, 0, 64, 8); handRecord(b, 8, 62, 1, true); cycles(b, 50, 51, 0) }, "disorder"},
+		"zeros before the head": {func(b []byte) {
+			cycles(b, 0, 30, 8)
+			handRecord(b, 8, 30, 1, true)
+			cycles(b, 32, 64, 7)
+			cycles(b, 9, 10, 0)
+		}, "disorder"},
 		"no unmount":         {func(b []byte) { handRecord(b, 1, 0, 1, false) }, "log to replay"},
 		"two operations":     {func(b []byte) { handRecord(b, 1, 0, 2, true) }, "log to replay"},
 		"after an unmount":   {func(b []byte) { handRecord(b, 1, 2, 1, false) }, "log to replay"},
@@ -518,6 +527,28 @@ func TestXFSMetaUUID(t *testing.T) {
 	if _, err := freeOf(bytes.NewReader(b), openXFS); err != nil {
 		t.Error(err)
 	}
+}
+
+// What people do to images, and what the log looks like then.
+func TestXFSTools(t *testing.T) {
+	path := stale(t, 32<<20)
+	mkfsXFS(t, path, "-d agcount=2")
+	for _, command := range [][]string{
+		{"xfs_repair", "-L", "-f", path},
+		{"xfs_db", "-x", "-f", "-c", "uuid generate", path},
+		{"xfs_db", "-x", "-f", "-c", "uuid restore", path},
+	} {
+		tool(t, command[0], command[1:]...)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if free, err := freeOf(bytes.NewReader(b), openXFS); err != nil || len(free) == 0 {
+			t.Errorf("%v: got %v, %v", command, free, err)
+		}
+	}
+	trimFile(t, path, openXFS)
+	tool(t, "xfs_repair", "-n", "-f", path)
 }
 
 // A consumer that has enough is not asked again.
