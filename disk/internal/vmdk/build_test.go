@@ -11,7 +11,7 @@ import (
 // What QEMU cannot make is built here, from "Virtual Disk Format 5.0" and not by
 // the code under test.
 
-const sector = 512
+const sectorSize = 512
 
 // A hosted is a hosted sparse extent. The zero value is as VMware writes it,
 // version 1 with a redundant grain directory, without a descriptor.
@@ -56,9 +56,9 @@ func (h hosted) kind(grain int) byte { return h.kinds[grain%len(h.kinds)] }
 func (h hosted) disk(content, parent []byte) []byte {
 	h = h.defaults()
 	out := bytes.Clone(content)
-	for off := 0; off < len(out); off += h.grainSize * sector {
-		grain := out[off:min(len(out), off+h.grainSize*sector)]
-		switch h.kind(off / sector / h.grainSize) {
+	for off := 0; off < len(out); off += h.grainSize * sectorSize {
+		grain := out[off:min(len(out), off+h.grainSize*sectorSize)]
+		switch h.kind(off / sectorSize / h.grainSize) {
 		case 'u':
 			clear(grain)
 			copy(grain, parent[min(off, len(parent)):])
@@ -71,21 +71,21 @@ func (h hosted) disk(content, parent []byte) []byte {
 
 type image struct{ b []byte }
 
-func (i *image) sector() int { return len(i.b) / sector }
+func (i *image) sector() int { return len(i.b) / sectorSize }
 
 // align adds zeros up to a multiple of n sectors.
 func (i *image) align(n int) {
-	for len(i.b)%(n*sector) != 0 {
+	for len(i.b)%(n*sectorSize) != 0 {
 		i.b = append(i.b, 0)
 	}
 }
 
 // put puts b at a sector.
 func (i *image) put(at int, b []byte) {
-	if need := at*sector + len(b); need > len(i.b) {
+	if need := at*sectorSize + len(b); need > len(i.b) {
 		i.b = append(i.b, make([]byte, need-len(i.b))...)
 	}
-	copy(i.b[at*sector:], b)
+	copy(i.b[at*sectorSize:], b)
 }
 
 func entries(table []uint32) []byte {
@@ -95,7 +95,7 @@ func entries(table []uint32) []byte {
 
 func (i *image) marker(value, kind int) {
 	i.align(1)
-	b := make([]byte, sector)
+	b := make([]byte, sectorSize)
 	binary.LittleEndian.PutUint64(b, uint64(value))
 	binary.LittleEndian.PutUint32(b[12:], uint32(kind))
 	i.b = append(i.b, b...)
@@ -115,28 +115,28 @@ func (h hosted) build(content []byte) []byte {
 	le := binary.LittleEndian
 	capacity := h.capacity
 	if capacity == 0 {
-		capacity = len(content) / sector
+		capacity = len(content) / sectorSize
 	}
 	grains := (capacity + h.grainSize - 1) / h.grainSize
 	tables := (grains + h.gtes - 1) / h.gtes
-	tableSectors := (h.gtes*4 + sector - 1) / sector
-	gdSectors := (tables*4 + sector - 1) / sector
+	tableSectors := (h.gtes*4 + sectorSize - 1) / sectorSize
+	gdSectors := (tables*4 + sectorSize - 1) / sectorSize
 
 	flags := h.flags | 1
 	gdOffset, rgdOffset := uint64(0), 0
 	var f image
-	f.put(0, make([]byte, sector))
+	f.put(0, make([]byte, sectorSize))
 	descriptorSectors := 0
 	if h.descriptor != "" {
-		descriptorSectors = (len(h.descriptor) + sector) / sector
-		f.put(1, append([]byte(h.descriptor), make([]byte, sector-len(h.descriptor)%sector)...))
+		descriptorSectors = (len(h.descriptor) + sectorSize) / sectorSize
+		f.put(1, append([]byte(h.descriptor), make([]byte, sectorSize-len(h.descriptor)%sectorSize)...))
 	}
 	place := func() (gd int, gts []uint32) {
 		gd = f.sector()
 		for n := range tables {
 			gts = append(gts, uint32(gd+gdSectors+n*tableSectors))
 		}
-		f.put(gd+gdSectors+tables*tableSectors-1, make([]byte, sector))
+		f.put(gd+gdSectors+tables*tableSectors-1, make([]byte, sectorSize))
 		return gd, gts
 	}
 	var gd int
@@ -179,7 +179,7 @@ func (h hosted) build(content []byte) []byte {
 			gtes[n] = 1
 			continue
 		}
-		size := h.grainSize * sector
+		size := h.grainSize * sectorSize
 		grain := content[n*size : min(len(content), (n+1)*size)]
 		if !h.cutLast {
 			grain = append(bytes.Clone(grain), make([]byte, size-len(grain))...)
@@ -208,20 +208,20 @@ func (h hosted) build(content []byte) []byte {
 		for n := range tables {
 			f.marker(tableSectors, 1)
 			gts = append(gts, uint32(f.sector()))
-			f.put(f.sector(), make([]byte, tableSectors*sector))
+			f.put(f.sector(), make([]byte, tableSectors*sectorSize))
 			_ = n
 		}
 		f.marker(gdSectors, 2)
 		gd = f.sector()
 		gdOffset = uint64(gd)
-		f.put(gd, make([]byte, gdSectors*sector))
+		f.put(gd, make([]byte, gdSectors*sectorSize))
 	}
 	f.put(gd, entries(gts))
 	for n, gt := range gts {
 		f.put(int(gt), entries(gtes[n*h.gtes:(n+1)*h.gtes]))
 	}
 
-	header := make([]byte, sector)
+	header := make([]byte, sectorSize)
 	copy(header, "KDMV")
 	le.PutUint32(header[4:], h.version)
 	le.PutUint32(header[8:], flags)
@@ -274,19 +274,19 @@ func delta(parent, createType string, lines ...string) string {
 func cowd(content []byte, grainSize int, kinds string) []byte {
 	h := hosted{grainSize: grainSize, kinds: kinds}.defaults()
 	le := binary.LittleEndian
-	grains := (len(content)/sector + grainSize - 1) / grainSize
+	grains := (len(content)/sectorSize + grainSize - 1) / grainSize
 	tables := (grains + 4095) / 4096
 	var f image
 	header := make([]byte, 2048)
 	copy(header, "COWD")
 	for off, value := range map[int]int{
-		4: 1, 8: 3, 12: len(content) / sector, 16: grainSize, 20: 4, 24: (tables + 127) &^ 127, // a sector of them at least
+		4: 1, 8: 3, 12: len(content) / sectorSize, 16: grainSize, 20: 4, 24: (tables + 127) &^ 127, // a sector of them at least
 		32: 10, 36: 255, 40: 63, 1060: 1, 1636: 1,
 	} {
 		le.PutUint32(header[off:], uint32(value))
 	}
 	f.put(0, header)
-	f.put(4, make([]byte, (tables*4+sector-1)/sector*sector))
+	f.put(4, make([]byte, (tables*4+sectorSize-1)/sectorSize*sectorSize))
 	for t := range tables {
 		gtes := make([]uint32, 4096)
 		var data []byte
@@ -294,9 +294,9 @@ func cowd(content []byte, grainSize int, kinds string) []byte {
 		used := false
 		for n := range gtes {
 			grain := t*4096 + n
-			if off := grain * grainSize * sector; grain < grains && h.kind(grain) == 'd' {
-				gtes[n] = uint32(gt + 32 + len(data)/sector)
-				size := grainSize * sector
+			if off := grain * grainSize * sectorSize; grain < grains && h.kind(grain) == 'd' {
+				gtes[n] = uint32(gt + 32 + len(data)/sectorSize)
+				size := grainSize * sectorSize
 				data = append(data, content[off:min(len(content), off+size)]...)
 				data = append(data, make([]byte, max(0, off+size-len(content)))...)
 				used = true
@@ -304,7 +304,7 @@ func cowd(content []byte, grainSize int, kinds string) []byte {
 		}
 		if used {
 			f.put(4, nil)
-			le.PutUint32(f.b[4*sector+4*t:], uint32(gt))
+			le.PutUint32(f.b[4*sectorSize+4*t:], uint32(gt))
 			f.put(gt, entries(gtes))
 			f.b = append(f.b, data...)
 		}
@@ -318,16 +318,16 @@ func cowd(content []byte, grainSize int, kinds string) []byte {
 func seSparse(content []byte, kinds string) []byte {
 	h := hosted{grainSize: 8, kinds: kinds}.defaults()
 	le := binary.LittleEndian
-	const grain = 8 * sector
+	const grain = 8 * sectorSize
 	grains := (len(content) + grain - 1) / grain
 	tables := (grains + 4095) / 4096
 	const volatile, gd, gt = 1, 4, 8
 	start := gt + (tables+1)*64
 	var f image
-	f.put(start-1, make([]byte, sector))
-	field := func(at int, n int, value uint64) { le.PutUint64(f.b[at*sector+8*n:], value) }
+	f.put(start-1, make([]byte, sectorSize))
+	field := func(at int, n int, value uint64) { le.PutUint64(f.b[at*sectorSize+8*n:], value) }
 	for n, value := range map[int]uint64{
-		0: 0xcafebabe, 1: 0x200000001, 2: uint64(len(content) / sector), 3: 8, 4: 64,
+		0: 0xcafebabe, 1: 0x200000001, 2: uint64(len(content) / sectorSize), 3: 8, 4: 64,
 		10: volatile, 11: 1, 12: 2, 13: 1, 14: 2, 15: 1, 16: gd, 17: 4, 18: gt, 19: uint64(tables+1) * 64,
 		24: uint64(start), 25: uint64(grains) * 8,
 	} {
@@ -353,7 +353,7 @@ func seSparse(content []byte, kinds string) []byte {
 			f.put(start+8*order[n], block)
 		}
 		field(gd, n/4096, 1<<60|uint64(table))
-		le.PutUint64(f.b[(gt+table*64)*sector+8*(n%4096):], entry)
+		le.PutUint64(f.b[(gt+table*64)*sectorSize+8*(n%4096):], entry)
 	}
 	return f.b
 }

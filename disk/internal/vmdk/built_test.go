@@ -8,13 +8,13 @@ import (
 )
 
 func line(content []byte, kind, name string) string {
-	return fmt.Sprintf("RW %d %s %q", len(content)/sector, kind, name)
+	return fmt.Sprintf("RW %d %s %q", len(content)/sectorSize, kind, name)
 }
 
 // Every way to build a hosted sparse extent is read as it was meant, and as QEMU
 // reads it, where QEMU can.
 func TestHosted(t *testing.T) {
-	content := mixture(300<<10+3*sector, 1)
+	content := mixture(300<<10+3*sectorSize, 1)
 	for name, h := range map[string]hosted{
 		"plain":                          {},
 		"holes":                          {kinds: "dudduu"},
@@ -49,7 +49,7 @@ func TestHosted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h.descriptor = describe("monolithicSparse", line(content, "SPARSE", "called otherwise.vmdk"))
 			want := h.disk(content, nil)
-			want = append(want, make([]byte, max(0, h.capacity*sector-len(want)))...)
+			want = append(want, make([]byte, max(0, h.capacity*sectorSize-len(want)))...)
 			path := write(t, t.TempDir(), "image.vmdk", h.build(want))
 			testImage(t, path, want)
 
@@ -65,7 +65,7 @@ func TestHosted(t *testing.T) {
 }
 
 func TestCOWD(t *testing.T) {
-	content := mixture(5<<20+3*sector, 2)
+	content := mixture(5<<20+3*sectorSize, 2)
 	for _, grainSize := range []int{1, 8, 128} {
 		for _, kinds := range []string{"d", "dduddddu", "u"} {
 			t.Run(fmt.Sprint(grainSize, kinds), func(t *testing.T) {
@@ -84,7 +84,7 @@ func TestCOWD(t *testing.T) {
 }
 
 func TestSESparse(t *testing.T) {
-	content := mixture(17<<20+3*sector, 3) // more than a grain table maps
+	content := mixture(17<<20+3*sectorSize, 3) // more than a grain table maps
 	for _, kinds := range []string{"d", "dduznddu", "u"} {
 		t.Run(kinds, func(t *testing.T) {
 			want := hosted{grainSize: 8, kinds: kinds}.disk(content, nil)
@@ -107,9 +107,9 @@ func TestSESparse(t *testing.T) {
 // Extents of all kinds in one disk, at odd places.
 func TestExtents(t *testing.T) {
 	content := mixture(1<<20, 4)
-	part := func(from, to int) []byte { return content[from*sector : to*sector] }
+	part := func(from, to int) []byte { return content[from*sectorSize : to*sectorSize] }
 	dir := t.TempDir()
-	write(t, dir, "flat.vmdk", append(make([]byte, 7*sector), content...))
+	write(t, dir, "flat.vmdk", append(make([]byte, 7*sectorSize), content...))
 	write(t, dir, "disk-s001.vmdk", hosted{grainSize: 8, kinds: "ddu"}.build(part(0, 300)))
 	write(t, dir, "sub/disk-s002.vmdk", hosted{version: 2, grainSize: 128, kinds: "dz", capacity: 512}.build(part(300, 700)))
 	write(t, dir, "cow.vmdk", cowd(part(700, 800), 1, "ddddu"))
@@ -128,9 +128,9 @@ func TestExtents(t *testing.T) {
 	want := hosted{grainSize: 8, kinds: "ddu"}.disk(part(0, 300), nil)
 	want = append(want, hosted{kinds: "dz"}.disk(part(300, 700), nil)...)
 	want = append(want, hosted{grainSize: 1, kinds: "ddddu"}.disk(part(700, 800), nil)...)
-	want = append(want, make([]byte, 9*sector)...)
+	want = append(want, make([]byte, 9*sectorSize)...)
 	want = append(want, part(809, 1809)...)
-	want = append(append(want, make([]byte, 7*sector)...), part(0, 93)...)
+	want = append(append(want, make([]byte, 7*sectorSize)...), part(0, 93)...)
 	want = append(want, part(0, 100)...)
 	testImage(t, write(t, dir, "disk.vmdk", []byte(describe("custom", lines...))), want)
 }
@@ -138,8 +138,8 @@ func TestExtents(t *testing.T) {
 // A delta of every kind, on a parent of every kind, with its extents beside it
 // in another folder.
 func TestDeltas(t *testing.T) {
-	base, middle, top := mixture(600<<10, 5), mixture(600<<10+sector, 6), mixture(700<<10, 7)
-	half := func(b []byte) ([]byte, []byte) { return b[:300<<10+sector], b[300<<10+sector:] }
+	base, middle, top := mixture(600<<10, 5), mixture(600<<10+sectorSize, 6), mixture(700<<10, 7)
+	half := func(b []byte) ([]byte, []byte) { return b[:300<<10+sectorSize], b[300<<10+sectorSize:] }
 	type kind struct {
 		name  string
 		build func(t *testing.T, dir, parent string, content []byte)

@@ -115,7 +115,7 @@ func parseDescriptor(b []byte) (*descriptor, error) {
 	values := map[string]string{}
 	b = bytes.TrimPrefix(b, []byte("\ufeff"))
 	n := 0
-	for line := range strings.Lines(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(b))) {
+	for line := range strings.Lines(string(b)) {
 		n++
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {

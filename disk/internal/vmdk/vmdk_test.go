@@ -142,7 +142,7 @@ func mixture(size int, seed uint64) []byte {
 
 // # What QEMU writes
 
-func qemu(t *testing.T, args ...string) {
+func runQEMU(t *testing.T, args ...string) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
 	if err != nil {
@@ -180,7 +180,7 @@ func TestQEMUImages(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "image.vmdk")
-			qemu(t, "qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vmdk", "-o", c, source, path)
+			runQEMU(t, "qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vmdk", "-o", c, source, path)
 			testImage(t, path, content)
 		})
 	}
@@ -193,7 +193,7 @@ func TestQEMUSizes(t *testing.T) {
 				content := bytes.Repeat([]byte("content\n"), size/8)
 				dir := t.TempDir()
 				source, path := write(t, dir, "source.raw", content), filepath.Join(dir, "image.vmdk")
-				qemu(t, "qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vmdk", "-o", "subformat="+s, source, path)
+				runQEMU(t, "qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vmdk", "-o", "subformat="+s, source, path)
 				testImage(t, path, content)
 			})
 		}
@@ -225,8 +225,8 @@ func TestQEMUEdits(t *testing.T) {
 	} {
 		t.Run(o, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "image with spaces.vmdk")
-			qemu(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", o, path, fmt.Sprint(size))
-			qemu(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(seed), size)...), path)...)
+			runQEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", o, path, fmt.Sprint(size))
+			runQEMU(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(seed), size)...), path)...)
 			testImage(t, path, flat(t, path))
 		})
 	}
@@ -237,8 +237,8 @@ func TestQEMUSplit(t *testing.T) {
 	for _, s := range []string{"twoGbMaxExtentSparse", "twoGbMaxExtentFlat"} {
 		t.Run(s, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "image.vmdk")
-			qemu(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat="+s, path, "4G")
-			qemu(t, "qemu-io", "-t", "unsafe", "-f", "vmdk", "-c", "write -P 1 2146500000 2000000", "-c", "write -P 2 4294966784 512", path)
+			runQEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat="+s, path, "4G")
+			runQEMU(t, "qemu-io", "-t", "unsafe", "-f", "vmdk", "-c", "write -P 1 2146500000 2000000", "-c", "write -P 2 4294966784 512", path)
 			img, err := open(t, path)
 			if err != nil {
 				t.Fatal(err)
@@ -280,8 +280,8 @@ func TestQEMUChain(t *testing.T) {
 	for n, o := range []string{"subformat=monolithicFlat", "subformat=monolithicSparse", "zeroed_grain=on", "compat6=on"} {
 		path = filepath.Join(dir, fmt.Sprint(n, ".vmdk"))
 		create := append([]string{"qemu-img", "create", "-q", "-f", "vmdk", "-o", o}, backing...)
-		qemu(t, append(create, path, fmt.Sprint(size))...)
-		qemu(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(n), size)...), path)...)
+		runQEMU(t, append(create, path, fmt.Sprint(size))...)
+		runQEMU(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(n), size)...), path)...)
 		backing = []string{"-b", fmt.Sprint(n, ".vmdk"), "-F", "vmdk"}
 		size += 512 * 100
 	}
@@ -291,7 +291,7 @@ func TestQEMUChain(t *testing.T) {
 	wantError(t, err, disk.ErrBackingFile, `"2.vmdk"`)
 
 	// A parent that has been written to since is no parent any more.
-	qemu(t, "qemu-io", "-t", "unsafe", "-f", "vmdk", "-c", "write 0 512", filepath.Join(dir, "1.vmdk"))
+	runQEMU(t, "qemu-io", "-t", "unsafe", "-f", "vmdk", "-c", "write 0 512", filepath.Join(dir, "1.vmdk"))
 	_, err = open(t, path)
 	wantError(t, err, disk.ErrCorrupt, `"1.vmdk" is not the parent, or has changed since`)
 }
@@ -382,7 +382,7 @@ func testSame(t *testing.T, got, want disk.Reader) {
 func convert(t *testing.T, path string) disk.Reader {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "flat.raw")
-	qemu(t, "qemu-img", "convert", "-t", "unsafe", "-f", "vmdk", "-O", "raw", path, out)
+	runQEMU(t, "qemu-img", "convert", "-t", "unsafe", "-f", "vmdk", "-O", "raw", path, out)
 	f, err := os.Open(out)
 	if err != nil {
 		t.Fatal(err)
