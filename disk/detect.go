@@ -3,35 +3,49 @@ package disk
 import (
 	"bytes"
 
+	"github.com/davit-oci/davit/disk/internal/vhd"
 	"github.com/davit-oci/davit/disk/internal/virtual"
+	"github.com/davit-oci/davit/disk/internal/vmdk"
 )
 
-// A magic number says what a file is. Formats that this package does not read
-// are known so that they are not taken for the bytes of a disk.
-var magics = []struct {
-	name   string
+// A magic says what a file is. Things that this package does not read are known
+// so that they are not taken for the bytes of a disk.
+type magic struct {
 	offset int // from the end of the file if negative
 	magic  string
-}{
-	{"QCOW", 0, "QFI\xfb\x00\x00\x00\x01"},
-	{"VMDK", 0, "KDMV"},
-	{"VMDK (ESX 3 sparse)", 0, "COWD"},
-	{"VMDK descriptor", 0, "# Disk DescriptorFile"},
-	{"VDI", 0x40, "\x7f\x10\xda\xbe"},
-	{"VHDX", 0, "vhdxfile"},
-	{"VHD", 0, "conectix"},
-	{"VHD", -512, "conectix"}, // fixed VHDs have nothing else
-	{"VHD", -511, "conectix"}, // Virtual PC before 2004 left out one byte
-	{"QED", 0, "QED\x00"},
-	{"Parallels", 0, "WithoutFreeSpace"},
-	{"Parallels", 0, "WithouFreSpacExt"},
-	{"Bochs", 0, "Bochs Virtual HD Image"},
-	{"DMG", -512, "koly"},
-	{"EnCase", 0, "EVF\x09\x0d\x0a\xff\x00"},
-	{"WIM", 0, "MSWIM\x00\x00\x00"},
+	format Format // "" if it is not read
+	name   string // of what is not read
 }
 
-const qcow2Magic = "QFI\xfb"
+// magics are looked for in this order.
+var magics = []magic{
+	{0, "QFI\xfb\x00\x00\x00\x01", "", "QCOW"},
+	{0, "QFI\xfb", QCOW2, ""},
+	{0, "KDMV", VMDK, ""},
+	{0, "COWD", VMDK, ""},
+	{0, "\xbe\xba\xfe\xca\x00\x00\x00\x00", VMDK, ""}, // SESPARSE
+	{0x40, "\x7f\x10\xda\xbe", VDI, ""},
+	{0, "vhdxfile", VHDX, ""},
+	{0, "conectix", VHD, ""},
+
+	{0, "QED\x00", "", "QED"},
+	{0, "WithoutFreeSpace", "", "Parallels"},
+	{0, "WithouFreSpacExt", "", "Parallels"},
+	{0, "Bochs Virtual HD Image", "", "Bochs"},
+	{0, "EVF\x09\x0d\x0a\xff\x00", "", "EnCase"},
+	{0, "MSWIM\x00\x00\x00", "", "WIM"},
+
+	// The memory of a machine, which lies beside its disks.
+	{0, "\xd0\xbe\xd2\xbe", "", "saved memory of a VMware machine"},
+	{0, "\xd1\xba\xd1\xba", "", "saved memory of a VMware machine"},
+	{0, "\xd2\xbe\xd2\xbe", "", "saved memory of a VMware machine"},
+	{0, "\x7fVirtualBox SavedState", "", "saved memory of a VirtualBox machine"},
+	{0, "LibvirtQemudSave", "", "saved memory of a libvirt machine"},
+	{0, "LibvirtQemudPart", "", "saved memory of a libvirt machine"},
+	{0, "QEVM", "", "saved memory of a QEMU machine"},
+
+	{-512, "koly", "", "DMG"},
+}
 
 // detect finds the format of a file by its content. A file without a known
 // magic number is raw.
@@ -44,20 +58,27 @@ func detect(r Reader) (Format, error) {
 	if m, err := r.ReadAt(tail, r.Size()-n); m < len(tail) {
 		return "", err
 	}
+	if by := compressedBy(head); by != "" {
+		return "", &CompressedError{by}
+	}
+	if vmdk.IsDescriptor(head) {
+		return VMDK, nil
+	}
 	for _, m := range magics {
 		part, at := head, m.offset
 		if at < 0 {
 			part, at = tail, len(tail)+at
 		}
-		if at >= 0 && at <= len(part) && bytes.HasPrefix(part[at:], []byte(m.magic)) {
+		if at < 0 || at > len(part) || !bytes.HasPrefix(part[at:], []byte(m.magic)) {
+			continue
+		}
+		if m.format == "" {
 			return "", virtual.Unsupported("format %s (if these are the bytes of a disk, say that it is raw)", m.name)
 		}
+		return m.format, nil
 	}
-	if by := compressedBy(head); by != "" {
-		return "", &CompressedError{by}
-	}
-	if bytes.HasPrefix(head, []byte(qcow2Magic)) {
-		return QCOW2, nil
+	if vhd.HasFooter(tail) {
+		return VHD, nil
 	}
 	return Raw, nil
 }

@@ -21,7 +21,11 @@ import (
 
 	"github.com/davit-oci/davit/disk/internal/qcow2"
 	"github.com/davit-oci/davit/disk/internal/raw"
+	"github.com/davit-oci/davit/disk/internal/vdi"
+	"github.com/davit-oci/davit/disk/internal/vhd"
+	"github.com/davit-oci/davit/disk/internal/vhdx"
 	"github.com/davit-oci/davit/disk/internal/virtual"
+	"github.com/davit-oci/davit/disk/internal/vmdk"
 )
 
 var (
@@ -205,6 +209,14 @@ func openContent(file *raw.Image, f Format, c *folder, snapshot string) (virtual
 		return file, nil
 	case QCOW2:
 		return qcow2.Open(file, qcow2.Options{Snapshot: snapshot, Backing: c.backing})
+	case VMDK:
+		return vmdk.Open(file, vmdk.Options{Folder: c})
+	case VDI:
+		return vdi.Open(file, vdi.Options{Folder: c})
+	case VHD:
+		return vhd.Open(file, vhd.Options{Folder: c})
+	case VHDX:
+		return vhdx.Open(file, vhdx.Options{Folder: c})
 	}
 	return nil, virtual.Unsupported("format %q", f)
 }

@@ -76,17 +76,65 @@ func TestOtherFormatsAreNotTakenForRaw(t *testing.T) {
 		return b
 	}
 	for says, content := range map[string][]byte{
-		"format QCOW":            at(0, "QFI\xfb\x00\x00\x00\x01"),
-		"format VMDK":            at(0, "KDMV"),
-		"format VMDK descriptor": []byte("# Disk DescriptorFile\nversion=1\n"),
-		"format VDI":             at(0x40, "\x7f\x10\xda\xbe"),
-		"format VHDX":            at(0, "vhdxfile"),
-		"format VHD":             at(-512, "conectix"),
+		"format QCOW":  at(0, "QFI\xfb\x00\x00\x00\x01"),
+		"format QED":   at(0, "QED\x00"),
+		"format DMG":   at(-512, "koly"),
+		"VMware":       at(0, "\xd2\xbe\xd2\xbe\x08"),
+		"VirtualBox":   at(0, "\x7fVirtualBox SavedState V2.0\n"),
+		"saved memory": at(0, "LibvirtQemudSave"),
 	} {
 		path := writeFile(t, "image", content)
 		img, err := disk.Open(path, disk.OpenOptions{})
 		wantError(t, img, err, disk.ErrUnsupported, says)
 		testImage(t, path, disk.OpenOptions{Format: disk.Raw}, content)
+	}
+
+	// Nor are formats that are read, where there is no more than a beginning.
+	for name, content := range map[string][]byte{
+		"qcow2":           at(0, "QFI\xfb\x00\x00\x00\x03"),
+		"VMDK":            at(0, "KDMV\x01"),
+		"COWD":            at(0, "COWD\x01"),
+		"VMDK descriptor": []byte("# Disk DescriptorFile\nversion=1\n"),
+		"VDI":             at(0x40, "\x7f\x10\xda\xbe\x01\x00\x01\x00"),
+		"VHDX":            at(0, "vhdxfile"),
+		"dynamic VHD":     at(0, "conectix"),
+	} {
+		path := writeFile(t, "image", content)
+		if img, err := disk.Open(path, disk.OpenOptions{}); err == nil {
+			t.Errorf("%s of %d bytes is opened", name, len(content))
+			img.Close()
+		}
+		testImage(t, path, disk.OpenOptions{Format: disk.Raw}, content)
+	}
+}
+
+// A VHD is told by either of its footers.
+func TestDamagedVHD(t *testing.T) {
+	content := mixture(3 << 20)
+	for _, format := range []disk.Format{disk.VHD, disk.VHDFixed} {
+		path := filepath.Join(t.TempDir(), "image")
+		create(t, path, format, bytes.NewReader(content), disk.WriteOptions{})
+		image := readFile(t, path)
+		damaged := [][]byte{image}
+		if format == disk.VHD {
+			head, tail := bytes.Clone(image), bytes.Clone(image)
+			clear(head[:512])
+			clear(tail[len(tail)-512:])
+			damaged = append(damaged, head, tail)
+		}
+		for i, b := range damaged {
+			img, err := disk.Open(writeFile(t, "image", b), disk.OpenOptions{})
+			if err != nil {
+				t.Fatalf("%s, damage %d: %v", format, i, err)
+			}
+			if img.Format() != disk.VHD {
+				t.Errorf("%s, damage %d: taken for %s", format, i, img.Format())
+			}
+			if err := disktest.TestReader(img, content); err != nil {
+				t.Errorf("%s, damage %d: %v", format, i, err)
+			}
+			img.Close()
+		}
 	}
 }
 
@@ -97,8 +145,8 @@ func TestOpenRefuses(t *testing.T) {
 	wantError(t, img, err, disk.ErrUnsupported, "neither")
 	img, err = disk.Open(writeFile(t, "image", nil), disk.OpenOptions{Format: disk.QCOW2})
 	wantError(t, img, err, disk.ErrCorrupt, "not a qcow2 image")
-	img, err = disk.Open(writeFile(t, "image", nil), disk.OpenOptions{Format: "vmdk"})
-	wantError(t, img, err, disk.ErrUnsupported, `"vmdk"`)
+	img, err = disk.Open(writeFile(t, "image", nil), disk.OpenOptions{Format: "qed"})
+	wantError(t, img, err, disk.ErrUnsupported, `"qed"`)
 }
 
 func TestRaw(t *testing.T) {
@@ -369,7 +417,7 @@ func TestBackingFiles(t *testing.T) {
 		"no format, looks like one": {backing: "middle", err: disk.ErrBackingFile, says: "does not record the format"},
 		"header of a guest":         {backing: "evil", err: disk.ErrBackingFile, says: "does not record the format"},
 		"as the wrong format":       {backing: "base", format: "qcow2", err: disk.ErrCorrupt, says: "not a qcow2"},
-		"as another format":         {backing: "base", format: "vmdk", err: disk.ErrUnsupported, says: `"vmdk"`},
+		"as another format":         {backing: "base", format: "qed", err: disk.ErrUnsupported, says: `"qed"`},
 		"outside":                   {backing: "../outside/base", format: "raw", err: disk.ErrBackingFile, says: "outside of"},
 		"absolute outside":          {backing: "/etc/hostname", format: "raw", err: disk.ErrBackingFile, says: "outside of"},
 		"symlink out":               {backing: "link-out", format: "raw", says: "escapes"},

@@ -5,7 +5,11 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/disk/internal/qcow2"
+	"github.com/davit-oci/davit/disk/internal/vdi"
+	"github.com/davit-oci/davit/disk/internal/vhd"
+	"github.com/davit-oci/davit/disk/internal/vhdx"
 	"github.com/davit-oci/davit/disk/internal/virtual"
+	"github.com/davit-oci/davit/disk/internal/vmdk"
 )
 
 // A Format is a format of image files, with the variant of it that is written.
@@ -77,6 +81,16 @@ func (f Format) DiskSize(size int64) (int64, error) {
 		return size, nil
 	case QCOW2, QCOW2Zlib, QCOW2Zstd:
 		return qcow2.DiskSize(size)
+	case VMDK, VMDKStream:
+		return vmdk.DiskSize(size)
+	case VDI:
+		return vdi.DiskSize(size)
+	case VHD:
+		return vhd.DiskSize(size)
+	case VHDFixed:
+		return vhd.FixedDiskSize(size)
+	case VHDX:
+		return vhdx.DiskSize(size)
 	}
 	return 0, virtual.Unsupported("format %q", f)
 }

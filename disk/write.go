@@ -1,14 +1,20 @@
 package disk
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io"
 	"iter"
 	"os"
+	"path/filepath"
 
 	"github.com/davit-oci/davit/disk/internal/qcow2"
 	"github.com/davit-oci/davit/disk/internal/raw"
+	"github.com/davit-oci/davit/disk/internal/vdi"
+	"github.com/davit-oci/davit/disk/internal/vhd"
+	"github.com/davit-oci/davit/disk/internal/vhdx"
 	"github.com/davit-oci/davit/disk/internal/virtual"
+	"github.com/davit-oci/davit/disk/internal/vmdk"
 )
 
 // A Writer makes an image from the content of a disk. What is never written
@@ -75,6 +81,13 @@ func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, err
 	} else if format != Raw && !info.Mode().IsRegular() {
 		return nil, virtual.Unsupported("a %s image in what is no regular file", format)
 	}
+	name := o.Name
+	if name == "" {
+		name = filepath.Base(f.Name())
+	}
+	if o.ID == [16]byte{} {
+		rand.Read(o.ID[:])
+	}
 	switch format {
 	case Raw:
 		return raw.NewWriter(f, size, data)
@@ -84,6 +97,18 @@ func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, err
 		return qcow2.NewCompressor(f, size, qcow2.Zlib, o.Jobs)
 	case QCOW2Zstd:
 		return qcow2.NewCompressor(f, size, qcow2.Zstd, o.Jobs)
+	case VMDK:
+		return vmdk.NewWriter(f, size, data, vmdk.WriteOptions{Name: name})
+	case VMDKStream:
+		return vmdk.NewStreamFile(f, size, vmdk.WriteOptions{Name: name, Jobs: o.Jobs})
+	case VDI:
+		return vdi.NewWriter(f, size, data, o.ID)
+	case VHD:
+		return vhd.NewWriter(f, size, data, o.ID)
+	case VHDFixed:
+		return vhd.NewFixed(f, size, data, o.ID)
+	case VHDX:
+		return vhdx.NewWriter(f, size, data, o.ID)
 	}
 	return nil, virtual.Unsupported("format %q", format)
 }

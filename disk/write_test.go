@@ -168,7 +168,7 @@ func TestNothingOldShows(t *testing.T) {
 	data := []disk.Extent{{Offset: 100, Length: 200}, {Offset: 65536 + 4096, Length: 4096}, {Offset: 65536 + 12288, Length: 1}, {Offset: 1 << 20, Length: 100000}, {Offset: size - 10, Length: 3}}
 	for _, format := range anyOrder {
 		f := createFile(t)
-		if _, err := f.Write(bytes.Repeat([]byte{0xee}, 2*size)); err != nil {
+		if _, err := f.Write(bytes.Repeat([]byte{0xee}, size+16<<20)); err != nil {
 			t.Fatal(err)
 		}
 		w, err := disk.NewWriter(f, format, size, extents(data...), disk.WriteOptions{})
@@ -296,12 +296,11 @@ func TestHugeDisks(t *testing.T) {
 		if _, err := img.ReadAt(p, data[40].Offset-1); err != nil || string(p) != "\x00xxxxxxxxxx\x00" {
 			t.Errorf("%s: read %q, %v", format, p, err)
 		}
-		if n := allocated() - before; n > 64<<20 {
+		// The grain tables of a VMDK are 64 MiB of holes, which the walk looks into.
+		if n := allocated() - before; n > 128<<20 {
 			t.Errorf("%s: allocated %d MiB", format, n>>20)
 		}
-		if format != disk.Raw {
-			qemu(t, "qemu-img", "check", "-q", "-f", "qcow2", f.Name())
-		}
+		check(t, f.Name(), format)
 	}
 }
 
@@ -339,7 +338,7 @@ func FuzzWriter(f *testing.F) {
 			size += n
 		}
 		size += int64(tail)
-		content := make([]byte, (size+511)&^511)
+		content := make([]byte, size+1<<20) // room for what formats add
 		for i, e := range data {
 			copy(content[e.Offset:e.End()], bytes.Repeat([]byte(fmt.Sprint(i)), int(e.Length)))
 		}

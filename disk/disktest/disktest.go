@@ -207,7 +207,7 @@ type Target struct {
 // written: empty, tiny, full and sparse disks, ranges that share a cluster,
 // writes that cross what any format may have for clusters, in any order where
 // that is allowed; that they refuse what lies outside of the disk; and that
-// nothing shows of the images before. Sizes may be rounded up by less than a
+// nothing shows of the images before. Sizes may be rounded up to whole
 // MiB. The result is nil or joins all faults.
 func TestWriter(t Target) error {
 	var errs []error
@@ -314,7 +314,7 @@ func fill(p []byte, seed int64) {
 // padded is content with the zeros that a format adds to make it whole sectors,
 // grains or MiB, if size is that.
 func padded(content []byte, size int64) []byte {
-	if more := size - int64(len(content)); more > 0 && more < 1<<20 {
+	if more := size - int64(len(content)); more > 0 && more <= 1<<20 {
 		return append(slices.Clone(content), make([]byte, more)...)
 	}
 	return content

@@ -157,17 +157,17 @@ func readFooter(file virtual.Reader, off, n int64) ([]byte, error) {
 
 func hasCookie(b []byte) bool { return string(b[:len(footerCookie)]) == footerCookie }
 
-// IsFixed reports whether a file with these last 512 bytes is a fixed disk. It
-// has no other mark; the guest of a raw disk could have made it, to the effect
-// that the disk seems to end sooner.
-func IsFixed(tail []byte) bool {
+// HasFooter reports whether a file with these last 512 bytes is a VHD. Fixed
+// disks have no other mark, and of dynamic ones the copy at the head may be
+// damaged. The guest of a raw disk could have made it, as any other header.
+func HasFooter(tail []byte) bool {
 	for _, n := range []int{footerSize, footerSize - 1} {
 		if len(tail) < n {
 			continue
 		}
 		b := make([]byte, footerSize)
 		copy(b, tail[len(tail)-n:])
-		if f, ok := parseFooter(b); ok && f.diskType == typeFixed {
+		if _, ok := parseFooter(b); ok {
 			return true
 		}
 	}

@@ -399,7 +399,7 @@ func TestBuiltImages(t *testing.T) {
 	}
 }
 
-func TestIsFixed(t *testing.T) {
+func TestHasFooter(t *testing.T) {
 	fixed := spec{fixed: fill('a', 1024)}.build()
 	dynamic := spec{size: 512, blockSize: 512, blocks: []block{{}}}.build()
 	for name, test := range map[string]struct {
@@ -409,12 +409,12 @@ func TestIsFixed(t *testing.T) {
 		"fixed":          {fixed[1024:], true},
 		"511 bytes":      {fixed[1023:][:512], true},
 		"more before it": {fixed, true},
-		"dynamic":        {dynamic, false},
+		"dynamic":        {dynamic, true},
 		"wrong checksum": {append(bytes.Clone(fixed[1024:1535]), 1), false},
 		"too short":      {fixed[1026:], false},
 		"nothing":        {nil, false},
 	} {
-		if got := vhd.IsFixed(test.tail); got != test.want {
+		if got := vhd.HasFooter(test.tail); got != test.want {
 			t.Errorf("%s: got %v", name, got)
 		}
 	}

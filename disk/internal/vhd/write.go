@@ -41,8 +41,9 @@ const (
 // whole sectors.
 func DiskSize(size int64) (int64, error) { return diskSize(size, sectorSize) }
 
-// FixedDiskSize is that of a fixed image: whole MiB.
-func FixedDiskSize(size int64) (int64, error) { return diskSize(size, fixedUnit) }
+// FixedDiskSize is that of a fixed image: whole MiB, at least one. A footer
+// alone is no disk to anybody.
+func FixedDiskSize(size int64) (int64, error) { return diskSize(max(1, size), fixedUnit) }
 
 func diskSize(size, unit int64) (int64, error) {
 	if size > maxSize {

@@ -222,7 +222,7 @@ func TestGeometry(t *testing.T) {
 
 func TestDiskSize(t *testing.T) {
 	for size, want := range map[int64][2]int64{
-		0: {0, 0}, 1: {512, mib}, 512: {512, mib}, mib: {mib, mib}, mib + 1: {mib + 512, 2 * mib}, 2040 << 30: {2040 << 30, 2040 << 30},
+		0: {0, mib}, 1: {512, mib}, 512: {512, mib}, mib: {mib, mib}, mib + 1: {mib + 512, 2 * mib}, 2040 << 30: {2040 << 30, 2040 << 30},
 	} {
 		dynamic, err := vhd.DiskSize(size)
 		fixed, ferr := vhd.FixedDiskSize(size)
