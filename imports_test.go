@@ -54,6 +54,10 @@ var imports = map[string]struct {
 		may:   []string{"disk/internal/blocks", "disk/internal/hostfile", "disk/internal/mapped", "disk/internal/raw", "disk/internal/virtual"},
 		tests: []string{"disk", "disk/disktest"},
 	},
+	"disk/internal/vhdx": {
+		may:   []string{"disk/internal/blocks", "disk/internal/hostfile", "disk/internal/mapped", "disk/internal/virtual"},
+		tests: []string{"disk", "disk/disktest"},
+	},
 	"disk/internal/virtual": {},
 	"disk/internal/vmdk": { // zlib to compress: that of the standard library takes three times as long
 		may: []string{"disk/internal/blocks", "disk/internal/gather", "disk/internal/hostfile", "disk/internal/inflate", "disk/internal/mapped",
