@@ -154,12 +154,15 @@ func (c *folder) Extent(name string) (virtual.Reader, error) {
 }
 
 // Names are the files beside the image of c.
-func (c *folder) Names() ([]string, error) {
-	dir, err := c.local(".")
+func (c *folder) Names() ([]string, error) { return c.NamesIn(".") }
+
+// NamesIn are the files in a folder that is named from there.
+func (c *folder) NamesIn(dir string) ([]string, error) {
+	local, err := c.local(dir)
 	if err != nil {
 		return nil, err
 	}
-	f, err := c.root.Open(dir)
+	f, err := c.root.Open(local)
 	if err != nil {
 		return nil, err
 	}
