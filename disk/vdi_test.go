@@ -1,0 +1,46 @@
+package disk_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/davit-oci/davit/disk"
+)
+
+// VirtualBox keeps a machine's snapshots in a folder below that of its first
+// disk, and knows parents by UUID only.
+func TestVDISnapshots(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "Snapshots"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const size = 2 << 20
+	content := mixture(size)
+	base := filepath.Join(dir, "machine.vdi")
+	create(t, base, disk.VDI, bytes.NewReader(content), disk.WriteOptions{})
+
+	// A snapshot is an empty disk that is made to continue in another.
+	parent := readFile(t, base)
+	for _, name := range []string{"{first}.vdi", "{second}.VDI"} {
+		path := filepath.Join(dir, "Snapshots", name)
+		create(t, path, disk.VDI, sparse{bytes.NewReader(make([]byte, size))}, disk.WriteOptions{})
+		image := readFile(t, path)
+		binary.LittleEndian.PutUint32(image[76:], 4) // differencing
+		copy(image[424:456], parent[392:424])        // UUIDs of the parent, and of its state
+		if err := os.WriteFile(path, image, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		parent = image
+	}
+	second := filepath.Join(dir, "Snapshots", "{second}.VDI")
+	testImage(t, second, disk.OpenOptions{BackingDir: dir}, content)
+
+	img, err := disk.Open(second, disk.OpenOptions{})
+	wantError(t, img, err, disk.ErrBackingFile, "UUID {")
+	img, err = disk.Open(second, disk.OpenOptions{BackingDir: filepath.Join(dir, "Snapshots")})
+	wantError(t, img, err, disk.ErrBackingFile, "UUID {") // of the first disk
+}
