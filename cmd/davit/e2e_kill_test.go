@@ -87,7 +87,7 @@ func TestE2EKilledPull(t *testing.T) {
 	rng := rand.New(rand.NewPCG(killSeed, 1))
 	t.Logf("seed %d, cold %d bytes", killSeed, cold)
 	for i := range 10 {
-		dest := []string{"x.raw", "x.qcow2"}[i%2]
+		dest := []string{"x.raw", "x.qcow2", "x.vmdk", "x.vdi", "x.vhd", "x.vhdx"}[i%6]
 		h := &host{t: t, dir: t.TempDir(), exe: h.exe, env: h.env}
 		args := []string{"pull", "--cache", "none", "--unverified", ref, dest}
 		old := ""

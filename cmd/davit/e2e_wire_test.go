@@ -31,6 +31,26 @@ func TestE2EOneContentOneDigest(t *testing.T) {
 	convert("qcow2 compressed with zstd", "zstd.qcow2", "-c", "-O", "qcow2", "-o", "compression_type=zstd")
 	convert("qcow2 with extended L2", "l2.qcow2", "-O", "qcow2", "-o", "extended_l2=on")
 	convert("qcow2 with small clusters", "small.qcow2", "-O", "qcow2", "-o", "cluster_size=512")
+	convert("VMDK", "sparse.vmdk", "-O", "vmdk")
+	convert("flat VMDK", "flat.vmdk", "-O", "vmdk", "-o", "subformat=monolithicFlat")
+	convert("split VMDK", "split.vmdk", "-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse")
+	convert("compressed VMDK", "stream.vmdk", "-O", "vmdk", "-o", "subformat=streamOptimized")
+	convert("VDI", "dynamic.vdi", "-O", "vdi")
+	convert("static VDI", "static.vdi", "-O", "vdi", "-o", "static=on")
+	convert("VHD", "dynamic.vhd", "-O", "vpc", "-o", "force_size=on")
+	convert("fixed VHD", "fixed.vhd", "-O", "vpc", "-o", "subformat=fixed,force_size=on")
+	convert("VHDX", "dynamic.vhdx", "-O", "vhdx")
+	convert("fixed VHDX", "fixed.vhdx", "-O", "vhdx", "-o", "subformat=fixed")
+	for _, to := range pulled[1:] {
+		h.ok(append([]string{"convert", raw, "davit-" + to[0]}, to[1:]...)...)
+		disks["davit's "+to[0]] = []string{h.path("davit-" + to[0])}
+	}
+	for _, pack := range [][]string{{"gzip", "-1"}, {"xz", "-0"}, {"zstd", "-q"}, {"bzip2", "-1"}} {
+		h.tool(pack[0], append(pack[1:], "-k", "-f", "plain.qcow2")...)
+	}
+	for _, ext := range []string{".gz", ".xz", ".zst", ".bz2"} {
+		disks["qcow2 in "+ext] = []string{h.path("plain.qcow2" + ext)}
+	}
 	writeFileAt(t, h.path("base.raw"), size, map[int64][]byte{0: prose(1, 3<<20), 6 << 20: fill(9, 1<<20), 15 << 20: fill(8, 1<<20)})
 	h.tool("qemu-img", "convert", "-f", "raw", "-O", "qcow2", "base.raw", "base.qcow2")
 	convert("qcow2 on a backing file", "overlay.qcow2", "-O", "qcow2", "-B", "base.qcow2", "-F", "qcow2")
