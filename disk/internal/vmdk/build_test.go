@@ -26,6 +26,7 @@ type hosted struct {
 	bare       string // without markers: "size", in four bytes, or "nothing" before the grain
 	padding    int    // bytes after the end of stream
 	cutLast    bool   // the last grain is as long as the disk has of it
+	unclean    bool   // shutdown
 
 	// kinds are the kinds of grains, again and again: d data, z zeroed, and u
 	// unallocated. "": d
@@ -235,6 +236,9 @@ func (h hosted) build(content []byte) []byte {
 	le.PutUint64(header[48:], uint64(rgdOffset))
 	le.PutUint64(header[56:], gdOffset)
 	le.PutUint64(header[64:], uint64(overHead))
+	if h.unclean {
+		header[72] = 1
+	}
 	copy(header[73:], "\n \r\n")
 	if h.stream != "" {
 		header[77] = 1

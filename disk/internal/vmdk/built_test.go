@@ -3,12 +3,16 @@ package vmdk_test
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/davit-oci/davit/disk/internal/vmdk"
 )
 
 func line(content []byte, kind, name string) string {
-	return fmt.Sprintf("RW %d %s %q", len(content)/sectorSize, kind, name)
+	return fmt.Sprintf("RW %d %s \"%s\"", len(content)/sectorSize, kind, name)
 }
 
 // Every way to build a hosted sparse extent is read as it was meant, and as QEMU
@@ -25,6 +29,7 @@ func TestHosted(t *testing.T) {
 		"grains of 1 MiB":                {grainSize: 2048},
 		"tables of 128 entries":          {grainSize: 8, gtes: 128, kinds: "ddddddu"},
 		"tables of 4 entries":            {grainSize: 8, gtes: 4, kinds: "uuuuuuuuuddddddd"},
+		"unclean shutdown":               {unclean: true},
 		"last grain cut":                 {cutLast: true},
 		"stream, head":                   {version: 3, stream: "head"},
 		"stream, tail":                   {version: 3, stream: "tail", kinds: "ddu"},
@@ -47,7 +52,8 @@ func TestHosted(t *testing.T) {
 		"unknown flags that are no harm": {flags: 0xff00},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h.descriptor = describe("monolithicSparse", line(content, "SPARSE", "called otherwise.vmdk"))
+			// It has been renamed since, and had a name that cannot be read here.
+			h.descriptor = describe("monolithicSparse", line(content, "SPARSE", "vsan://\x90\xe0"), "encoding=GBK")
 			want := h.disk(content, nil)
 			want = append(want, make([]byte, max(0, h.capacity*sectorSize-len(want)))...)
 			path := write(t, t.TempDir(), "image.vmdk", h.build(want))
@@ -64,8 +70,54 @@ func TestHosted(t *testing.T) {
 	}
 }
 
+// A stream may have its descriptor in a file of its own.
+func TestStreamWithDescriptorFile(t *testing.T) {
+	content, dir := mixture(300<<10+3*sectorSize, 1), t.TempDir()
+	write(t, dir, "x", hosted{version: 3, stream: "footer", cutLast: true}.build(content))
+	testImage(t, write(t, dir, "disk.vmdk", []byte(describe("streamOptimized", line(content, "SPARSE", "x")))), content)
+}
+
+// Thousands of extents share their caches.
+func TestManyExtents(t *testing.T) {
+	content := mixture(9<<10, 1)
+	extent := hosted{grainSize: 1, gtes: 4, kinds: "d"}.build(content)
+	descriptor := []byte(describe("custom", strings.Repeat(line(content, "SPARSE", "x")+"\n", 4096)))
+	before := allocated()
+	img, err := vmdk.Open(bytes.NewReader(descriptor), vmdk.Options{Folder: shelf{files: map[string][]byte{"x": extent}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(content))
+	for n := range 4096 {
+		if _, err := img.ReadAt(got, int64(n*len(content))); err != nil || !bytes.Equal(got, content) {
+			t.Fatalf("extent %d reads something else, %v", n, err)
+		}
+	}
+	if n := allocated() - before; n > 16<<20 {
+		t.Errorf("allocated %d MiB", n>>20)
+	}
+}
+
+// A disk of 64 TiB that is empty is walked by its directory.
+func TestLargeDisk(t *testing.T) {
+	const size = 64 << 40
+	h := hosted{capacity: 1, descriptor: describe("monolithicSparse")}
+	b := poke(h.build(make([]byte, sectorSize)), 12, 0, 16, size/sectorSize>>32, 56, 1<<10)
+	path := write(t, t.TempDir(), "image.vmdk", b)
+	if err := os.Truncate(path, 16<<20); err != nil {
+		t.Fatal(err)
+	}
+	img, err := open(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := img.NextExtent(0); e.Length != 0 || err != nil || img.Size() != size {
+		t.Errorf("got an extent of %d bytes, %v, on a disk of %d", e.Length, err, img.Size())
+	}
+}
+
 func TestCOWD(t *testing.T) {
-	content := mixture(5<<20+3*sectorSize, 2)
+	content := mixture(2<<20+300<<10+3*sectorSize, 2) // more than a table of the smallest grains maps
 	for _, grainSize := range []int{1, 8, 128} {
 		for _, kinds := range []string{"d", "dduddddu", "u"} {
 			t.Run(fmt.Sprint(grainSize, kinds), func(t *testing.T) {

@@ -22,6 +22,7 @@ const noParent = 0xffffffff
 // A descriptor says of which extents a disk is made, and in which parent it
 // continues. What else it says is for machines.
 type descriptor struct {
+	encoding   string // of names, which are as they are in the file
 	cid        uint32
 	parentCID  uint32
 	parentHint string // parentFileNameHint
@@ -159,13 +160,9 @@ func (d *descriptor) set(values map[string]string) error {
 	if d.parentCID, err = parseCID(values, "parentcid"); err != nil {
 		return err
 	}
-	if d.parentHint, err = decode(values["parentfilenamehint"], values["encoding"]); err != nil {
-		return err
-	}
-	for n := range d.extents {
-		if d.extents[n].name, err = decode(d.extents[n].name, values["encoding"]); err != nil {
-			return err
-		}
+	d.encoding, d.parentHint = values["encoding"], values["parentfilenamehint"]
+	if d.parentCID == noParent && d.parentHint != "" {
+		return virtual.Corrupt("a disk that has no parent, but names %q", d.parentHint)
 	}
 	d.uuid, d.parentUUID = uuid(values["ddb.uuid.image"]), uuid(values["ddb.uuid.parent"])
 	d.modification, d.parentModification = uuid(values["ddb.uuid.modification"]), uuid(values["ddb.uuid.parentmodification"])
@@ -224,10 +221,10 @@ func parseExtent(access, rest string) (extentLine, error) {
 	if strings.EqualFold(access, "NOACCESS") {
 		return extentLine{}, virtual.Unsupported("access %s", access)
 	}
-	front, rest, named := strings.Cut(rest, `"`)
+	front, behind, _ := strings.Cut(rest, `"`)
 	words := strings.Fields(front)
 	if len(words) != 2 {
-		return extentLine{}, virtual.Corrupt("neither a size and a type, nor a name in quotes behind them")
+		return extentLine{}, virtual.Corrupt("want a size and a type, and behind them a name in quotes")
 	}
 	size, err := parseSectors(words[0])
 	if err != nil {
@@ -244,17 +241,11 @@ func parseExtent(access, rest string) (extentLine, error) {
 		return extentLine{}, virtual.Unsupported("type %s", e.kind)
 	}
 
-	e.name, rest, named = strings.Cut(rest, `"`)
-	if !named || e.name == "" {
+	name, behind, ok := strings.Cut(behind, `"`)
+	if e.name = name; !ok || name == "" {
 		return extentLine{}, virtual.Corrupt("no name in quotes")
 	}
-	switch {
-	case strings.HasPrefix(e.name, "/dev/"), strings.HasPrefix(e.name, "/vmfs/devices/"), strings.HasPrefix(e.name, `\\.\`):
-		return extentLine{}, virtual.Unsupported("a device of its host")
-	case strings.Contains(e.name, "://"):
-		return extentLine{}, virtual.Unsupported("an object of a datastore: export the disk")
-	}
-	if words = strings.Fields(rest); len(words) > 0 {
+	if words = strings.Fields(behind); len(words) > 0 {
 		e.offset, err = parseSectors(words[0])
 	}
 	return e, err
@@ -269,10 +260,22 @@ func parseSectors(s string) (int64, error) {
 	return int64(n) * sectorSize, nil
 }
 
-// # Encodings
+// # Names
 
-// decode is a name in the encoding of its descriptor. UTF-8 is what it is
-// without one, unless it cannot be.
+// fileName is a name of the descriptor as one in UTF-8, with slashes.
+func (d *descriptor) fileName(name string) (string, error) {
+	switch {
+	case strings.HasPrefix(name, "/dev/"), strings.HasPrefix(name, "/vmfs/devices/"), strings.HasPrefix(name, `\\.\`):
+		return "", virtual.Unsupported("%q is a device of its host", name)
+	case strings.Contains(name, "://"):
+		return "", virtual.Unsupported("%q is an object of a datastore: export the disk", name)
+	}
+	name, err := decode(name, d.encoding)
+	return strings.ReplaceAll(name, `\`, "/"), err
+}
+
+// decode is a name in UTF-8. If the encoding is not said it is that, unless it
+// cannot be.
 func decode(name, encoding string) (string, error) {
 	if isASCII(name) {
 		return name, nil

@@ -93,6 +93,7 @@ func TestReadDescriptorRefused(t *testing.T) {
 		"CID that is too long":       {strings.Replace(usual, "ffffffff", "1ffffffff", 1), disk.ErrCorrupt, "parentcid"},
 		"name in another encoding":   {strings.Replace(usual, "disk", "\x83\x66", 1) + "encoding=\"Shift_JIS\"", disk.ErrUnsupported, "Shift_JIS"},
 		"too many extents":           {with(strings.Repeat("RW 1 ZERO\n", 4097)), disk.ErrUnsupported, "more than 4096 extents"},
+		"name without a delta":       {usual + "parentFileNameHint=\"x.vmdk\"\n", disk.ErrCorrupt, `no parent, but names "x.vmdk"`},
 		"delta without a name":       {strings.Replace(with("RW 10 ZERO"), "ffffffff", "12345678", 1), disk.ErrCorrupt, "does not name its parent"},
 		"extent that is not there":   {usual, fs.ErrNotExist, `"disk-flat.vmdk"`},
 		"extent outside":             {with(`RW 10 FLAT "../../x"`), disk.ErrBackingFile, `"../../x"`},

@@ -132,10 +132,7 @@ func (s *sparse) lookup(off, limit int64) (mapped.Run, error) {
 	}
 	if gt == 0 {
 		end := (index + 1) * s.span()
-		for end-off < limit {
-			if next, err := s.grainTable(end / s.span()); next != 0 || err != nil {
-				break
-			}
+		for end-off < limit && s.noTable(end/s.span()) {
 			end += s.span()
 		}
 		return mapped.Run{Kind: mapped.Unallocated, Length: min(end-off, limit)}, nil
@@ -148,21 +145,29 @@ func (s *sparse) lookup(off, limit int64) (mapped.Run, error) {
 	}
 	b = b[:min(int64(len(b)), (s.entries(index)-first)*s.entrySize)]
 
-	var r mapped.Run
-	for r.Length < limit && len(b) > 0 {
-		next, err := s.grainRun(b, off+r.Length)
-		if r.Length == 0 {
-			r = next
-			if err != nil {
-				return mapped.Run{}, err
-			}
-		} else if err != nil || !r.Join(next) {
-			break
-		}
+	r, err := s.grainRun(b, off)
+	if err != nil {
+		return mapped.Run{}, err
+	}
+	for b = b[s.entrySize:]; r.Length < limit && len(b) > 0 && s.join(&r, b, off); {
 		b = b[s.entrySize:]
 	}
 	r.Length = min(r.Length, limit)
 	return r, nil
+}
+
+// noTable reports whether there is no grain table with this index. What is
+// wrong with it, and in join with a grain, is for the call that begins there.
+func (s *sparse) noTable(index int64) bool {
+	gt, err := s.grainTable(index)
+	return gt == 0 && err == nil
+}
+
+// join lengthens r, which begins at off, by the grain of the entry that b begins
+// with, if together they are one run.
+func (s *sparse) join(r *mapped.Run, b []byte, off int64) bool {
+	next, err := s.grainRun(b, off+r.Length)
+	return err == nil && r.Join(next)
 }
 
 // grainRun is the mapping of one grain from off on, by the table's entry that b

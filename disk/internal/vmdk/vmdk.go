@@ -194,10 +194,14 @@ type openFile struct {
 }
 
 func (i *Image) openExtent(name string, folder virtual.Folder) (openFile, error) {
+	local, err := i.descriptor.fileName(name)
+	if err != nil {
+		return openFile{}, err
+	}
 	if folder == nil {
 		return openFile{}, fmt.Errorf("%w: extent %q", virtual.ErrBackingFile, name)
 	}
-	file, err := folder.Extent(slashed(name))
+	file, err := folder.Extent(local)
 	if err != nil {
 		return openFile{}, fmt.Errorf("opening extent %q: %w", name, err)
 	}
@@ -285,7 +289,10 @@ func (d *descriptor) openByHint(folder virtual.Folder) (virtual.Reader, error) {
 	if folder == nil {
 		return nil, fmt.Errorf("%w: parent %q", virtual.ErrBackingFile, d.parentHint)
 	}
-	name := slashed(d.parentHint)
+	name, err := d.fileName(d.parentHint)
+	if err != nil {
+		return nil, err
+	}
 	file, next, err := folder.Parent(name)
 	if last := path.Base(name); notOpened(err) && last != name {
 		if f, n, other := folder.Parent(last); other == nil {
@@ -357,9 +364,6 @@ func (d *descriptor) openByUUID(folder virtual.Folder) (virtual.Reader, error) {
 	}
 	return nil, missing
 }
-
-// slashed is a name that a product on any system has written, with slashes.
-func slashed(name string) string { return strings.ReplaceAll(name, `\`, "/") }
 
 // # Files
 

@@ -179,6 +179,7 @@ func TestQEMUImages(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c, func(t *testing.T) {
+			t.Parallel()
 			path := filepath.Join(t.TempDir(), "image.vmdk")
 			runQEMU(t, "qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vmdk", "-o", c, source, path)
 			testImage(t, path, content)
@@ -190,6 +191,7 @@ func TestQEMUSizes(t *testing.T) {
 	for _, s := range subformats {
 		for _, size := range []int{512, 65536 - 512, 65536, 65536 + 512, 3*65536 + 5*512} {
 			t.Run(fmt.Sprint(s, " ", size), func(t *testing.T) {
+				t.Parallel()
 				content := bytes.Repeat([]byte("content\n"), size/8)
 				dir := t.TempDir()
 				source, path := write(t, dir, "source.raw", content), filepath.Join(dir, "image.vmdk")
@@ -224,6 +226,7 @@ func TestQEMUEdits(t *testing.T) {
 		"subformat=twoGbMaxExtentSparse", "subformat=twoGbMaxExtentSparse,zeroed_grain=on", "subformat=twoGbMaxExtentFlat",
 	} {
 		t.Run(o, func(t *testing.T) {
+			t.Parallel()
 			path := filepath.Join(t.TempDir(), "image with spaces.vmdk")
 			runQEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", o, path, fmt.Sprint(size))
 			runQEMU(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(seed), size)...), path)...)
