@@ -309,9 +309,7 @@ func batIndex(block, ratio int64) int64 { return block + block/ratio }
 
 // firstBlock is the first payload block whose entry has this index or a higher
 // one.
-func firstBlock(index, ratio int64) int64 {
-	return index/(ratio+1)*ratio + min(index%(ratio+1), ratio)
-}
+func firstBlock(index, ratio int64) int64 { return index/(ratio+1)*ratio + index%(ratio+1) }
 
 // batEntries is how many entries of the BAT are used.
 func (m *metadata) batEntries() int64 {

@@ -171,27 +171,24 @@ func TestQEMUEdits(t *testing.T) {
 
 // Every state of a block, in disks whose end is not that of a block.
 func TestBlockStates(t *testing.T) {
-	for _, sector := range []int64{512, 4096} {
-		for _, blockSize := range []int64{mib, 2 * mib} {
-			size := 5*blockSize + 3*sector
-			data := mixture(int(blockSize), 2)
-			i := newImage(size, blockSize, sector, nil)
-			i.block(1, 1, nil)
-			i.block(2, 2, data) // zeros, whatever lies there
-			i.block(3, 3, data)
-			i.block(4, 6, data)
-			i.block(5, 6, data)
-			i.memory.size -= blockSize - 3*sector // nobody needs the rest
-			content := make([]byte, size)
-			copy(content[4*blockSize:], data)
-			copy(content[5*blockSize:], data)
-			testContent(t, open(t, i, vhdx.Options{}), content)
-			if sector == 512 {
-				i.memory.size += blockSize - 3*sector // QEMU does
-				path := i.save(t, tempFile(t))
-				if !bytes.Equal(flat(t, path), content) {
-					t.Error("QEMU reads something else")
-				}
+	for sector, blockSize := range map[int64]int64{512: mib, 4096: 2 * mib} {
+		size := 5*blockSize + 3*sector
+		data := mixture(int(blockSize), 2)
+		i := newImage(size, blockSize, sector, nil)
+		i.block(1, 1, nil)
+		i.block(2, 2, data) // zeros, whatever lies there
+		i.block(3, 3, data)
+		i.block(4, 6, data)
+		i.block(5, 6, data)
+		i.memory.size -= blockSize - 3*sector // nobody needs the rest
+		content := make([]byte, size)
+		copy(content[4*blockSize:], data)
+		copy(content[5*blockSize:], data)
+		testContent(t, open(t, i, vhdx.Options{}), content)
+		if sector == 512 {
+			i.memory.size += blockSize - 3*sector // QEMU needs it
+			if !bytes.Equal(flat(t, i.save(t, tempFile(t))), content) {
+				t.Error("QEMU reads something else")
 			}
 		}
 	}
@@ -285,15 +282,16 @@ func TestHeaders(t *testing.T) {
 		"two BATs": {func(i *image) {
 			i.regions(0, func(b []byte) { b[8] = 3; copy(b[80:], b[16:48]) })
 		}, disk.ErrCorrupt, "two regions"},
-		"no BAT":            {func(i *image) { i.regions(0, func(b []byte) { b[8] = 1; copy(b[16:], b[48:80]) }) }, disk.ErrCorrupt, "no region {2dc2"},
-		"no metadata":       {func(i *image) { i.regions(0, func(b []byte) { b[8] = 1 }) }, disk.ErrCorrupt, "no region {8b7c"},
-		"2048 regions":      {func(i *image) { i.regions(0, func(b []byte) { le.PutUint32(b[8:], 2048) }) }, disk.ErrCorrupt, "2048"},
-		"BAT in headers":    {func(i *image) { i.regions(0, func(b []byte) { le.PutUint64(b[32:], 0) }) }, disk.ErrCorrupt, "0x0"},
-		"BAT not aligned":   {func(i *image) { i.regions(0, func(b []byte) { b[32] = 8 }) }, disk.ErrCorrupt, "0x300008"},
-		"BAT far away":      {func(i *image) { i.regions(0, func(b []byte) { b[39] = 0xff }) }, disk.ErrCorrupt, "0xff"},
-		"BAT not there":     {func(i *image) { i.regions(0, func(b []byte) { b[37] = 0x10 }) }, disk.ErrCorrupt, "the file ends at"},
-		"BAT too short":     {func(i *image) { i.regions(0, func(b []byte) { clear(b[40:44]) }) }, disk.ErrCorrupt, "BAT of 0 bytes"},
-		"no metadata there": {func(i *image) { i.regions(0, func(b []byte) { le.PutUint64(b[64:], 1*mib) }) }, disk.ErrCorrupt, "no table"},
+		"no BAT":             {func(i *image) { i.regions(0, func(b []byte) { b[8] = 1; copy(b[16:], b[48:80]) }) }, disk.ErrCorrupt, "no region {2dc2"},
+		"no metadata":        {func(i *image) { i.regions(0, func(b []byte) { b[8] = 1 }) }, disk.ErrCorrupt, "no region {8b7c"},
+		"2048 regions":       {func(i *image) { i.regions(0, func(b []byte) { le.PutUint32(b[8:], 2048) }) }, disk.ErrCorrupt, "2048"},
+		"BAT in headers":     {func(i *image) { i.regions(0, func(b []byte) { le.PutUint64(b[32:], 0) }) }, disk.ErrCorrupt, "0x0"},
+		"BAT not aligned":    {func(i *image) { i.regions(0, func(b []byte) { b[32] = 8 }) }, disk.ErrCorrupt, "0x300008"},
+		"BAT far away":       {func(i *image) { i.regions(0, func(b []byte) { b[39] = 0xff }) }, disk.ErrCorrupt, "0xff"},
+		"no place for a BAT": {func(i *image) { i.regions(0, func(b []byte) { copy(b[32:40], b[64:72]) }) }, disk.ErrCorrupt, "overlap"},
+		"BAT not there":      {func(i *image) { i.regions(0, func(b []byte) { b[37] = 0x10 }) }, disk.ErrCorrupt, "the file ends at"},
+		"BAT too short":      {func(i *image) { i.regions(0, func(b []byte) { clear(b[40:44]) }) }, disk.ErrCorrupt, "BAT of 0 bytes"},
+		"no metadata there":  {func(i *image) { i.regions(0, func(b []byte) { le.PutUint64(b[64:], 1*mib) }) }, disk.ErrCorrupt, "no table"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := newImage(mib, mib, 512, nil)
