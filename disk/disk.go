@@ -40,6 +40,9 @@ var (
 	// package does not read. The message names it.
 	ErrUnsupported = virtual.ErrUnsupported
 
+	// ErrEncrypted: the image is encrypted, which is [ErrUnsupported] as well.
+	ErrEncrypted = virtual.ErrEncrypted
+
 	// ErrCorrupt: the image contradicts its format or itself, or is cut short.
 	ErrCorrupt = virtual.ErrCorrupt
 
@@ -208,7 +211,7 @@ func openContent(file *raw.Image, f Format, c *folder, snapshot string) (virtual
 	case Raw:
 		return file, nil
 	case QCOW2:
-		return qcow2.Open(file, qcow2.Options{Snapshot: snapshot, Backing: c.backing})
+		return qcow2.Open(file, qcow2.Options{Snapshot: snapshot, Backing: c.backing, Data: c.data})
 	case VMDK:
 		return vmdk.Open(file, vmdk.Options{Folder: c})
 	case VDI:

@@ -153,6 +153,21 @@ func (c *folder) Extent(name string) (virtual.Reader, error) {
 	return file, nil
 }
 
+// data opens the file that has the data clusters of a qcow2 image. The
+// exception for what lies beside a .vmdk is not for it: a raw extent is named so
+// as well, and its guest may have written a header onto it.
+func (c *folder) data(name string) (virtual.Reader, error) {
+	local, err := c.local(name)
+	if err != nil {
+		return nil, err
+	}
+	file, _, err := c.open(c.root, local)
+	if err != nil {
+		return nil, fmt.Errorf("opening %q: %w", name, err)
+	}
+	return file, nil
+}
+
 // Names are the files beside the image of c.
 func (c *folder) Names() ([]string, error) { return c.NamesIn(".") }
 

@@ -122,6 +122,8 @@ func hintForImage(err error, path string) error {
 	switch {
 	case errors.Is(err, disk.ErrCompressed):
 		return hintToUnpack(err, err, path)
+	case errors.Is(err, disk.ErrEncrypted):
+		return withHint(err, "qemu-img convert --object secret,id=key,file=PASSWORD --image-opts driver=qcow2,encrypt.key-secret=key,file.filename=%s -O qcow2 plain.qcow2", path)
 	case errors.Is(err, disk.ErrBackingFile):
 		return withHint(err, "--backing-dir %s", filepath.Dir(path))
 	}

@@ -31,12 +31,14 @@ func FuzzOpen(f *testing.F) {
 		f.Add(image, "first")
 	}
 	backing := bytes.NewReader(bytes.Repeat([]byte("backing file "), 1600))
+	data := bytes.NewReader(bytes.Repeat([]byte("data file"), 8000))
 
 	f.Fuzz(func(t *testing.T, image []byte, snapshot string) {
 		before := allocated()
 		img, err := qcow2.Open(bytes.NewReader(image), qcow2.Options{
 			Snapshot: snapshot,
 			Backing:  func(string, string) (virtual.Reader, error) { return backing, nil },
+			Data:     func(string) (virtual.Reader, error) { return data, nil },
 		})
 		if err != nil {
 			wantRefusal(t, err)

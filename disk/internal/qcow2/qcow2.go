@@ -6,7 +6,7 @@
 // [NewCompressor] compressed ones in ascending order.
 //
 // Left out on purpose: refcounts (reading needs none), dirty bitmaps, the
-// state of a machine's memory in a snapshot, encryption, external data files.
+// state of a machine's memory in a snapshot, encryption.
 package qcow2
 
 import (
@@ -29,12 +29,16 @@ type Options struct {
 	// Backing opens the backing file that the image names, in the format that
 	// it records ("" if it does not).
 	Backing func(name, format string) (virtual.Reader, error)
+
+	// Data opens the external data file that the image names.
+	Data func(name string) (virtual.Reader, error)
 }
 
 // An Image is the content of a qcow2 image. It is safe for concurrent use.
 type Image struct {
 	*mapped.Image
 	file   virtual.Reader
+	data   virtual.Reader // where data clusters are: file, or the external data file
 	header header
 	size   int64 // of the active state or of the snapshot
 	l1     table // likewise
@@ -57,6 +61,7 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 	}
 	i := &Image{
 		file:   file,
+		data:   file,
 		header: h,
 		size:   h.size,
 		l1:     h.l1,
@@ -76,6 +81,11 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 	if i.decompress, err = newDecompressor(h.compression); err != nil {
 		return nil, err
 	}
+	if h.externalData {
+		if i.data, err = o.Data(h.dataFile); err != nil {
+			return nil, fmt.Errorf("external data file: %w", err)
+		}
+	}
 	var backing virtual.Reader
 	if h.backingFile != "" {
 		if backing, err = o.Backing(h.backingFile, h.backingFormat); err != nil {
@@ -83,7 +93,7 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 		}
 	}
 	i.Image = mapped.New(mapped.Mapping{
-		File:       file,
+		File:       i.data,
 		Parent:     backing,
 		Size:       i.size,
 		Lookup:     i.lookup,
@@ -127,6 +137,8 @@ type header struct {
 	l1            table
 	snapshots     uint32
 	snapshotTable int64
+	externalData  bool // data clusters are in dataFile
+	dataFile      string
 	extendedL2    bool
 	compression   Compression
 }
@@ -207,6 +219,10 @@ func readHeader(file virtual.Reader) (h header, err error) {
 	if err := checkFeatures(incompatible, x); err != nil {
 		return h, err
 	}
+	h.externalData, h.dataFile = incompatible&featureExternalData != 0, x.dataFile
+	if h.externalData && h.dataFile == "" {
+		return h, virtual.Unsupported("external data file without a name")
+	}
 	h.extendedL2 = incompatible&featureExtendedL2 != 0
 	if h.extendedL2 && h.clusterBits < minExtendedBits {
 		return h, virtual.Corrupt("subclusters in clusters of %d bytes", h.clusterSize())
@@ -221,9 +237,9 @@ func readHeader(file virtual.Reader) (h header, err error) {
 	switch method := be.Uint32(b[32:]); method {
 	case 0:
 	case 1:
-		return h, virtual.Unsupported("encryption (AES)")
+		return h, virtual.Unsupported("%w (AES)", virtual.ErrEncrypted)
 	case 2:
-		return h, virtual.Unsupported("encryption (LUKS)")
+		return h, virtual.Unsupported("%w (LUKS)", virtual.ErrEncrypted)
 	default:
 		return h, virtual.Unsupported("encryption method %d", method)
 	}
@@ -265,10 +281,7 @@ func checkFeatures(incompatible uint64, x extensions) error {
 	if incompatible&featureCorrupt != 0 {
 		return virtual.Corrupt("image is marked as corrupt")
 	}
-	if incompatible&featureExternalData != 0 {
-		return virtual.Unsupported("external data file %q", x.dataFile)
-	}
-	unknown := incompatible &^ (featureDirty | featureCompressionType | featureExtendedL2)
+	unknown := incompatible &^ (featureDirty | featureExternalData | featureCompressionType | featureExtendedL2)
 	for bit := range 64 {
 		if unknown>>bit&1 == 0 {
 			continue
@@ -425,7 +438,7 @@ func (i *Image) lookup(off, limit int64) (mapped.Run, error) {
 
 	var r mapped.Run
 	for r.Length < limit && len(b) > 0 {
-		next, err := i.cluster(b, in)
+		next, err := i.cluster(b, off+r.Length, in)
 		if r.Length == 0 {
 			r = next
 			if err != nil {
@@ -442,29 +455,35 @@ func (i *Image) lookup(off, limit int64) (mapped.Run, error) {
 	return r, nil
 }
 
-// cluster is the mapping of one cluster from its byte in on, by the L2 entry
-// that b begins with.
-func (i *Image) cluster(b []byte, in int64) (mapped.Run, error) {
+// cluster is the mapping of one cluster from its byte in on, which is at off of
+// the disk, by the L2 entry that b begins with.
+func (i *Image) cluster(b []byte, off, in int64) (mapped.Run, error) {
 	entry := binary.BigEndian.Uint64(b)
 	r := mapped.Run{Length: i.header.clusterSize() - in}
 	if entry&entryCompressed != 0 {
+		if i.header.externalData {
+			return mapped.Run{}, virtual.Corrupt("compressed cluster in an image with an external data file")
+		}
 		r.Kind, r.Host = mapped.Compressed, int64(entry&^(entryCompressed|entryCopied))
 		return r, nil
 	}
 
 	// Standard Cluster Descriptor
 	host := int64(entry & offsetMask)
+	// "The offset may only be 0 with bit 63 set (indicating a host cluster
+	// offset of 0) when an external data file is used."
+	allocated := host != 0 || i.header.externalData && entry&entryCopied != 0
 	switch {
 	case i.header.extendedL2:
 		var err error
-		if r, err = i.subclusters(binary.BigEndian.Uint64(b[8:]), host != 0, in); err != nil {
+		if r, err = i.subclusters(binary.BigEndian.Uint64(b[8:]), allocated, in); err != nil {
 			return mapped.Run{}, err
 		}
 	case entry&entryZero != 0 && i.header.version < 3:
 		return mapped.Run{}, virtual.Corrupt("zero cluster in an image of version %d", i.header.version)
 	case entry&entryZero != 0:
 		r.Kind = mapped.Zeros
-	case host != 0:
+	case allocated:
 		r.Kind = mapped.Data
 	}
 	if r.Kind != mapped.Data {
@@ -476,10 +495,13 @@ func (i *Image) cluster(b []byte, in int64) (mapped.Run, error) {
 	// The last cluster of a file may be cut short, and then reads as zeros. One
 	// that is not there at all is missing; QEMU's check says so too, but its
 	// convert reads zeros.
-	if host >= i.file.Size() {
-		return mapped.Run{}, virtual.Corrupt("data cluster at %#x: the file ends at %#x", host, i.file.Size())
+	if host >= i.data.Size() {
+		return mapped.Run{}, virtual.Corrupt("data cluster at %#x: the file ends at %#x", host, i.data.Size())
 	}
 	r.Host = host + in
+	if i.header.externalData && r.Host != off {
+		return mapped.Run{}, virtual.Corrupt("data cluster at %#x of an external data file: not at its place in the disk", host)
+	}
 	return r, nil
 }
 

@@ -15,6 +15,7 @@ var (
 	ErrUnknownSnapshot = errors.New("unknown snapshot")
 	ErrUnsupported     = errors.New("unsupported image")
 	ErrCorrupt         = errors.New("corrupt image")
+	ErrEncrypted       = errors.New("encryption")
 )
 
 // Corrupt returns an error that is [ErrCorrupt] and says what is wrong.
