@@ -227,7 +227,7 @@ func (h *header) need() int64 { return (h.cbDisk + h.cbBlock - 1) / h.cbBlock }
 
 func (i *Image) checkBlocks() error {
 	n := 4 * i.header.need()
-	if size := i.file.Size(); i.header.offBlocks > size || n > size-i.header.offBlocks {
+	if size := i.file.Size(); n > size-i.header.offBlocks {
 		return virtual.Corrupt("block map of %d bytes at %#x: the file ends at %#x", n, i.header.offBlocks, size)
 	}
 	return nil

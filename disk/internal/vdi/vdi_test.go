@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -362,18 +363,34 @@ func TestDifferencing(t *testing.T) {
 
 	changed := small(spec{id: 2, modify: 23, size: b, blocks: [][]byte{free}})
 
+	crowd := folder{}
+	for n := range 1100 {
+		crowd[fmt.Sprintf("%04d.vdi", n)] = []byte("junk")
+	}
+	with := func(f folder, name string, image []byte) folder {
+		f = maps.Clone(f)
+		f[name] = image
+		return f
+	}
+	unlinked := small(spec{id: 2, modify: 22, parent: 1, size: 5 * b, blocks: [][]byte{fill('m', b), fill('m', b), fill('m', b), free, free}})
+	normal := bytes.Clone(middle)
+	normal[76] = 1
+
 	for name, test := range map[string]struct {
 		folder folder
 		want   []byte
 	}{
-		"three deep":                  {folder{"child.vdi": nil, "Other.VDI": middle, "junk.vdi": []byte("junk"), "b.vdi": base, "base.img": []byte("?")}, want},
-		"by its own UUID":             {folder{"{02020202-0202-0202-0202-020202020202}.vdi": middle, "{01010101-0101-0101-0101-010101010101}.vdi": base}, want},
-		"in the folder above":         {folder{"{02020202-0202-0202-0202-020202020202}.vdi": middle, "../machine.vdi": base}, want},
-		"parent shorter":              {folder{"p.vdi": shorter}, slicesOf(want[:3*b], fill('d', 512), make([]byte, 2*b-512))},
-		"parent longer":               {folder{"p.vdi": longer}, want},
-		"parent fixed":                {folder{"p.vdi": fixed}, want},
-		"parent of version 0.2":       {folder{"p.vdi": old}, want},
-		"copy of the parent, changed": {folder{"a.vdi": changed, "p.vdi": middle, "q.vdi": base}, want},
+		"by its own UUID, in a crowd":       {with(crowd, "{02020202-0202-0202-0202-020202020202}.vdi", fixed), want},
+		"parent does not know a state":      {folder{"p.vdi": unlinked, "q.vdi": base}, want},
+		"parent is normal but has a parent": {folder{"p.vdi": normal, "q.vdi": base}, want},
+		"three deep":                        {folder{"child.vdi": nil, "Other.VDI": middle, "junk.vdi": []byte("junk"), "b.vdi": base, "base.img": []byte("?")}, want},
+		"by its own UUID":                   {folder{"{02020202-0202-0202-0202-020202020202}.vdi": middle, "{01010101-0101-0101-0101-010101010101}.vdi": base}, want},
+		"in the folder above":               {folder{"{02020202-0202-0202-0202-020202020202}.vdi": middle, "../machine.vdi": base}, want},
+		"parent shorter":                    {folder{"p.vdi": shorter}, slicesOf(want[:3*b], fill('d', 512), make([]byte, 2*b-512))},
+		"parent longer":                     {folder{"p.vdi": longer}, want},
+		"parent fixed":                      {folder{"p.vdi": fixed}, want},
+		"parent of version 0.2":             {folder{"p.vdi": old}, want},
+		"copy of the parent, changed":       {folder{"a.vdi": changed, "p.vdi": middle, "q.vdi": base}, want},
 	} {
 		img, err := vdi.Open(bytes.NewReader(child), vdi.Options{Folder: test.folder})
 		if err != nil {
@@ -395,11 +412,16 @@ func TestDifferencing(t *testing.T) {
 		"not named .vdi":           {folder{"middle.img": middle}, disk.ErrBackingFile, "UUID"},
 		"parent of parent missing": {folder{"p.vdi": middle}, disk.ErrBackingFile, "{01010101-0101-0101-0101-010101010101}"},
 		"parent was changed":       {folder{"p.vdi": changed}, disk.ErrCorrupt, `"p.vdi" was changed`},
+		"only itself":              {folder{"child.vdi": nil}, disk.ErrBackingFile, "UUID"},
+		"last in a crowd":          {with(crowd, "p.vdi", fixed), disk.ErrBackingFile, "UUID"},
 		"nothing may be opened":    {closed{}, disk.ErrBackingFile, "{02020202-0202-0202-0202-020202020202}"},
 	} {
 		img, err := vdi.Open(bytes.NewReader(child), vdi.Options{Folder: test.folder})
 		if img != nil || !errors.Is(err, test.want) || !strings.Contains(fmt.Sprint(err), test.says) {
 			t.Errorf("%s: got %v, %v, want %v that says %s", name, img, err, test.want, test.says)
+		}
+		if !errors.Is(test.want, disk.ErrCorrupt) && errors.Is(err, disk.ErrCorrupt) {
+			t.Errorf("%s: is corrupt, too: %v", name, err)
 		}
 	}
 }
