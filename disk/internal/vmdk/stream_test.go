@@ -289,11 +289,11 @@ func TestStreamThatFails(t *testing.T) {
 		}
 	}
 
-	w, err := vmdk.NewStream(io.Discard, mib, vmdk.WriteOptions{})
+	w, err := vmdk.NewStream(io.Discard, mib-100, vmdk.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.WriteAt(make([]byte, 10), mib-9); err == nil {
+	if _, err := w.WriteAt(make([]byte, 10), mib-109); err == nil {
 		t.Error("writes past the end of the disk")
 	}
 	if err := w.Close(); err != nil {

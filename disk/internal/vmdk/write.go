@@ -36,17 +36,16 @@ const (
 	// Tables have sectors of the file in 32 bits.
 	maxFile = (math.MaxUint32 + 1) * sectorSize
 
-	// maxDisk is more than any product of VMware has: 62 TB is the limit of
-	// vSphere, 8 TB that of Workstation. VirtualBox stops at 256 TB. It bounds
-	// a grain directory to 8 MiB.
+	// maxDisk is more than any product of VMware takes: 62 TB is the limit of
+	// vSphere, 8 TB that of Workstation. It bounds a grain directory to 8 MiB.
 	maxDisk = 64 << 40
 )
 
 // DiskSize is the virtual size that both kinds of images store for a disk of
 // size bytes: whole grains, because the capacity "should be a multiple of the
-// grain size" (Virtual Disk Format 5.0, Hosted Sparse Extent Header). Disks of
-// whole MiB, the only ones that VMware makes, stay as they are. An empty disk
-// gets a grain: to QEMU a capacity of 0 says that the extents are elsewhere.
+// grain size" (Hosted Sparse Extent Header). Disks of whole MiB stay as they
+// are. An empty disk gets a grain: to QEMU a capacity of 0 says that the
+// extents are elsewhere.
 func DiskSize(size int64) (int64, error) {
 	if size > maxDisk {
 		return 0, virtual.Unsupported("virtual size of %d bytes: the limit of a VMDK is %d", size, int64(maxDisk))
@@ -69,9 +68,9 @@ type WriteOptions struct {
 	// printable ASCII become underscores.
 	Name string
 
-	// Adapter is the ddb.adapterType: "ide", "buslogic", "lsilogic" (default;
-	// also for disks on pvscsi, SAS and NVMe adapters, which VMware has no name
-	// for here), "legacyESX".
+	// Adapter is the ddb.adapterType: "ide", "buslogic", "lsilogic" (default)
+	// or "legacyESX". The technical note has no others; a disk at any newer
+	// adapter is one of lsilogic.
 	Adapter string
 
 	// ID goes into the content ID, see there. All other bytes depend on the
@@ -125,8 +124,8 @@ func newHeader(size int64) header {
 
 // encodeDescriptor fills descriptorSectors. The lines are those that ESXi
 // writes, but for the encoding, since all is ASCII, and for ddb.uuid and
-// ddb.longContentID, which products add to the disks they use. VirtualBox reads
-// a disk without its own ddb.uuid.image, too.
+// ddb.longContentID: ovftool, QEMU and the note do without the one or both.
+// VirtualBox gives a disk the ddb.uuid.image that it lacks.
 func encodeDescriptor(createType string, size int64, o WriteOptions) ([]byte, error) {
 	adapter := o.Adapter
 	switch adapter {
@@ -139,8 +138,8 @@ func encodeDescriptor(createType string, size int64, o WriteOptions) ([]byte, er
 	sectors := size / sectorSize
 	g := geometryOf(adapter, sectors)
 
-	// RW: QEMU ignores extents that are RDONLY. The hardware version is what
-	// ESX 3 could read, later ones do not look at it.
+	// Streams of ovftool are RDONLY, but in QEMU's eyes only RW extents are any.
+	// The hardware version mattered to ESX 3 and before (open-vmdk).
 	text := fmt.Sprintf(`# Disk DescriptorFile
 version=1
 CID=%08x

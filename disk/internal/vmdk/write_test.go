@@ -190,6 +190,8 @@ func TestWrittenDescriptor(t *testing.T) {
 			`ddb.adapterType = "buslogic"`, `ddb.geometry.cylinders = "1044"`, `ddb.geometry.heads = "255"`, `ddb.geometry.sectors = "63"`}},
 		{"1 GiB", gib, vmdk.WriteOptions{Adapter: "legacyESX"}, []string{
 			`ddb.adapterType = "legacyESX"`, `ddb.geometry.cylinders = "512"`, `ddb.geometry.heads = "128"`, `ddb.geometry.sectors = "32"`}},
+		{"2 GiB", 2 * gib, vmdk.WriteOptions{}, []string{
+			`ddb.geometry.cylinders = "261"`, `ddb.geometry.heads = "255"`, `ddb.geometry.sectors = "63"`}},
 		{"4 TiB", 4 * tib, vmdk.WriteOptions{}, []string{`RW 8589934592 SPARSE`, `ddb.geometry.cylinders = "65535"`}},
 		{"8 GiB at IDE", 8 * gib, vmdk.WriteOptions{Adapter: "ide"}, []string{
 			`ddb.adapterType = "ide"`, `ddb.geometry.cylinders = "16383"`, `ddb.geometry.heads = "16"`, `ddb.geometry.sectors = "63"`}},
@@ -314,7 +316,7 @@ func TestHostedSparseExtent(t *testing.T) {
 		t.Fatal(err)
 	}
 	const size = 4*span + 2*mib
-	data := []virtual.Extent{{Offset: 5*grain + 1000, Length: grain}, {Offset: 3*span + grain, Length: 3 * grain}, {Offset: size - 10, Length: 10}}
+	data := []virtual.Extent{{Offset: 5*grain + 1000, Length: grain}, {Offset: span - 1, Length: 2}, {Offset: 3*span + grain, Length: 3 * grain}, {Offset: size - 10, Length: 10}}
 	w, err := vmdk.NewWriter(f, size, extents(data...), vmdk.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -343,7 +345,7 @@ func TestHostedSparseExtent(t *testing.T) {
 		}
 	}
 	wantEntries := make([]uint32, 5*512)
-	for place, g := range []int64{5, 6, 3*512 + 1, 3*512 + 2, 3*512 + 3, size/grain - 1} {
+	for place, g := range []int64{5, 6, 511, 512, 3*512 + 1, 3*512 + 2, 3*512 + 3, size/grain - 1} {
 		wantEntries[g] = uint32(128 + 128*place)
 	}
 	if !slices.Equal(m.gts, wantEntries) || !slices.Equal(m.rgt, wantEntries) {
@@ -370,7 +372,7 @@ func TestHostedSparseExtent(t *testing.T) {
 func TestLargeDisks(t *testing.T) {
 	for _, test := range []struct{ size, most int64 }{
 		{tib, 2 * mib},
-		{8 * tib, 4 * mib},
+		{64 * tib, 17 * mib},
 	} {
 		f := createFile(t)
 		var data []virtual.Extent
