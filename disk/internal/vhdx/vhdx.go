@@ -501,7 +501,8 @@ func (i *Image) sectors(block, host, in int64) (mapped.Run, error) {
 	if present {
 		same = 0xff
 	}
-	end := min(int64(len(b))*8, bit%8+(i.metadata.blockSize-in+sector-1)/sector)
+	// Up to the end of the page or of the block, both of which have whole bytes.
+	end := min(int64(len(b))*8, bit%8+i.metadata.blockSize/sector-in/sector)
 	n := bit%8 + 1
 	for n < end && (b[n/8]^same)>>(n%8)&1 == 0 {
 		if n%8 == 0 && b[n/8] == same {
@@ -510,7 +511,7 @@ func (i *Image) sectors(block, host, in int64) (mapped.Run, error) {
 			n++
 		}
 	}
-	r := mapped.Run{Length: (min(n, end)-bit%8)*sector - in%sector}
+	r := mapped.Run{Length: (n-bit%8)*sector - in%sector}
 	if present {
 		r.Kind, r.Host = mapped.Data, host+in
 	}
