@@ -51,7 +51,8 @@ func unpackFrom(r io.Reader) ([]byte, error) {
 }
 
 func TestDecompressor(t *testing.T) {
-	content := mixture(1 << 20)
+	t.Parallel()
+	content := mixture(600 << 10)
 	gz := pack(t, content, "gzip", "-6")
 	xz := pack(t, content, "xz", "-0")
 	zst := pack(t, content, "zstd", "-1")
@@ -67,19 +68,18 @@ func TestDecompressor(t *testing.T) {
 		"gzip members":               {slices.Concat(gz, gz), twice},
 		"gzip and zeros":             {slices.Concat(gz, make([]byte, 1000)), content},
 		"xz -0":                      {xz, content},
-		"xz -9":                      {pack(t, content, "xz", "-9"), content},
+		"xz -6":                      {pack(t, content, "xz", "-6"), content},
 		"xz of nothing":              {pack(t, nil, "xz"), nil},
 		"xz -C none":                 {pack(t, content, "xz", "-0", "-C", "none"), content},
 		"xz -C crc32":                {pack(t, content, "xz", "-0", "-C", "crc32"), content},
 		"xz -C sha256":               {pack(t, content, "xz", "-0", "-C", "sha256"), content},
-		"xz -T2":                     {pack(t, content, "xz", "-0", "-T2", "--block-size=300KiB"), content},
-		"xz blocks without sizes":    {pack(t, content, "xz", "-0", "-T1", "--block-size=400KiB"), content},
+		"xz -T2":                     {pack(t, content, "xz", "-0", "-T2", "--block-size=200KiB"), content},
+		"xz blocks without sizes":    {pack(t, content, "xz", "-0", "-T1", "--block-size=250KiB"), content},
 		"xz lc, lp and pb":           {pack(t, content, "xz", "--lzma2=preset=0,lc=0,lp=4,pb=1"), content},
 		"xz streams":                 {slices.Concat(xz, xz), twice},
 		"xz streams with padding":    {slices.Concat(xz, make([]byte, 8), xz, make([]byte, 4)), twice},
 		"zstd -1":                    {zst, content},
 		"zstd -19":                   {pack(t, content, "zstd", "-19"), content},
-		"zstd --ultra -22":           {pack(t, content, "zstd", "--ultra", "-22"), content},
 		"zstd --long":                {pack(t, content, "zstd", "--long"), content},
 		"zstd of nothing":            {pack(t, nil, "zstd"), nil},
 		"zstd --no-check":            {pack(t, content, "zstd", "--no-check"), content},
@@ -97,7 +97,7 @@ func TestDecompressor(t *testing.T) {
 }
 
 func TestDecompressorRefuses(t *testing.T) {
-	content := mixture(1 << 20)
+	content := mixture(300 << 10)
 	gz := pack(t, content, "gzip", "-1")
 	xz := pack(t, content, "xz", "-0")
 	zst := pack(t, content, "zstd", "-1")
