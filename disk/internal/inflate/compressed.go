@@ -4,15 +4,11 @@ import "encoding/binary"
 
 // compressed decodes a block (3.2.3) to dst[n:] by the codes in d.
 func (d *Decoder) compressed(dst []byte, n int) (int, error) {
-	for {
-		n, ended, err := d.fast(dst, n)
-		for !ended && err == nil && !d.mayBeFast(dst, n) {
-			n, ended, err = d.careful(dst, n)
-		}
-		if ended || err != nil {
-			return n, err
-		}
+	n, ended, err := d.fast(dst, n)
+	for !ended && err == nil {
+		n, ended, err = d.careful(dst, n)
 	}
+	return n, err
 }
 
 // careful decodes one symbol, with all checks.
@@ -75,10 +71,6 @@ const (
 	fastIn  = 7 + 8
 	fastOut = 3 + 258 + 16
 )
-
-func (d *Decoder) mayBeFast(dst []byte, n int) bool {
-	return len(d.src)-d.at >= fastIn && len(dst)-n >= fastOut
-}
 
 // fast decodes while neither src nor dst is near its end. It is the same as
 // careful, but that it has all of its state at hand, and fills 8 bytes at once.
@@ -191,7 +183,6 @@ func (d *Decoder) fast(dst []byte, n int) (_ int, ended bool, err error) {
 		}
 		n = stop
 	}
-	d.at, d.n = at, uint(have&63)
-	d.buf = buf & (1<<d.n - 1)
+	d.at, d.buf, d.n = at, buf, uint(have&63)
 	return n, ended, err
 }
