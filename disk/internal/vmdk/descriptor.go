@@ -311,15 +311,3 @@ var windows1252 = [...]rune{
 	'€', 0x81, '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', 0x8d, 'Ž', 0x8f,
 	0x90, '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', 0x9d, 'ž', 'Ÿ',
 }
-
-// peek reads the descriptor of a file that may be somebody's parent.
-func peek(file virtual.Reader) (*descriptor, error) {
-	start, err := readStart(file)
-	if err != nil {
-		return nil, err
-	}
-	if !hasMagic(start, magic) {
-		return readDescriptor(file)
-	}
-	return readEmbedded(file)
-}

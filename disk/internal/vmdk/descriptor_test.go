@@ -5,11 +5,14 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
+	"github.com/davit-oci/davit/disk/internal/virtual"
 	"github.com/davit-oci/davit/disk/internal/vmdk"
 )
 
@@ -125,6 +128,35 @@ func TestReadDescriptorRefused(t *testing.T) {
 	}
 }
 
+// A huge is a file of zeros.
+type huge struct{ size int64 }
+
+func (h huge) Size() int64 { return h.size }
+
+func (h huge) ReadAt(p []byte, _ int64) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+type hugeFolder struct{ shelf }
+
+func (hugeFolder) Extent(string) (virtual.Reader, error) { return huge{1 << 59}, nil }
+
+// Offsets in many huge files do not overflow.
+func TestHugeFiles(t *testing.T) {
+	one := describe("custom", `RW 1000 FLAT "a" 1000000000000000`)
+	img, err := vmdk.Open(strings.NewReader(one), vmdk.Options{Folder: hugeFolder{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := disktest.TestReader(img, make([]byte, 1000*sectorSize)); err != nil {
+		t.Error(err)
+	}
+	many := one + "RW 1 FLAT \"b\"\nRW 1 FLAT \"c\"\n"
+	_, err = vmdk.Open(strings.NewReader(many), vmdk.Options{Folder: hugeFolder{}})
+	wantError(t, err, disk.ErrCorrupt, "extent files of more than")
+}
+
 // Without a folder nothing opens, and the error says what would.
 func TestNoFolder(t *testing.T) {
 	h := hosted{descriptor: delta("base.vmdk", "monolithicSparse", `RW 10 SPARSE "x"`)}
@@ -188,12 +220,30 @@ func TestVirtualBoxParents(t *testing.T) {
 	_, err := open(t, path)
 	wantError(t, err, disk.ErrBackingFile, id)
 
-	write(t, dir, "parent.vmdk", build(hosted{}, base, uuid("image", strings.ToUpper(id)), none, uuid("modification", id)))
+	// A snapshot of it is in a folder below; other disks there do not matter.
+	h1 := hosted{grainSize: 8, kinds: "du"}
+	write(t, dir, "Parent.VMDK", build(hosted{}, base, uuid("image", strings.ToUpper(id)), none, uuid("modification", id)))
 	testImage(t, path, h.disk(top, base))
+	snapshot := strings.Replace(id, "1", "4", 1)
+	write(t, dir, "Snapshots/{"+snapshot+"}.vmdk", build(h1, top, uuid("image", snapshot), uuid("parent", id)))
+	path = write(t, dir, "Snapshots/last.vmdk", build(h, base, uuid("image", strings.Replace(id, "1", "5", 1)), uuid("parent", snapshot)))
+	img, err := openIn(t, path, in(newFolder(t, dir), "Snapshots"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := disktest.TestReader(img, h.disk(base, h1.disk(top, base))); err != nil {
+		t.Error(err)
+	}
 
-	write(t, dir, "parent.vmdk", build(hosted{}, base, uuid("image", id), none, uuid("modification", strings.Replace(id, "9", "8", 1))))
-	_, err = open(t, path)
-	wantError(t, err, disk.ErrCorrupt, `"parent.vmdk" has changed since`)
+	write(t, dir, "Parent.VMDK", build(hosted{}, base, uuid("image", id), none, uuid("modification", strings.Replace(id, "9", "8", 1))))
+	_, err = open(t, filepath.Join(dir, "child.vmdk"))
+	wantError(t, err, disk.ErrCorrupt, `"Parent.VMDK" has changed since`)
+}
+
+// in is the folder with this name in f.
+func in(f folder, name string) folder {
+	f.dir = filepath.Join(f.dir, name)
+	return f
 }
 
 // A parent whose content ID is not known is none.
@@ -277,7 +327,7 @@ func TestSparseRefused(t *testing.T) {
 		"cut off":                                {plain[:len(plain)-sectorSize], disk.ErrCorrupt, "grain of 65536 bytes"},
 		"descriptor outside":                     {poke(plain, 28, end), disk.ErrCorrupt, "descriptor of"},
 		"descriptor far outside":                 {poke(plain, 28+4, 1<<31), disk.ErrCorrupt, "descriptor of"},
-		"huge descriptor":                        {poke(plain, 36, 1<<20), disk.ErrCorrupt, "descriptor of 536870912 bytes"},
+		"huge descriptor":                        {append(poke(plain, 36, 4096), make([]byte, 2<<20)...), disk.ErrCorrupt, "descriptor of 2097152 bytes"},
 		"no descriptor":                          {poke(plain, 28, 0), disk.ErrUnsupported, "extent without a descriptor"},
 		"empty descriptor":                       {hosted{descriptor: "\n"}.build(content), disk.ErrUnsupported, "extent without a descriptor"},
 		"descriptor of a split disk": {hosted{descriptor: describe("twoGbMaxExtentSparse", "RW 10 ZERO", "RW 10 ZERO")}.build(content),

@@ -57,8 +57,14 @@ func (f folder) Parent(name string) (virtual.Reader, virtual.Folder, error) {
 	return r, f, err
 }
 
-func (f folder) Names() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(f.root, f.dir))
+func (f folder) Names() ([]string, error) { return f.NamesIn(".") }
+
+func (f folder) NamesIn(dir string) ([]string, error) {
+	local := filepath.Join(f.dir, dir)
+	if !filepath.IsLocal(local) {
+		return nil, fmt.Errorf("%w: %q", virtual.ErrBackingFile, dir)
+	}
+	entries, err := os.ReadDir(filepath.Join(f.root, local))
 	var names []string
 	for _, e := range entries {
 		names = append(names, e.Name())
