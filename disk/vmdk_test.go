@@ -1,0 +1,69 @@
+package disk_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/davit-oci/davit/disk"
+)
+
+// A descriptor's extents open if it is called .vmdk and they lie beside it, or
+// if they lie in the folder that the user names; parents open only there.
+func TestVMDKFiles(t *testing.T) {
+	const size = 2<<20 + 512
+	for seed, subformat := range []string{"monolithicFlat", "twoGbMaxExtentFlat", "twoGbMaxExtentSparse"} {
+		t.Run(subformat, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := filepath.Join(dir, "disk.vmdk")
+			qemu(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat="+subformat, path, fmt.Sprint(size))
+			qemu(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(seed), size)...), path)...)
+			content := flat(t, path)
+			testImage(t, path, disk.OpenOptions{Extents: true}, content)
+			testImage(t, path, disk.OpenOptions{BackingDir: dir}, content)
+
+			img, err := disk.Open(path, disk.OpenOptions{})
+			wantError(t, img, err, disk.ErrBackingFile, `"disk-`)
+
+			renamed := filepath.Join(dir, "disk")
+			if err := os.Rename(path, renamed); err != nil {
+				t.Fatal(err)
+			}
+			img, err = disk.Open(renamed, disk.OpenOptions{Extents: true})
+			wantError(t, img, err, disk.ErrBackingFile, `"disk-`)
+			testImage(t, renamed, disk.OpenOptions{BackingDir: dir}, content)
+		})
+	}
+}
+
+func TestVMDKParents(t *testing.T) {
+	t.Parallel()
+	const size = 2<<20 + 512
+	dir := t.TempDir()
+	var path string
+	var backing []string
+	for n, subformat := range []string{"twoGbMaxExtentFlat", "monolithicSparse", "monolithicSparse"} {
+		path = filepath.Join(dir, fmt.Sprint(n, ".vmdk"))
+		create := append([]string{"qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=" + subformat}, backing...)
+		qemu(t, append(create, path, fmt.Sprint(size))...)
+		qemu(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(n), size)...), path)...)
+		backing = []string{"-b", fmt.Sprint(n, ".vmdk"), "-F", "vmdk"}
+	}
+	content := flat(t, path)
+	testImage(t, path, disk.OpenOptions{BackingDir: dir}, content)
+	img, err := disk.Open(path, disk.OpenOptions{Extents: true})
+	wantError(t, img, err, disk.ErrBackingFile, "1.vmdk")
+
+	// A parent that is not where the hint says is looked for beside the image.
+	moved := filepath.Join(dir, "moved.vmdk")
+	header, rest := string(readFile(t, path)[:512]), string(readFile(t, path)[512:])
+	rest = strings.Replace(rest, "\x00", "", 1) // behind the descriptor, for the place that a longer name takes
+	image := header + strings.Replace(rest, `Hint="1.vmdk"`, `Hint="/1.vmdk"`, 1)
+	if err := os.WriteFile(moved, []byte(image), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testImage(t, moved, disk.OpenOptions{BackingDir: dir}, content)
+}
