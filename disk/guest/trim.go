@@ -54,6 +54,7 @@ var openers = map[string]opener{
 	"ext3": ext,
 	"ext4": ext,
 	"fat":  openFAT,
+	"ntfs": openNTFS,
 	"xfs":  openXFS,
 }
 
