@@ -123,7 +123,7 @@ func (c *folder) parent(name string) (*raw.Image, *folder, error) {
 	}
 	file, info, err := c.open(c.root, local)
 	if err != nil {
-		return nil, nil, fmt.Errorf("opening backing file %q: %w", name, err)
+		return nil, nil, err
 	}
 	if slices.ContainsFunc(c.above, func(i os.FileInfo) bool { return os.SameFile(i, info) }) {
 		return nil, nil, virtual.Corrupt("the backing chain is a loop: %q is in it already", name)
@@ -148,7 +148,7 @@ func (c *folder) Extent(name string) (virtual.Reader, error) {
 	}
 	file, _, err := c.open(root, local)
 	if err != nil {
-		return nil, fmt.Errorf("opening extent %q: %w", name, err)
+		return nil, err
 	}
 	return file, nil
 }
@@ -191,8 +191,11 @@ func (c *folder) NamesIn(dir string) ([]string, error) {
 // not record it).
 func (c *folder) backing(name, format string) (virtual.Reader, error) {
 	file, below, err := c.parent(name)
+	if errors.Is(err, ErrBackingFile) {
+		return nil, err // has the name
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("opening backing file %q: %w", name, err)
 	}
 	f := Raw
 	if format == "" {
@@ -239,6 +242,15 @@ func (c *folder) local(name string) (string, error) {
 	return "", fmt.Errorf("%w: %q is outside of %s", ErrBackingFile, name, c.roots[0])
 }
 
+// reason is err without the name of the file, which its user says in the words
+// of the image.
+func reason(err error) error {
+	if path := (*os.PathError)(nil); errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
 func (a *files) open(root *os.Root, local string) (*raw.Image, os.FileInfo, error) {
 	if len(a.opened) == maxFiles {
 		return nil, nil, virtual.Unsupported("an image of more than %d files", maxFiles)
@@ -246,14 +258,14 @@ func (a *files) open(root *os.Root, local string) (*raw.Image, os.FileInfo, erro
 	// Asked first, because opening a named pipe waits for its other end.
 	info, err := root.Stat(local)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, reason(err)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, nil, virtual.Unsupported("not a regular file")
 	}
 	f, err := root.Open(local)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, reason(err)
 	}
 	a.opened = append(a.opened, f)
 	file, err := raw.Open(f)
