@@ -162,7 +162,7 @@ const (
 	zeroUnit  = 64 << 10 // runs of zeros from this size on are left out of files
 
 	// How much of a file system is left to others, and after how much that was
-	// written it is asked for.
+	// written it is asked for. What is smaller than that may fill it.
 	spaceLeft = 128 << 20
 	spaceStep = 64 << 20
 )
@@ -180,7 +180,7 @@ func spool(ctx context.Context, store *registry.Store, r io.Reader, limit int64)
 		return "", err
 	}
 	defer f.Close()
-	s := &spoolFile{File: f, free: freeSpace}
+	s := &spoolFile{File: f, free: freeSpace, unasked: spaceStep}
 	buf := make([]byte, spoolStep)
 	for off := int64(0); ctx.Err() == nil; {
 		n, err := readFull(r, buf)
@@ -219,17 +219,17 @@ func readFull(r io.Reader, buf []byte) (n int, err error) {
 type spoolFile struct {
 	*os.File
 	free    func(path string) (n int64, known bool)
-	written int64 // since free was asked
+	unasked int64 // how much is written before free is asked
 }
 
 var errNoSpace = errors.New("the file system is full")
 
 func (f *spoolFile) WriteAt(p []byte, off int64) (int, error) {
-	if f.written -= int64(len(p)); f.written < 0 {
+	if f.unasked -= int64(len(p)); f.unasked < 0 {
 		if n, known := f.free(f.Name()); known && n-int64(len(p)) < spaceLeft {
 			return 0, fmt.Errorf("writing %s: %w but for %s", f.Name(), errNoSpace, humanBytes(n))
 		}
-		f.written = spaceStep
+		f.unasked = spaceStep
 	}
 	return f.File.WriteAt(p, off)
 }
