@@ -315,7 +315,8 @@ type logEntry struct {
 	updates       []logUpdate
 	guid          string // default: logGUID
 	flushed, last int64
-	padding       int // sectors at its end
+	padding       int    // sectors at its end
+	length        uint32 // instead of the right one
 }
 
 type logUpdate struct {
@@ -358,6 +359,9 @@ func (e logEntry) encode() []byte {
 	b = append(b, make([]byte, -len(b)&4095)...)
 	b = append(append(b, sectors...), bytes.Repeat([]byte{0xee}, 4096*e.padding)...)
 	le.PutUint32(b[8:], uint32(len(b)))
+	if e.length != 0 {
+		le.PutUint32(b[8:], e.length)
+	}
 	return seal(b)
 }
 

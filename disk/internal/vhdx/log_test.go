@@ -146,7 +146,8 @@ func TestLog(t *testing.T) {
 		"offsets that overflow": {func(i *image, e uint64) {
 			i.log(0, logEntry{sequence: 3, updates: []logUpdate{{off: 1<<63 - 4096, length: 8192}}})
 		}, "no valid sequence", false},
-		"a crooked tail": {func(i *image, e uint64) { i.log(0, logEntry{sequence: 3, tail: 8}) }, "no valid sequence", false},
+		"a crooked entry": {func(i *image, e uint64) { i.log(0, logEntry{sequence: 3, padding: 1, length: 8192 - 512}) }, "no valid sequence", false},
+		"a crooked tail":  {func(i *image, e uint64) { i.log(0, logEntry{sequence: 3, tail: 8}) }, "no valid sequence", false},
 		"no log": {func(i *image, e uint64) {
 			i.header(1, func(b []byte) { clear(b[68:80]) })
 		}, "log of 0 bytes", false},

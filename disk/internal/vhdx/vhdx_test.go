@@ -282,16 +282,17 @@ func TestHeaders(t *testing.T) {
 		"two BATs": {func(i *image) {
 			i.regions(0, func(b []byte) { b[8] = 3; copy(b[80:], b[16:48]) })
 		}, disk.ErrCorrupt, "two regions"},
-		"no BAT":             {func(i *image) { i.regions(0, func(b []byte) { b[8] = 1; copy(b[16:], b[48:80]) }) }, disk.ErrCorrupt, "no region {2dc2"},
-		"no metadata":        {func(i *image) { i.regions(0, func(b []byte) { b[8] = 1 }) }, disk.ErrCorrupt, "no region {8b7c"},
-		"2048 regions":       {func(i *image) { i.regions(0, func(b []byte) { le.PutUint32(b[8:], 2048) }) }, disk.ErrCorrupt, "2048"},
-		"BAT in headers":     {func(i *image) { i.regions(0, func(b []byte) { le.PutUint64(b[32:], 0) }) }, disk.ErrCorrupt, "0x0"},
-		"BAT not aligned":    {func(i *image) { i.regions(0, func(b []byte) { b[32] = 8 }) }, disk.ErrCorrupt, "0x300008"},
-		"BAT far away":       {func(i *image) { i.regions(0, func(b []byte) { b[39] = 0xff }) }, disk.ErrCorrupt, "0xff"},
-		"no place for a BAT": {func(i *image) { i.regions(0, func(b []byte) { copy(b[32:40], b[64:72]) }) }, disk.ErrCorrupt, "overlap"},
-		"BAT not there":      {func(i *image) { i.regions(0, func(b []byte) { b[37] = 0x10 }) }, disk.ErrCorrupt, "the file ends at"},
-		"BAT too short":      {func(i *image) { i.regions(0, func(b []byte) { clear(b[40:44]) }) }, disk.ErrCorrupt, "BAT of 0 bytes"},
-		"no metadata there":  {func(i *image) { i.regions(0, func(b []byte) { le.PutUint64(b[64:], 1*mib) }) }, disk.ErrCorrupt, "no table"},
+		"no BAT":                {func(i *image) { i.regions(0, func(b []byte) { b[8] = 1; copy(b[16:], b[48:80]) }) }, disk.ErrCorrupt, "no region {2dc2"},
+		"no metadata":           {func(i *image) { i.regions(0, func(b []byte) { b[8] = 1 }) }, disk.ErrCorrupt, "no region {8b7c"},
+		"2048 regions":          {func(i *image) { i.regions(0, func(b []byte) { le.PutUint32(b[8:], 2048) }) }, disk.ErrCorrupt, "2048"},
+		"BAT in headers":        {func(i *image) { i.regions(0, func(b []byte) { le.PutUint64(b[32:], 0) }) }, disk.ErrCorrupt, "0x0"},
+		"BAT not aligned":       {func(i *image) { i.regions(0, func(b []byte) { b[32] = 8 }) }, disk.ErrCorrupt, "0x300008"},
+		"BAT far away":          {func(i *image) { i.regions(0, func(b []byte) { b[39] = 0xff }) }, disk.ErrCorrupt, "0xff"},
+		"no place for a BAT":    {func(i *image) { i.regions(0, func(b []byte) { copy(b[32:40], b[64:72]) }) }, disk.ErrCorrupt, "overlap"},
+		"BAT not there":         {func(i *image) { i.regions(0, func(b []byte) { b[37] = 0x10 }) }, disk.ErrCorrupt, "the file ends at"},
+		"BAT too short":         {func(i *image) { i.regions(0, func(b []byte) { clear(b[40:44]) }) }, disk.ErrCorrupt, "BAT of 0 bytes"},
+		"metadata of no length": {func(i *image) { i.regions(0, func(b []byte) { clear(b[72:76]) }) }, disk.ErrCorrupt, "region of 0 bytes"},
+		"no metadata there":     {func(i *image) { i.regions(0, func(b []byte) { le.PutUint64(b[64:], 1*mib) }) }, disk.ErrCorrupt, "no table"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i := newImage(mib, mib, 512, nil)
@@ -354,16 +355,24 @@ func TestMetadata(t *testing.T) {
 			"at 65535 of the region"},
 		"item after the region": {table(size, func(b []byte) { le.PutUint32(b[16:], mib-7) }), disk.ErrCorrupt, "of the region"},
 		"item of 4 GiB":         {table(size, func(b []byte) { le.PutUint32(b[20:], 1<<32-1) }), disk.ErrCorrupt, "of the region"},
-		"item of 9 bytes":       {table(size, func(b []byte) { b[20]++ }), disk.ErrCorrupt, "9 bytes, not 8"},
-		"blocks of 512 KiB":     {value(parameters, 0, 0, 8, 0), disk.ErrCorrupt, "524288"},
-		"blocks of 3 MiB":       {value(parameters, 0, 0, 0x30, 0), disk.ErrCorrupt, "blocks"},
-		"blocks of 512 MiB":     {value(parameters, 0, 0, 0, 0x20), disk.ErrCorrupt, "blocks"},
-		"sectors of 1024":       {value(logical, 0, 4), disk.ErrCorrupt, "sectors of 1024"},
-		"half a sector":         {value(size, 0, 1), disk.ErrCorrupt, "virtual disk size"},
-		"65 TiB":                {value(size, 0, 0, 0, 0, 0, 65), disk.ErrCorrupt, "virtual disk size"},
-		"no space in the BAT":   {value(size, 0, 0, 0, 0, 0, 1), disk.ErrCorrupt, "BAT of"},
-		"parent not located":    {value(parameters, 0, 0, 0x10, 0, 2), disk.ErrCorrupt, "parent locator of 0 bytes"},
-		"all blocks allocated":  {value(parameters, 0, 0, 0x10, 0, 1), nil, ""},
+		"item of more than 1 MiB": {func(i *image) {
+			all := make([]byte, mib)
+			i.ReadAt(all, metadataAt)
+			i.patch(8*mib, all)
+			i.memory.size = 12 * mib
+			i.regions(0, func(b []byte) { le.PutUint64(b[64:], 8*mib); le.PutUint32(b[72:], 4*mib) })
+			i.edit(8*mib+32+32*size, 32, func(b []byte) { le.PutUint32(b[20:], mib+1) })
+		}, disk.ErrCorrupt, "1048577 bytes at"},
+		"item of 9 bytes":      {table(size, func(b []byte) { b[20]++ }), disk.ErrCorrupt, "9 bytes, not 8"},
+		"blocks of 512 KiB":    {value(parameters, 0, 0, 8, 0), disk.ErrCorrupt, "524288"},
+		"blocks of 3 MiB":      {value(parameters, 0, 0, 0x30, 0), disk.ErrCorrupt, "blocks"},
+		"blocks of 512 MiB":    {value(parameters, 0, 0, 0, 0x20), disk.ErrCorrupt, "blocks"},
+		"sectors of 1024":      {value(logical, 0, 4), disk.ErrCorrupt, "sectors of 1024"},
+		"half a sector":        {value(size, 0, 1), disk.ErrCorrupt, "virtual disk size"},
+		"65 TiB":               {value(size, 0, 0, 0, 0, 0, 65), disk.ErrCorrupt, "virtual disk size"},
+		"no space in the BAT":  {value(size, 0, 0, 0, 0, 0, 1), disk.ErrCorrupt, "BAT of"},
+		"parent not located":   {value(parameters, 0, 0, 0x10, 0, 2), disk.ErrCorrupt, "parent locator of 0 bytes"},
+		"all blocks allocated": {value(parameters, 0, 0, 0x10, 0, 1), nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			content := mixture(mib, 4)
