@@ -117,10 +117,14 @@ func TestLargeDisk(t *testing.T) {
 }
 
 func TestCOWD(t *testing.T) {
-	content := mixture(2<<20+300<<10+3*sectorSize, 2) // more than a table of the smallest grains maps
-	for _, grainSize := range []int{1, 8, 128} {
+	for grainSize, size := range map[int]int{
+		1:   2<<20 + 300<<10 + 3*sectorSize, // more than a grain table maps
+		8:   200<<10 + 3*sectorSize,
+		128: 200<<10 + 3*sectorSize,
+	} {
 		for _, kinds := range []string{"d", "dduddddu", "u"} {
 			t.Run(fmt.Sprint(grainSize, kinds), func(t *testing.T) {
+				content := mixture(size, 2)
 				want := hosted{grainSize: grainSize, kinds: kinds}.disk(content, nil)
 				dir := t.TempDir()
 				testImage(t, write(t, dir, "root-delta.vmdk", cowd(content, grainSize, kinds)), want)
@@ -136,9 +140,13 @@ func TestCOWD(t *testing.T) {
 }
 
 func TestSESparse(t *testing.T) {
-	content := mixture(17<<20+3*sectorSize, 3) // more than a grain table maps
-	for _, kinds := range []string{"d", "dduznddu", "u"} {
+	for kinds, size := range map[string]int{
+		"dduznddu": 17 << 20, // more than a grain table maps
+		"d":        1<<20 + 3*sectorSize,
+		"u":        1 << 20,
+	} {
 		t.Run(kinds, func(t *testing.T) {
+			content := mixture(size, 3)
 			want := hosted{grainSize: 8, kinds: kinds}.disk(content, nil)
 			for n := range len(want) / 4096 {
 				if kinds[n%len(kinds)] == 'n' {
@@ -190,8 +198,8 @@ func TestExtents(t *testing.T) {
 // A delta of every kind, on a parent of every kind, with its extents beside it
 // in another folder.
 func TestDeltas(t *testing.T) {
-	base, middle, top := mixture(600<<10, 5), mixture(600<<10+sectorSize, 6), mixture(700<<10, 7)
-	half := func(b []byte) ([]byte, []byte) { return b[:300<<10+sectorSize], b[300<<10+sectorSize:] }
+	base, middle, top := mixture(160<<10, 5), mixture(160<<10+sectorSize, 6), mixture(200<<10, 7)
+	half := func(b []byte) ([]byte, []byte) { return b[:100<<10+sectorSize], b[100<<10+sectorSize:] }
 	type kind struct {
 		name  string
 		build func(t *testing.T, dir, parent string, content []byte)

@@ -128,19 +128,22 @@ func TestReadDescriptorRefused(t *testing.T) {
 	}
 }
 
-// A huge is a file of zeros.
-type huge struct{ size int64 }
+// A huge is a file that begins with these bytes, and has zeros behind them.
+type huge []byte
 
-func (h huge) Size() int64 { return h.size }
+func (huge) Size() int64 { return 1 << 59 }
 
-func (h huge) ReadAt(p []byte, _ int64) (int, error) {
+func (h huge) ReadAt(p []byte, off int64) (int, error) {
 	clear(p)
+	if off < int64(len(h)) {
+		copy(p, h[off:])
+	}
 	return len(p), nil
 }
 
 type hugeFolder struct{ shelf }
 
-func (hugeFolder) Extent(string) (virtual.Reader, error) { return huge{1 << 59}, nil }
+func (hugeFolder) Extent(string) (virtual.Reader, error) { return huge{}, nil }
 
 // Offsets in many huge files do not overflow.
 func TestHugeFiles(t *testing.T) {
@@ -155,6 +158,11 @@ func TestHugeFiles(t *testing.T) {
 	many := one + "RW 1 FLAT \"b\"\nRW 1 FLAT \"c\"\n"
 	_, err = vmdk.Open(strings.NewReader(many), vmdk.Options{Folder: hugeFolder{}})
 	wantError(t, err, disk.ErrCorrupt, "extent files of more than")
+
+	// There is room for a directory of any size, but nobody wants to walk it.
+	sparse := hosted{grainSize: 1, gtes: 1, descriptor: describe("monolithicSparse")}.build(make([]byte, sectorSize))
+	_, err = vmdk.Open(huge(poke(sparse, 12+4, 1)), vmdk.Options{})
+	wantError(t, err, disk.ErrCorrupt, "grain directory of 4294967297 entries")
 }
 
 // Without a folder nothing opens, and the error says what would.
@@ -284,6 +292,7 @@ func TestSparseRefused(t *testing.T) {
 	descriptor := describe("monolithicSparse", line(content, "SPARSE", "x"))
 	plain := hosted{descriptor: descriptor}.build(content)
 	stream := hosted{descriptor: descriptor, version: 3, stream: "footer"}.build(content)
+	bare := hosted{descriptor: descriptor, version: 3, stream: "head", bare: "nothing"}.build(content)
 	root := cowd(content, 1, "d")
 	const gdOffset, gtes, capacity, grainSize = 56, 44, 12, 20
 	le := binary.LittleEndian
@@ -293,6 +302,7 @@ func TestSparseRefused(t *testing.T) {
 	tail := int(le.Uint32(stream[footer+gdOffset:])) * sectorSize
 	streamGT := int(le.Uint32(stream[tail:])) * sectorSize
 	grain := int(le.Uint32(stream[streamGT:])) * sectorSize
+	bareGT := int(le.Uint32(bare[int(le.Uint32(bare[gdOffset:]))*sectorSize:])) * sectorSize
 	const end = 1 << 24 // sectors, beyond the end of all
 
 	for name, test := range map[string]struct {
@@ -350,6 +360,9 @@ func TestSparseRefused(t *testing.T) {
 		"grain that is changed":         {poke(stream, grain+30, 0x12345678), disk.ErrCorrupt, "grain at"},
 		"grain at the end":              {poke(stream, streamGT, len(stream)/sectorSize), disk.ErrCorrupt, "grain marker of 12 bytes"},
 		"compressed grain outside":      {poke(stream, streamGT, end), disk.ErrCorrupt, "grain marker of 12 bytes"},
+
+		"bare grain that is changed": {poke(bare, int(le.Uint32(bare[bareGT:]))*sectorSize+30, 0x12345678), disk.ErrCorrupt, "grain at"},
+		"bare grain outside":         {poke(bare, bareGT, end), disk.ErrCorrupt, "grain of 1 bytes"},
 
 		"COWD version 3":          {poke(root, 4, 3), disk.ErrUnsupported, "COWD extent of version 3"},
 		"COWD without grains":     {poke(root, 16, 0), disk.ErrCorrupt, "grains of 0 bytes"},

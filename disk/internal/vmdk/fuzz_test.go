@@ -139,7 +139,7 @@ func TestMutations(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var places []int // of headers and, less closely, padding, descriptor, directory, and a footer
 			for n := range min(len(image), 3*sectorSize) {
-				if n < 80 || n%9 == 0 {
+				if n < 80 || n%17 == 0 {
 					places = append(places, n)
 				}
 			}
