@@ -116,7 +116,7 @@ func uniq(names []string) (once []string) {
 }
 
 func (l locator) read(file virtual.Reader) (string, error) {
-	if size := file.Size(); l.length > maxLocator || l.offset < 0 || l.offset > size || l.length > size-l.offset {
+	if size := file.Size(); l.length > maxLocator || l.offset < 0 || l.length > size-l.offset {
 		return "", virtual.Corrupt("parent locator of %d bytes at %#x: too long, or the file ends at %#x", l.length, uint64(l.offset), size)
 	}
 	b := make([]byte, l.length)

@@ -318,7 +318,7 @@ func (h *header) parseTable(b []byte, f footer, fileSize int64) error {
 		return virtual.Corrupt("block allocation table of %d entries: the disk has %d blocks", entries, need)
 	}
 	h.tableOffset = int64(binary.BigEndian.Uint64(b[16:]))
-	if h.tableOffset < 0 || h.tableOffset%sectorSize != 0 || h.tableOffset > fileSize || 4*need > fileSize-h.tableOffset {
+	if h.tableOffset < 0 || h.tableOffset%sectorSize != 0 || 4*need > fileSize-h.tableOffset {
 		return virtual.Corrupt("block allocation table of %d bytes at %#x: not at a sector, or the file ends at %#x", 4*need, uint64(h.tableOffset), fileSize)
 	}
 	return nil
@@ -372,8 +372,7 @@ func (i *Image) block(index, host, in int64) (mapped.Run, error) {
 	if err != nil {
 		return mapped.Run{}, fmt.Errorf("reading sector bitmap: %w", err)
 	}
-	from := int(sector % 8)
-	is, count := bitRun(b[:min(int64(len(b)), (sectors+7)/8-sector/8)], from, int(min(sectors-sector, 1<<30)))
+	is, count := bitRun(b, int(sector%8), int(sectors-sector))
 	r := mapped.Run{Length: int64(count)*sectorSize - in%sectorSize}
 	if is {
 		r.Kind, r.Host = mapped.Data, data+in
