@@ -40,9 +40,10 @@ type WriteOptions struct {
 	// descriptor; default: that of the file.
 	Name string
 
-	// ID identifies the disk in VDI, VHD and VHDX images; hypervisors refuse
-	// two disks with one ID. Default: a random one. All else in an image
-	// depends on the disk alone.
+	// ID identifies the disk in VDI, VHD and VHDX images, where hypervisors
+	// refuse two disks with one ID, and in VMDKs that can have a delta, which
+	// knows by it that its parent was replaced. Default: a random one. All else
+	// in an image depends on the disk alone.
 	ID [16]byte
 }
 
@@ -98,7 +99,7 @@ func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, err
 	case QCOW2Zstd:
 		return qcow2.NewCompressor(f, size, qcow2.Zstd, o.Jobs)
 	case VMDK:
-		return vmdk.NewWriter(f, size, data, vmdk.WriteOptions{Name: name})
+		return vmdk.NewWriter(f, size, data, vmdk.WriteOptions{Name: name, ID: o.ID})
 	case VMDKStream:
 		return vmdk.NewStreamFile(f, size, vmdk.WriteOptions{Name: name, Jobs: o.Jobs})
 	case VDI:
