@@ -137,7 +137,7 @@ func (h hosted) build(content []byte) []byte {
 		for n := range tables {
 			gts = append(gts, uint32(gd+gdSectors+n*tableSectors))
 		}
-		f.put(gd+gdSectors+tables*tableSectors-1, make([]byte, sectorSize))
+		f.b = append(f.b, make([]byte, (gdSectors+tables*tableSectors)*sectorSize)...)
 		return gd, gts
 	}
 	var gd int

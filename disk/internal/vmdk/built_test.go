@@ -98,6 +98,17 @@ func TestManyExtents(t *testing.T) {
 	}
 }
 
+// A disk of no bytes is one; QEMU makes it, but does not open it.
+func TestNoBytes(t *testing.T) {
+	for _, h := range []hosted{{}, {version: 3, stream: "head"}, {version: 3, stream: "footer"}} {
+		h.descriptor = describe("monolithicSparse", "RW 0 SPARSE \"x\"")
+		testImage(t, write(t, t.TempDir(), "image.vmdk", h.build(nil)), nil)
+	}
+	path := filepath.Join(t.TempDir(), "image.vmdk")
+	runQEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", path, "0")
+	testImage(t, path, nil)
+}
+
 // A disk of 64 TiB that is empty is walked by its directory.
 func TestLargeDisk(t *testing.T) {
 	const size = 64 << 40

@@ -46,7 +46,7 @@ func (d *descriptor) openByHint(folder virtual.Folder) (virtual.Reader, error) {
 		err = fmt.Errorf("%w: %w", virtual.ErrBackingFile, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("opening parent %q: %w", d.parentHint, err)
+		return nil, err
 	}
 	parent, err := Open(file, Options{Folder: next})
 	if err != nil {

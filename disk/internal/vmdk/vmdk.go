@@ -199,7 +199,7 @@ func (i *Image) openExtent(name string, folder virtual.Folder) (openFile, error)
 	}
 	file, err := folder.Extent(local)
 	if err != nil {
-		return openFile{}, fmt.Errorf("opening extent %q: %w", name, err)
+		return openFile{}, err
 	}
 	base, err := i.files.add(file)
 	return openFile{file, base}, err

@@ -41,7 +41,7 @@ func (f folder) Extent(name string) (virtual.Reader, error) {
 	}
 	file, err := os.Open(filepath.Join(f.root, local))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("opening %q: %w", name, err)
 	}
 	f.t.Cleanup(func() { file.Close() })
 	return raw.Open(file)
