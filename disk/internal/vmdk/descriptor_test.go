@@ -334,6 +334,8 @@ func TestSparseRefused(t *testing.T) {
 		"table outside":                          {poke(plain, gd, end), disk.ErrCorrupt, "grain table of 16 bytes"},
 		"grain outside":                          {poke(plain, gt+4, end), disk.ErrCorrupt, "grain of 65536 bytes"},
 		"zeroed grain":                           {poke(plain, gt+4, 1), disk.ErrCorrupt, "zeroed grain"},
+		"metadata cut off":                       {plain[:127*sectorSize], disk.ErrCorrupt, "metadata of 65536 bytes"},
+		"metadata beyond all":                    {poke(plain, 64+4, 1<<31), disk.ErrCorrupt, "metadata of"},
 		"cut off":                                {plain[:len(plain)-sectorSize], disk.ErrCorrupt, "grain of 65536 bytes"},
 		"descriptor outside":                     {poke(plain, 28, end), disk.ErrCorrupt, "descriptor of"},
 		"descriptor far outside":                 {poke(plain, 28+4, 1<<31), disk.ErrCorrupt, "descriptor of"},
@@ -409,6 +411,8 @@ func TestSESparseRefused(t *testing.T) {
 		"unallocated with more":       {poke(extent, gt, 1, gt+4, 0), disk.ErrCorrupt, "grain table entry"},
 		"grain outside":               {poke(extent, gt, 1<<24), disk.ErrCorrupt, "grain of 4096 bytes"},
 		"grains far outside":          {poke(extent, 24*8+4, 1<<31), disk.ErrCorrupt, "grain of 4096 bytes"},
+		"metadata cut off":            {plain[:127*sectorSize], disk.ErrCorrupt, "metadata of 65536 bytes"},
+		"metadata beyond all":         {poke(plain, 64+4, 1<<31), disk.ErrCorrupt, "metadata of"},
 		"cut off":                     {extent[:len(extent)-sectorSize], disk.ErrCorrupt, "grain of 4096 bytes"},
 		"no more than a header":       {extent[:sectorSize], disk.ErrCorrupt, "reading volatile header"},
 	} {

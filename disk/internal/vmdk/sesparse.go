@@ -39,8 +39,6 @@ func (s *sparse) openSESparse() error {
 		return virtual.Unsupported("seSparse extent with grains of %d sectors, tables of %d, flags %#x", grainSize, tableSize, flags)
 	case capacity > maxSize/sectorSize:
 		return virtual.Corrupt("capacity of %d sectors", capacity)
-	case volatile > maxSize/sectorSize:
-		return virtual.Corrupt("volatile header at sector %#x", volatile)
 	}
 	state, err := readFields(s.file, sectors(volatile))
 	if err != nil {

@@ -207,6 +207,9 @@ func (s *sparse) openHosted() error {
 		}
 	}
 
+	if n := sectors(h.overHead); n > s.file.Size() { // found here rather than when the walk is there
+		return virtual.Corrupt("metadata of %d bytes: the file ends at %#x, it is cut short", n, s.file.Size())
+	}
 	s.size, s.grainSize = sectors(h.capacity), sectors(h.grainSize)
 	s.gtes, s.entrySize = int64(h.numGTEsPerGT), 4
 	s.compressed, s.markers = h.flags&flagCompressed != 0, h.flags&flagMarkers != 0
