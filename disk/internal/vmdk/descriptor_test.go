@@ -411,8 +411,6 @@ func TestSESparseRefused(t *testing.T) {
 		"unallocated with more":       {poke(extent, gt, 1, gt+4, 0), disk.ErrCorrupt, "grain table entry"},
 		"grain outside":               {poke(extent, gt, 1<<24), disk.ErrCorrupt, "grain of 4096 bytes"},
 		"grains far outside":          {poke(extent, 24*8+4, 1<<31), disk.ErrCorrupt, "grain of 4096 bytes"},
-		"metadata cut off":            {plain[:127*sectorSize], disk.ErrCorrupt, "metadata of 65536 bytes"},
-		"metadata beyond all":         {poke(plain, 64+4, 1<<31), disk.ErrCorrupt, "metadata of"},
 		"cut off":                     {extent[:len(extent)-sectorSize], disk.ErrCorrupt, "grain of 4096 bytes"},
 		"no more than a header":       {extent[:sectorSize], disk.ErrCorrupt, "reading volatile header"},
 	} {
