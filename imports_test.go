@@ -30,22 +30,22 @@ var imports = map[string]struct {
 	".":       {},
 	"chunker": {},
 	"disk": {
-		may: []string{"disk/internal/hostfile", "disk/internal/qcow2", "disk/internal/raw", "disk/internal/virtual", "disk/internal/xz",
-			compress, sys},
+		may: []string{"disk/internal/hostfile", "disk/internal/qcow2", "disk/internal/raw", "disk/internal/vdi", "disk/internal/vhd",
+			"disk/internal/vhdx", "disk/internal/virtual", "disk/internal/vmdk", "disk/internal/xz", compress, sys},
 		tests: []string{"disk/disktest"},
 	},
 	"disk/disktest":          {may: []string{"disk"}},
 	"disk/guest":             {may: []string{"disk", "disk/internal/virtual"}, tests: []string{"disk/disktest"}},
+	"disk/internal/blocks":   {may: []string{"disk/internal/hostfile", "disk/internal/virtual"}}, // the formats' common ground: how they are
+	"disk/internal/gather":   {may: []string{"disk/internal/virtual"}},                           // written in any order, compressed,
+	"disk/internal/mapped":   {may: []string{"disk/internal/virtual"}},                           // and read
 	"disk/internal/hostfile": {may: []string{sys}},
+	"disk/internal/inflate":  {},
 	"disk/internal/qcow2": {
 		may:   []string{"disk/internal/blocks", "disk/internal/gather", "disk/internal/inflate", "disk/internal/mapped", "disk/internal/virtual", compress},
 		tests: []string{"disk", "disk/disktest"},
 	},
-	"disk/internal/blocks":  {may: []string{"disk/internal/hostfile", "disk/internal/virtual"}}, // the formats' common ground: how they are
-	"disk/internal/gather":  {may: []string{"disk/internal/virtual"}},                           // written in any order, compressed,
-	"disk/internal/mapped":  {may: []string{"disk/internal/virtual"}},                           // and read
-	"disk/internal/inflate": {},
-	"disk/internal/raw":     {may: []string{"disk/internal/hostfile", "disk/internal/virtual", sys}},
+	"disk/internal/raw": {may: []string{"disk/internal/hostfile", "disk/internal/virtual", sys}},
 	"disk/internal/vdi": {
 		may:   []string{"disk/internal/blocks", "disk/internal/hostfile", "disk/internal/mapped", "disk/internal/virtual"},
 		tests: []string{"disk", "disk/disktest"},
