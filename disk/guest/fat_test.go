@@ -135,6 +135,12 @@ func fatTables(b []byte) (first, second int) {
 	return first, first + size*512
 }
 
+// fatData is the sector with which clusters begin, of a FAT12.
+func fatData(b []byte) int {
+	_, second := fatTables(b)
+	return second/512 + int(le.Uint16(b[22:])) + int(le.Uint16(b[17:]))*32/512
+}
+
 func TestFATRefuses(t *testing.T) {
 	both := func(b []byte, off int, p ...byte) {
 		first, second := fatTables(b)
@@ -165,6 +171,7 @@ func TestFATRefuses(t *testing.T) {
 		"cut short":           {"16", func(b []byte) { b[32], b[33], b[34] = 0, 0, 1; b[19], b[20] = 0, 0 }, ErrNotClean, "the volume has"},
 		"tables too short":    {"16", func(b []byte) { b[22] = 2 }, ErrNotClean, "a table has 1024 bytes"},
 		"nothing but tables":  {"16", func(b []byte) { b[23] = 0x10 }, ErrNotClean, "data after"},
+		"no cluster":          {"12", func(b []byte) { b[13] = 0x80; le.PutUint16(b[19:], uint16(fatData(b)+100)) }, ErrNotClean, "FAT12 of 0 clusters"},
 		"three tables":        {"16", func(b []byte) { b[16] = 3 }, errUnknown, "3 tables"},
 		"sectors of 768":      {"16", func(b []byte) { b[12] = 3 }, errUnknown, "sectors of 768 bytes"},
 		"clusters of 3":       {"16", func(b []byte) { b[13] = 3 }, errUnknown, "clusters of 3 sectors"},
@@ -256,7 +263,8 @@ func TestFATMutations(t *testing.T) {
 	for _, kind := range []string{"12", "16", "32"} {
 		b := smallFAT(t, kind)
 		first, _ := fatTables(b)
-		mutate(t, b, openFAT, 0, 512)
+		mutate(t, b, openFAT, 0, 96) // then there is the boot loader
+		mutate(t, b, openFAT, 508, 512)
 		mutate(t, b, openFAT, first, first+16)
 	}
 }
@@ -267,6 +275,65 @@ func FuzzFAT(f *testing.F) {
 		bases = append(bases, smallFAT(f, kind))
 	}
 	fuzzOpener(f, openFAT, bases, 0, 11, 13, 14, 17, 22, 36, 40, 65, 512, 16384)
+}
+
+// A disk that cannot be read is an error as such, wherever it happens, and a
+// consumer that has enough is not asked again.
+func TestOpenersStop(t *testing.T) {
+	for name, test := range map[string]struct {
+		open  opener
+		image []byte
+	}{
+		"fat":  {openFAT, smallFAT(t, "12")},
+		"ntfs": {openNTFS, smallNTFS(t, "hiberfil.sys", strings.Repeat("\x00", 8192))},
+		"xfs":  {openXFS, handXFS(5, 5, fragmented())},
+	} {
+		reads := 0
+		for ; ; reads++ {
+			v := &failing{bytes.NewReader(test.image), reads}
+			_, err := freeOf(v, test.open)
+			if v.reads >= 0 {
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				break
+			}
+			if !errors.Is(err, errBroken) || errors.Is(err, ErrNotClean) || errors.Is(err, errUnknown) {
+				t.Fatalf("%s: read %d fails, and the error is %v", name, reads, err)
+			}
+		}
+		if reads < 3 {
+			t.Errorf("%s: %d reads", name, reads)
+		}
+
+		ranges, err := test.open(bytes.NewReader(test.image))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for range ranges {
+			n++
+			break
+		}
+		if n != 1 {
+			t.Errorf("%s: %d ranges", name, n)
+		}
+	}
+}
+
+var errBroken = errors.New("broken disk")
+
+// failing is a volume of which only some reads succeed.
+type failing struct {
+	*bytes.Reader
+	reads int
+}
+
+func (f *failing) ReadAt(p []byte, off int64) (int, error) {
+	if f.reads--; f.reads < 0 {
+		return 0, errBroken
+	}
+	return f.Reader.ReadAt(p, off)
 }
 
 // # What the tests of all openers share
@@ -450,7 +517,7 @@ func mutate(t *testing.T, b []byte, open opener, from, to int) {
 	for i := from; i < to; i++ {
 		old := b[i]
 		wantLittleMemory(t, func() {
-			for _, value := range []byte{0x00, 0x01, 0x7f, 0x80, 0xff, old + 1, old ^ 0x10} {
+			for _, value := range []byte{0x00, 0xff, old + 1, old ^ 0x80} {
 				b[i] = value
 				wantRangesOrRefusal(t, bytes.NewReader(b), open)
 			}

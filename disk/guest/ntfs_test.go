@@ -295,6 +295,8 @@ func TestNTFSAttributeLists(t *testing.T) {
 		"a piece of attribute 0x80 is":   func(b []byte) { editAttr(b, 16, 0x80, func(a []byte) { a[16] = 2 }) },
 		"has no attribute 0x80":          func(b []byte) { editAttr(b, 16, 0x80, func(a []byte) { a[14] = 9 }) },
 		"an entry that is not inside":    func(b []byte) { editAttr(b, 6, 0x20, func(a []byte) { a[24+4] = 0 }) },
+		"attribute list of 300000":       func(b []byte) { longList(b) },
+		"record 65552: the MFT has":      func(b []byte) { editAttr(b, 6, 0x20, func(a []byte) { a[24+32*listed(a)+18] = 1 }) },
 		"a name that is not inside":      func(b []byte) { editAttr(b, 6, 0x20, func(a []byte) { a[24+6] = 200 }) },
 		"is compressed, encrypted or sp": func(b []byte) { editAttr(b, 6, 0x20, func(a []byte) { a[12] = 1 }) },
 	} {
@@ -302,6 +304,31 @@ func TestNTFSAttributeLists(t *testing.T) {
 		do(b)
 		wantRefused(t, bytes.NewReader(b), openNTFS, ErrNotClean, says)
 	}
+}
+
+// listed is which entry of an attribute list names record 16.
+func listed(a []byte) int {
+	for i := 0; ; i++ {
+		if le.Uint16(a[24+32*i+16:]) == 16 {
+			return i
+		}
+	}
+}
+
+// longList makes the attribute list of $Bitmap one that is in clusters, and
+// longer than Windows allows.
+func longList(b []byte) {
+	editRecord(b, 6, func(r []byte) {
+		all := attrs(r)
+		a := make([]byte, 80)
+		a[0], a[4], a[8], a[32] = 0x20, 80, 1, 64
+		le.PutUint64(a[24:], 999)
+		le.PutUint64(a[48:], 300000)
+		le.PutUint64(a[56:], 300000)
+		copy(a[64:], []byte{0x22, 0xe8, 0x03, 0x00, 0x01})
+		all[attrIndex(all, 0x20)] = a
+		setAttrs(r, all...)
+	})
 }
 
 func TestNTFSRefuses(t *testing.T) {
@@ -484,6 +511,79 @@ func TestNTFSHibernation(t *testing.T) {
 			b := smallNTFS(t, test.name, test.content)
 			if test.says != "" {
 				wantRefused(t, bytes.NewReader(b), openNTFS, ErrNotClean, test.says)
+			} else if _, err := freeOf(bytes.NewReader(b), openNTFS); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// rootBlock is the first index block of the root folder, its fixups undone by
+// the caller if they matter: it is 4 KiB, in one run.
+func rootBlock(b []byte) []byte {
+	var block []byte
+	editRecord(b, 5, func(r []byte) {
+		all := attrs(r)
+		lcn, _ := firstRun(all[attrIndex(all, 0xa0)])
+		block = b[lcn*512:][:4096]
+	})
+	return block
+}
+
+// entryOf is the entry of the root folder for hiberfil.sys.
+func entryOf(b []byte) []byte {
+	block := rootBlock(b)
+	for e := block[24+le.Uint32(block[24:]):]; le.Uint16(e[12:])&2 == 0; e = e[le.Uint16(e[8:]):] {
+		if e[16+64] == 12 && e[16+66] == 'h' && e[16+68] == 'i' {
+			return e[:le.Uint16(e[8:])]
+		}
+	}
+	return nil
+}
+
+func TestNTFSRootFolder(t *testing.T) {
+	asleep := smallNTFS(t, "hiberfil.sys", "HIBR"+strings.Repeat("memory..", 600))
+	for name, test := range map[string]struct {
+		do   func(b []byte)
+		want error
+		says string
+	}{
+		"small enough for its record": {func(b []byte) {
+			entry := bytes.Clone(entryOf(b))
+			editRecord(b, 5, func(r []byte) {
+				all := attrs(r)
+				root := all[attrIndex(all, 0x90)]
+				header := root[le.Uint16(root[20:]):][:32]
+				le.PutUint32(header[16:], 16)
+				le.PutUint32(header[20:], uint32(16+len(entry)+16))
+				le.PutUint32(header[24:], uint32(16+len(entry)+16))
+				last := make([]byte, 16)
+				last[8], last[12] = 16, 2
+				root = slices.Concat(root[:int(le.Uint16(root[20:]))+32], entry, last)
+				le.PutUint32(root[4:], uint32(len(root)))
+				le.PutUint32(root[16:], uint32(32+len(entry)+16))
+				setAttrs(r, append(all[:attrIndex(all, 0x90)], root)...)
+			})
+		}, ErrNotClean, "Windows sleeps"},
+		"block that is not used":   {func(b []byte) { editAttr(b, 5, 0xb0, func(a []byte) { a[le.Uint16(a[20:])] = 0 }) }, nil, ""},
+		"block that is none":       {func(b []byte) { rootBlock(b)[0] = 'B' }, ErrNotClean, `record "INDX"`},
+		"block half written":       {func(b []byte) { rootBlock(b)[1023]++ }, ErrNotClean, "half written"},
+		"index that is too long":   {func(b []byte) { rootBlock(b)[24+5] = 0x10 }, ErrNotClean, "index of"},
+		"entry of nothing":         {func(b []byte) { e := entryOf(b); e[8], e[9] = 0, 0 }, ErrNotClean, "not inside"},
+		"entry without its key":    {func(b []byte) { e := entryOf(b); e[8], e[9] = 24, 0 }, ErrNotClean, "entry of 24 bytes"},
+		"name that is too long":    {func(b []byte) { entryOf(b)[16+64] = 255 }, ErrNotClean, "name that is not inside"},
+		"entry of no record":       {func(b []byte) { entryOf(b)[2] = 1 }, ErrNotClean, "record 6"},
+		"blocks of 3 KiB":          {func(b []byte) { editAttr(b, 5, 0x90, func(a []byte) { a[le.Uint16(a[20:])+9] = 0x0c }) }, ErrNotClean, "index blocks of 3072"},
+		"no root":                  {func(b []byte) { editAttr(b, 5, 0x90, func(a []byte) { a[16] = 8 }) }, ErrNotClean, "no index root"},
+		"root without header":      {func(b []byte) { editAttr(b, 5, 0x90, func(a []byte) { a[16] = 20 }) }, ErrNotClean, "without a header"},
+		"memory that has no end":   {func(b []byte) { editAttr(b, int(le.Uint32(entryOf(b))), 0x80, func(a []byte) { a[56], a[57] = 0, 2 }) }, ErrNotClean, "of 512 bytes"},
+		"memory that is not there": {func(b []byte) { editRecord(b, int(le.Uint32(entryOf(b))), func(r []byte) { r[22] = 0 }) }, ErrNotClean, "not in use"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := bytes.Clone(asleep)
+			test.do(b)
+			if test.want != nil {
+				wantRefused(t, bytes.NewReader(b), openNTFS, test.want, test.says)
 			} else if _, err := freeOf(bytes.NewReader(b), openNTFS); err != nil {
 				t.Error(err)
 			}

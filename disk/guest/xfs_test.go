@@ -433,6 +433,7 @@ func TestXFSRefuses(t *testing.T) {
 		"blocks of 256":         {"4 5", func(b []byte) { b[6], b[120] = 1, 8 }, ErrNotClean, "blocks of"},
 		"blocks of 128 KiB":     {"4 5", func(b []byte) { b[5], b[6], b[120] = 2, 0, 17 }, ErrNotClean, "blocks of"},
 		"blocks contradict":     {"4 5", func(b []byte) { b[120] = 10 }, ErrNotClean, "blocks of"},
+		"sectors over blocks":   {"4", func(b []byte) { b[102], b[121] = 4, 10 }, ErrNotClean, "and sectors of 1024"},
 		"too large":             {"4 5", func(b []byte) { be.PutUint64(b[8:], handBlocks+1) }, ErrNotClean, "the volume has"},
 		"far too large":         {"4 5", func(b []byte) { b[8] = 0x80 }, ErrNotClean, "the volume has"},
 		"tiny AGs":              {"4 5", func(b []byte) { be.PutUint32(b[84:], 32) }, ErrNotClean, "allocation groups"},
@@ -570,14 +571,17 @@ func TestXFSEnough(t *testing.T) {
 
 func TestXFSMutations(t *testing.T) {
 	b := handXFS(4, 5, fragmented())
-	mutate(t, b, openXFS, 0, 2*handBlock)
+	mutate(t, b, openXFS, 0, 272)
+	mutate(t, b, openXFS, handBlock, handBlock+64)
 	mutate(t, b, openXFS, 4*handBlock, 4*handBlock+64)
 	root := int(be.Uint32(b[512+16:])) * handBlock
-	mutate(t, b, openXFS, root, root+handBlock)
-	mutate(t, b, openXFS, handAG*handBlock+512, handAG*handBlock+1024)
+	mutate(t, b, openXFS, root, root+32)
+	mutate(t, b, openXFS, root+344, root+356) // its pointers
+	mutate(t, b, openXFS, handAG*handBlock+512, handAG*handBlock+512+64)
 	log := (handAG + handLog) * handBlock
-	mutate(t, b, openXFS, log, log+3*512)
-	mutate(t, handXFS(5, 5, fragmented()), openXFS, 0, 512)
+	mutate(t, b, openXFS, log, log+64)
+	mutate(t, b, openXFS, log+300, log+512+32)
+	mutate(t, handXFS(5, 5, fragmented()), openXFS, 0, 272)
 }
 
 func FuzzXFS(f *testing.F) {
