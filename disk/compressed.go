@@ -236,10 +236,8 @@ func openGzip(r *bufio.Reader) (io.ReadCloser, error) { return io.NopCloser(&gzi
 func (z *gzipReader) Read(p []byte) (n int, err error) {
 	for n == 0 && len(p) > 0 && z.err == nil {
 		if z.member == nil {
-			z.member, z.err = gzip.NewReader(z.in)
-			if z.err == nil {
-				z.member.Multistream(false)
-			}
+			z.member = new(gzip.Reader)
+			z.err = z.header()
 			continue
 		}
 		n, z.err = z.member.Read(p)
@@ -260,11 +258,21 @@ func (z *gzipReader) next() error {
 	case !bytes.Equal(head, []byte("\x1f\x8b")):
 		return errors.New("what follows the last member is not a gzip member")
 	}
-	if err := z.member.Reset(z.in); err != nil {
-		return err
+	return z.header()
+}
+
+// header begins a member. The module ignores flags that RFC 1952, 2.3.1.2,
+// wants to be refused, and calls a header that is cut short the end of the file.
+func (z *gzipReader) header() error {
+	if head, _ := z.in.Peek(4); len(head) == 4 && head[3]&0xe0 != 0 {
+		return virtual.Unsupported("gzip flags %#02x", head[3])
 	}
+	err := z.member.Reset(z.in)
 	z.member.Multistream(false)
-	return nil
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // padding reads zeros to the end of the file: what tapes are filled up with.
