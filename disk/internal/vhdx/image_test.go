@@ -317,6 +317,7 @@ type logEntry struct {
 	flushed, last int64
 	padding       int    // sectors at its end
 	length        uint32 // instead of the right one
+	change        func(b []byte)
 }
 
 type logUpdate struct {
@@ -361,6 +362,10 @@ func (e logEntry) encode() []byte {
 	le.PutUint32(b[8:], uint32(len(b)))
 	if e.length != 0 {
 		le.PutUint32(b[8:], e.length)
+		b = b[:(e.length+4095)&^4095]
+	}
+	if e.change != nil {
+		e.change(b)
 	}
 	return seal(b)
 }

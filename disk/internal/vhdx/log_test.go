@@ -84,8 +84,8 @@ func TestLog(t *testing.T) {
 		}, "ab", true},
 		"entries that are in place already": {func(i *image, e uint64) {
 			next := i.log(0, logEntry{sequence: 3, updates: []logUpdate{{off: batAt, length: 4096}}})
-			i.log(next, logEntry{sequence: 4, tail: next, updates: []logUpdate{i.sectorOf(batAt+8, e)}})
-		}, "ab", false},
+			i.log(next, logEntry{sequence: 4, tail: next, updates: []logUpdate{{off: batAt + 4096, length: 4096}}})
+		}, "a0", false},
 		"around the end": {func(i *image, e uint64) {
 			start := int64(mib - 3*4096)
 			next := i.log(start, logEntry{sequence: 3, tail: start, updates: []logUpdate{i.sectorOf(batAt, 2)}})
@@ -147,7 +147,30 @@ func TestLog(t *testing.T) {
 			i.log(0, logEntry{sequence: 3, updates: []logUpdate{{off: 1<<63 - 4096, length: 8192}}})
 		}, "no valid sequence", false},
 		"a crooked entry": {func(i *image, e uint64) { i.log(0, logEntry{sequence: 3, padding: 1, length: 8192 - 512}) }, "no valid sequence", false},
-		"a crooked tail":  {func(i *image, e uint64) { i.log(0, logEntry{sequence: 3, tail: 8}) }, "no valid sequence", false},
+		"fewer descriptors than it says": {func(i *image, e uint64) {
+			i.log(0, logEntry{sequence: 3, length: 4096, updates: make([]logUpdate, 200)})
+		}, "no valid sequence", false},
+		"less data than descriptors": {func(i *image, e uint64) {
+			i.log(0, logEntry{sequence: 3, length: 8192, updates: []logUpdate{i.sectorOf(batAt+8, e), i.sectorOf(batAt+4096, e)}})
+		}, "no valid sequence", false},
+		"data of another entry": {func(i *image, e uint64) {
+			i.log(0, logEntry{sequence: 3, change: func(b []byte) { b[4100]++ }, updates: []logUpdate{i.sectorOf(batAt+8, e)}})
+		}, "no valid sequence", false},
+		"data of another entry, at its end": {func(i *image, e uint64) {
+			i.log(0, logEntry{sequence: 3, change: func(b []byte) { b[8188]++ }, updates: []logUpdate{i.sectorOf(batAt+8, e)}})
+		}, "no valid sequence", false},
+		"a descriptor of another entry": {func(i *image, e uint64) {
+			i.log(0, logEntry{sequence: 3, change: func(b []byte) { b[64+24]++ }, updates: []logUpdate{i.sectorOf(batAt+8, e)}})
+		}, "no valid sequence", false},
+		"a crooked tail behind it": {func(i *image, e uint64) {
+			next := i.log(0, logEntry{sequence: 3, updates: []logUpdate{i.sectorOf(batAt+8, e)}})
+			i.log(next, logEntry{sequence: 4, tail: 8, updates: []logUpdate{{off: batAt, length: 4096}}})
+		}, "ab", false},
+		"a gap in the numbers, a tail before it": {func(i *image, e uint64) {
+			next := i.log(0, logEntry{sequence: 3, updates: []logUpdate{i.sectorOf(batAt+8, e)}})
+			i.log(next, logEntry{sequence: 5, updates: []logUpdate{{off: batAt, length: 4096}}})
+		}, "ab", false},
+		"a crooked tail": {func(i *image, e uint64) { i.log(0, logEntry{sequence: 3, tail: 8}) }, "no valid sequence", false},
 		"no log": {func(i *image, e uint64) {
 			i.header(1, func(b []byte) { clear(b[68:80]) })
 		}, "log of 0 bytes", false},

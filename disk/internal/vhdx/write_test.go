@@ -196,6 +196,71 @@ func TestOldFiles(t *testing.T) {
 	check(t, f)
 }
 
+// The entries of a disk's last blocks may fill the BAT to its end. What comes
+// after it stays.
+func TestOldDataBehindTheBAT(t *testing.T) {
+	const size = 131040 * mib
+	f := createFile(t)
+	for _, want := range []string{"\x00\x00\x00", "old", "old"} {
+		w, err := vhdx.NewWriter(f, size, func(yield func(disk.Extent, error) bool) {
+			_ = yield(disk.Extent{Offset: 0, Length: 3}, nil) && yield(disk.Extent{Offset: size - 1, Length: 1}, nil)
+		}, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := f.Stat(); err != nil || info.Size() != 6*mib {
+			t.Fatalf("a file of %d bytes, %v: the BAT has not 1 MiB", info.Size(), err)
+		}
+		p := make([]byte, 3)
+		if _, err := w.ReadAt(p, 0); err != nil || string(p) != want {
+			t.Errorf("there is %q, %v, want %q", p, err, want)
+		}
+		if _, err := w.WriteAt([]byte("old"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// What no reader here looks at, but Hyper-V may.
+func TestFields(t *testing.T) {
+	f := createFile(t)
+	write(t, f, mixture(mib, 26))
+	b := readFile(t, f.Name())
+	const header, regions, table, items = 128 * kib, 192 * kib, 2 * mib, 2*mib + 64*kib
+	required, virtualDisk := []byte{4, 0, 0, 0}, []byte{6, 0, 0, 0}
+	for name, want := range map[string]struct {
+		at    int
+		bytes []byte
+	}{
+		"Creator":                      {8, []byte("d\x00a\x00v\x00i\x00t\x00\x00\x00")},
+		"LogGuid":                      {header + 48, make([]byte, 16)},
+		"LogVersion, Version":          {header + 64, []byte{0, 0, 1, 0}},
+		"LogLength, LogOffset":         {header + 68, []byte{0, 0, 0x10, 0, 0, 0, 0x10, 0, 0, 0, 0, 0}},
+		"BAT is required":              {regions + 16 + 28, []byte{1, 0, 0, 0}},
+		"metadata is required":         {regions + 48 + 28, []byte{1, 0, 0, 0}},
+		"File Parameters' flags":       {table + 32 + 24, required},
+		"Virtual Disk Size's flags":    {table + 2*32 + 24, virtualDisk},
+		"Virtual Disk ID's flags":      {table + 3*32 + 24, virtualDisk},
+		"Logical Sector Size's flags":  {table + 4*32 + 24, virtualDisk},
+		"Physical Sector Size's flags": {table + 5*32 + 24, virtualDisk},
+		"File Parameters":              {items, []byte{0, 0, 0x10, 0, 0, 0, 0, 0}},
+		"sector sizes":                 {items + 32, []byte{0, 2, 0, 0, 0, 0x10, 0, 0}},
+		"sector bitmap blocks":         {3*mib + 8, make([]byte, mib-8)},
+	} {
+		if got := b[want.at:][:len(want.bytes)]; !bytes.Equal(got, want.bytes) {
+			t.Errorf("%s: got %x", name, got)
+		}
+	}
+	if !bytes.Equal(b[192*kib:256*kib], b[256*kib:320*kib]) {
+		t.Error("the region tables differ")
+	}
+	for _, at := range []int{header + 16, header + 32} {
+		if b[at+7]>>4 != 8 || b[at+8]>>6 != 2 {
+			t.Errorf("GUID %x is of no version that somebody made himself", b[at:at+16])
+		}
+	}
+}
+
 // Disks up to 64 TiB, with little data, take little space, time and memory.
 func TestHugeImages(t *testing.T) {
 	for _, size := range []int64{8 * tib, 8*tib + 512, 64 * tib} {
@@ -237,6 +302,9 @@ func TestHugeImages(t *testing.T) {
 		}
 		if n := allocated() - before; knowsHoles(t) && n > 16<<20 {
 			t.Errorf("%d bytes: allocated %d MiB", size, n>>20)
+		}
+		if info, err := f.Stat(); err != nil || info.Size() > 100*mib {
+			t.Errorf("%d bytes: a file of %d bytes, %v", size, info.Size(), err)
 		}
 		check(t, f)
 		os.Remove(f.Name())
