@@ -198,11 +198,15 @@ const defaultMaxUnpacked = 2 << 40
 func (s *sourceFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.VarP(&s.format, "source-format", "f", "`FORMAT` of the source (default: by its content; raw ends guessing)")
-	f.StringVar(&s.backingDir, "backing-dir", "", "`DIR` that backing files may lie in (default: none is opened)")
+	f.StringVar(&s.backingDir, "backing-dir", "", "`DIR` that backing files, parents and extents may lie in (default: none is opened,\nbut the extents beside a descriptor named .vmdk)")
 	f.StringVar(&s.snapshot, "snapshot", "", "read the internal snapshot `NAME`")
 	s.maxUnpacked = defaultMaxUnpacked
 	f.Var(&s.maxUnpacked, "max-unpacked", "unpack no compressed source that is larger than `SIZE`")
 }
+
+// formatNames are the formats that are written. For reading, their variants are
+// one.
+const formatNames = "raw, qcow2[:zlib|:zstd], vmdk[:sparse|:stream], vdi, vhd[:dynamic|:fixed], vhdx"
 
 // targetFlags is what is written where.
 type targetFlags struct {
@@ -212,7 +216,7 @@ type targetFlags struct {
 
 func (t *targetFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.VarP(&t.format, "target-format", "O", "`FORMAT` to write (default: the extension of DEST; devices and -: raw)")
+	f.VarP(&t.format, "target-format", "O", "`FORMAT` to write: "+formatNames+"\n(default: the extension of DEST; devices and -: raw)")
 	f.BoolVar(&t.force, "force", false, "replace an existing file; needed for a device")
 }
 
