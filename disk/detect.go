@@ -28,6 +28,7 @@ var magics = []magic{
 	{0, "vhdxfile", VHDX, ""},
 	{0, "conectix", VHD, ""},
 
+	{0, "kdmv\x03\x00\x00\x00", "", "VMDK that vmdk-convert has not finished"},
 	{0, "QED\x00", "", "QED"},
 	{0, "WithoutFreeSpace", "", "Parallels"},
 	{0, "WithouFreSpacExt", "", "Parallels"},
