@@ -506,6 +506,23 @@ func TestDifferencing(t *testing.T) {
 	}
 }
 
+// A run of bits ends with its block: the next one is elsewhere.
+func TestAdjacentPartialBlocks(t *testing.T) {
+	child := newImage(2*mib, mib, 512, locator("parent_linkage", "{"+dataGUID+"}", "relative_path", "base.vhdx"))
+	content := mixture(2*mib, 31)
+	child.block(1, 7, content[mib:])
+	child.block(0, 7, content[:mib])
+	var sectors []int64
+	for s := range int64(4096 - 3) {
+		sectors = append(sectors, s)
+	}
+	child.bitmap(0, sectors...)
+	clear(content[(4096-3)*512:])
+	var asked []string
+	all := map[string]virtual.Reader{"/base.vhdx": newImage(2*mib, mib, 512, nil)}
+	testContent(t, open(t, child, vhdx.Options{Folder: folder{all, "/", &asked}}), content)
+}
+
 // Bits of the second chunk are in the second sector bitmap block.
 func TestDifferencingAcrossChunks(t *testing.T) {
 	base := newImage(6*gib, 256*mib, 512, nil) // 16 blocks to a chunk
