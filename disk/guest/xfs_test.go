@@ -409,6 +409,40 @@ func TestXFSLogs(t *testing.T) {
 	}
 }
 
+// In a long log, what a crash can have left around the head is looked at, and
+// no more: the ring goes on at its end.
+func TestXFSLongLog(t *testing.T) {
+	const blocks, inFlight = 3 * 4096, 4096
+	for _, head := range []int{0, 100, 6001, blocks - 100} {
+		for _, test := range []struct {
+			odd   int // from the head on
+			found bool
+		}{
+			{-2, true}, {-99, true}, {-101, true}, {1 - inFlight, true}, {-inFlight, true}, {-inFlight - 300, false},
+			{99, true}, {101, true}, {inFlight - 2, true}, {inFlight + 300, false},
+		} {
+			ring := make([]byte, blocks*512)
+			for i := range blocks {
+				cycle := uint32(8)
+				if head > 0 && i >= head {
+					cycle = 7
+				}
+				be.PutUint32(ring[i*512:], cycle)
+			}
+			odd := (head + test.odd + blocks) % blocks
+			if odd == blocks-1 || odd == 0 {
+				continue // they decide what the cycles are
+			}
+			be.PutUint32(ring[odd*512:], 15-be.Uint32(ring[odd*512:])) // of the other cycle
+			l := &xlog{v: bytes.NewReader(ring), blocks: blocks}
+			got, err := l.head()
+			if test.found != (err != nil) || err == nil && got != int64(head) {
+				t.Errorf("head at %d, disorder %d blocks from it: got %d, %v", head, test.odd, got, err)
+			}
+		}
+	}
+}
+
 func TestXFSRefuses(t *testing.T) {
 	agf := func(b []byte, ag int) []byte { return b[ag*handAG*handBlock+512:] }
 	root := func(b []byte) []byte { return b[be.Uint32(agf(b, 0)[16:])*handBlock:] }
