@@ -50,6 +50,10 @@ var magics = []magic{
 
 // detect finds the format of a file by its content. A file without a known
 // magic number is raw.
+//
+// A fixed VHD has its mark at the end, and a guest that owns the beginning; the
+// clusters of other formats can end in what a guest wrote. A file that is both
+// could be either.
 func detect(r Reader) (Format, error) {
 	n := min(headLen, r.Size())
 	head, tail := make([]byte, n), make([]byte, n)
@@ -59,6 +63,20 @@ func detect(r Reader) (Format, error) {
 	if m, err := r.ReadAt(tail, r.Size()-n); m < len(tail) {
 		return "", err
 	}
+	format, err := detectHead(head, tail)
+	if !vhd.HasFooter(tail) || format == VHD {
+		return format, err
+	}
+	if err != nil {
+		return "", err
+	}
+	if format != Raw {
+		return "", virtual.Unsupported("a VHD by its end and %s by its beginning (say which of them it is)", format)
+	}
+	return VHD, nil
+}
+
+func detectHead(head, tail []byte) (Format, error) {
 	if by := compressedBy(head); by != "" {
 		return "", &CompressedError{by}
 	}
@@ -77,9 +95,6 @@ func detect(r Reader) (Format, error) {
 			return "", virtual.Unsupported("format %s (if these are the bytes of a disk, say that it is raw)", m.name)
 		}
 		return m.format, nil
-	}
-	if vhd.HasFooter(tail) {
-		return VHD, nil
 	}
 	return Raw, nil
 }

@@ -138,6 +138,17 @@ func TestDamagedVHD(t *testing.T) {
 	}
 }
 
+// The guest of a fixed VHD owns its first sector.
+func TestVHDWithAnotherHeader(t *testing.T) {
+	content := mixture(1 << 20)
+	copy(content, "QFI\xfb\x00\x00\x00\x03")
+	path := filepath.Join(t.TempDir(), "image")
+	create(t, path, disk.VHDFixed, bytes.NewReader(content), disk.WriteOptions{})
+	img, err := disk.Open(path, disk.OpenOptions{})
+	wantError(t, img, err, disk.ErrUnsupported, "a VHD by its end and qcow2 by its beginning")
+	testImage(t, path, disk.OpenOptions{Format: disk.VHD}, content)
+}
+
 func TestOpenRefuses(t *testing.T) {
 	img, err := disk.Open(filepath.Join(t.TempDir(), "none"), disk.OpenOptions{})
 	wantError(t, img, err, fs.ErrNotExist, "none")
