@@ -376,6 +376,96 @@ func TestTrimExtRefuses(t *testing.T) {
 	}
 }
 
+// A bitmap with as many free blocks as before, but others, does not fit its
+// checksum. A group without bitmap whose descriptor has another number of free
+// blocks than there would be stays as it is.
+func TestTrimExtGroups(t *testing.T) {
+	path := makeExt(t, 4<<20, 0, 4<<20, "-t", "ext4", "-b", "1024", "-g", "512", "-O", "^has_journal")
+	image, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fs, err := openExt(bytes.NewReader(image))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var swapped, uninit bool
+	for g, err := range fs.descriptors {
+		if err != nil {
+			t.Fatal(err)
+		}
+		changed := bytes.Clone(image)
+		bits := bitmap(changed[g.blockBitmap<<10:][:fs.perGroup/8])
+		switch {
+		case g.uninit && !uninit:
+			uninit = true
+			d := changed[2048+g.number*fs.descSize:][:fs.descSize]
+			d[0x0C]-- // the lower byte of how many are free
+			sum := extSum(extSum(fs.seed, binary.LittleEndian.AppendUint32(nil, uint32(g.number))), d[:0x1E])
+			sum = extSum(extSum(sum, []byte{0, 0}), d[0x20:])
+			binary.LittleEndian.PutUint16(d[0x1E:], uint16(sum))
+			r, _, err := Trim(t.Context(), bytes.NewReader(changed))
+			if err != nil {
+				t.Fatal(err)
+			}
+			from, to := fs.start(g.number)<<10, fs.start(g.number+1)<<10
+			if !bytes.Equal(readAll(t, r)[from:to], changed[from:to]) {
+				t.Errorf("group %d is not as it was", g.number)
+			}
+			if bytes.Equal(readAll(t, r), changed) {
+				t.Error("nothing at all was dropped")
+			}
+		case !g.uninit && !swapped && bits.zeros(fs.perGroup) > 0 && bits.zeros(fs.perGroup) < fs.perGroup/2:
+			swapped = true
+			free := bits.next(0, fs.perGroup, false)
+			used := fs.perGroup - 1
+			for bits.next(used, fs.perGroup, true) != used {
+				used--
+			}
+			bits.set(free, free+1)
+			bits[used/8] &^= 1 << (used % 8)
+			if _, _, err := Trim(t.Context(), bytes.NewReader(changed)); !errors.Is(err, ErrNotClean) {
+				t.Errorf("error %v, want ErrNotClean", err)
+			}
+		}
+	}
+	if !swapped || !uninit {
+		t.Error("the file system has not all kinds of groups")
+	}
+}
+
+// Where copies of superblock and descriptors are, mke2fs's way.
+func TestExtCopies(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		fs   extFS
+		want map[int64]int64 // others have none
+	}{
+		{"all", extFS{blockSize: 4096, descSize: 32, descBlocks: 1}, map[int64]int64{0: 2, 1: 2, 2: 2, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 2, 9: 2}},
+		{"sparse_super", extFS{blockSize: 4096, descSize: 32, descBlocks: 3, reserved: 5, roCompat: extROSparse},
+			map[int64]int64{0: 9, 1: 9, 3: 9, 5: 9, 7: 9, 9: 9, 25: 9, 27: 9, 49: 9, 81: 9, 125: 9}},
+		{"sparse_super2", extFS{blockSize: 4096, descSize: 32, descBlocks: 3, compat: extCompatSparse2, backups: [2]int64{1, 99}}, map[int64]int64{0: 4, 1: 4, 99: 4}},
+		{"bigalloc of 1K", extFS{blockSize: 1024, descSize: 32, descBlocks: 1, roCompat: extROSparse | extROBigalloc},
+			map[int64]int64{0: 3, 1: 2, 3: 2, 5: 2, 7: 2, 9: 2, 25: 2, 27: 2, 49: 2, 81: 2, 125: 2}},
+		{"meta_bg", extFS{blockSize: 1024, first: 1, descSize: 32, descBlocks: 4, roCompat: extROSparse, incompat: extMetaBG},
+			map[int64]int64{0: 2, 1: 2, 3: 1, 5: 1, 7: 1, 9: 1, 25: 1, 27: 1, 31: 1, 32: 1, 33: 1, 49: 1, 63: 1, 64: 1, 65: 1, 81: 1, 95: 1, 96: 1, 97: 1, 125: 1, 127: 1}},
+		{"meta_bg from the second block on", extFS{blockSize: 1024, first: 1, descSize: 32, descBlocks: 4, roCompat: extROSparse, incompat: extMetaBG, firstMetaBG: 1},
+			map[int64]int64{0: 2, 1: 2, 3: 2, 5: 2, 7: 2, 9: 2, 25: 2, 27: 2, 32: 1, 33: 1, 49: 1, 63: 1, 64: 1, 65: 1, 81: 1, 95: 1, 96: 1, 97: 1, 125: 1, 127: 1}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			groups := int64(128)
+			if test.name == "all" {
+				groups = 10
+			}
+			for group := range groups {
+				if got := test.fs.copies(group); got != test.want[group] {
+					t.Errorf("%d blocks of copies in group %d, want %d", got, group, test.want[group])
+				}
+			}
+		})
+	}
+}
+
 // Without checksums, a bitmap is believed if it has as many free blocks as its
 // descriptor says and if metadata is not among them.
 func TestTrimExtContradicts(t *testing.T) {
