@@ -110,7 +110,7 @@ func (a *files) close() error {
 // Parent opens the image file that the one of c continues in.
 func (c *folder) Parent(name string) (virtual.Reader, virtual.Folder, error) {
 	file, parent, err := c.parent(name)
-	return file, parent, err
+	return file, parent, opening("parent", name, err)
 }
 
 func (c *folder) parent(name string) (*raw.Image, *folder, error) {
@@ -148,7 +148,7 @@ func (c *folder) Extent(name string) (virtual.Reader, error) {
 	}
 	file, _, err := c.open(root, local)
 	if err != nil {
-		return nil, err
+		return nil, opening("extent", name, err)
 	}
 	return file, nil
 }
@@ -191,11 +191,8 @@ func (c *folder) NamesIn(dir string) ([]string, error) {
 // not record it).
 func (c *folder) backing(name, format string) (virtual.Reader, error) {
 	file, below, err := c.parent(name)
-	if errors.Is(err, ErrBackingFile) {
-		return nil, err // has the name
-	}
 	if err != nil {
-		return nil, fmt.Errorf("opening backing file %q: %w", name, err)
+		return nil, opening("backing file", name, err)
 	}
 	f := Raw
 	if format == "" {
@@ -240,6 +237,14 @@ func (c *folder) local(name string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%w: %q is outside of %s", ErrBackingFile, name, c.roots[0])
+}
+
+// opening says which file err was met with.
+func opening(what, name string, err error) error {
+	if err == nil || errors.Is(err, ErrBackingFile) { // which has the name
+		return err
+	}
+	return fmt.Errorf("opening %s %q: %w", what, name, err)
 }
 
 // reason is err without the name of the file, which its user says in the words

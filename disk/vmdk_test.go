@@ -2,6 +2,7 @@ package disk_test
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,6 +36,22 @@ func TestVMDKFiles(t *testing.T) {
 			img, err = disk.Open(renamed, disk.OpenOptions{Extents: true})
 			wantError(t, img, err, disk.ErrBackingFile, `"disk-`)
 			testImage(t, renamed, disk.OpenOptions{BackingDir: dir}, content)
+
+			extents, err := filepath.Glob(filepath.Join(dir, "disk-*"))
+			if err != nil || len(extents) != 1 {
+				t.Fatal(extents, err)
+			}
+			name := fmt.Sprintf("extent %q", filepath.Base(extents[0]))
+			if err := os.Remove(extents[0]); err != nil {
+				t.Fatal(err)
+			}
+			img, err = disk.Open(renamed, disk.OpenOptions{BackingDir: dir})
+			wantError(t, img, err, fs.ErrNotExist, name)
+			if err := os.Mkdir(extents[0], 0o700); err != nil {
+				t.Fatal(err)
+			}
+			img, err = disk.Open(renamed, disk.OpenOptions{BackingDir: dir})
+			wantError(t, img, err, disk.ErrUnsupported, name)
 		})
 	}
 }
@@ -66,4 +83,10 @@ func TestVMDKParents(t *testing.T) {
 		t.Fatal(err)
 	}
 	testImage(t, moved, disk.OpenOptions{BackingDir: dir}, content)
+
+	if err := os.Remove(filepath.Join(dir, "1.vmdk")); err != nil {
+		t.Fatal(err)
+	}
+	img, err = disk.Open(path, disk.OpenOptions{BackingDir: dir})
+	wantError(t, img, err, disk.ErrBackingFile, `parent "1.vmdk"`)
 }
