@@ -3,6 +3,7 @@ package guest
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -551,7 +552,7 @@ func readVolume(v volume, p []byte, off int64) error {
 	if n == len(p) {
 		return nil
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

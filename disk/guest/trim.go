@@ -12,8 +12,8 @@ import (
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
-// ErrNotClean: a file system has a journal to replay, was not unmounted, or
-// contradicts itself, so that what it says is free may not be.
+// ErrNotClean means that a file system has a journal to replay, was not
+// unmounted, or contradicts itself: what it says is free may not be.
 var ErrNotClean = errors.New("file system is not clean")
 
 // errUnknown: a file system has something about it that its opener does not
@@ -341,7 +341,7 @@ func (w *watchedReader) ReadAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	n, err := w.r.ReadAt(p, off)
-	if n < len(p) && err != nil && err != io.EOF && w.err == nil {
+	if n < len(p) && err != nil && !errors.Is(err, io.EOF) && w.err == nil {
 		w.err = err
 	}
 	return n, err
