@@ -26,6 +26,29 @@ func (i *image) Close() error {
 	return errors.Join(i.Image.Close(), i.cleanup())
 }
 
+func (i *image) ReadAt(p []byte, off int64) (int, error) {
+	n, err := i.Image.ReadAt(p, off)
+	return n, i.reading(err)
+}
+
+// NextExtent is what [disk.NextExtent] calls.
+func (i *image) NextExtent(off int64) (disk.Extent, error) {
+	e, err := i.Image.NextExtent(off)
+	return e, i.reading(err)
+}
+
+func (i *image) reading(err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return err
+	}
+	return sourceError{fmt.Errorf("reading %s: %w", i.path, err)}
+}
+
+// A sourceError is of an image that is read: what is written has no part in it.
+type sourceError struct{ error }
+
+func (e sourceError) Unwrap() error { return e.error }
+
 // open opens a SOURCE. A raw disk on stdin, and what a compressed file holds,
 // is first written to a temporary file, without its zeros. The caller closes
 // the image.
@@ -39,6 +62,8 @@ func (s *sourceFlags) open(ctx context.Context, g *globals, src source) (*image,
 	switch {
 	case errors.As(err, &compressed):
 		return s.openCompressed(ctx, g, src, o, err)
+	case errors.Is(err, disk.ErrBackingFile) && s.backingDir != "":
+		return nil, err // which says what is wrong with it
 	case err != nil:
 		return nil, hintForImage(err, src.path)
 	}
