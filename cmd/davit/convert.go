@@ -103,6 +103,9 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 	err = dest.write(img.Size(), o.stdout, func(f *os.File) error {
 		return writeDisk(ctx, f, dest, content, o.globals, p)
 	})
+	if source := (sourceError{}); errors.As(err, &source) {
+		return source
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", dest.path, err)
 	}
@@ -272,10 +275,18 @@ func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reade
 		jobs = 1
 	}
 	if err := copyDisk(ctx, w, img, jobs, write, p.add); err != nil {
-		w.Close()
+		dest.abandon(w)
 		return err
 	}
 	return w.Close()
+}
+
+// abandon closes a writer whose disk is not complete. A stream ends where it
+// is: to close it would go on with zeros, which the disk need not have there.
+func (d destination) abandon(w disk.Writer) {
+	if d.kind != toStdout {
+		w.Close()
+	}
 }
 
 // copyDisk copies the extents of r to w with write, jobs pieces at a time; with

@@ -398,7 +398,7 @@ func inspectFile(ctx context.Context, stdout io.Writer, src source, o inspectOpt
 	d := inspectedDisk{Name: orDefault(src.name, "disk0"), VirtualSize: img.Size(), Format: img.Format(), File: src.path}
 	for e, err := range disk.Extents(img) {
 		if err != nil {
-			return fmt.Errorf("%s: %w", src.path, err)
+			return err
 		}
 		d.DataSize += e.Length
 	}

@@ -298,7 +298,7 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *partFile
 			return err
 		}
 		if done, err = d.Restore(ctx, w, restore); err != nil {
-			w.Close()
+			t.dest.abandon(w)
 			return err
 		}
 		return w.Close()
