@@ -73,6 +73,10 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 		if err != nil {
 			return nil, err
 		}
+		if s.state {
+			return nil, virtual.Unsupported("snapshot %q with the saved memory of a running machine (start the machine from it and shut it down; "+
+				"qemu-img convert -l takes the disk alone, as after a power failure)", o.Snapshot)
+		}
 		i.size, i.l1 = s.size, s.l1
 	}
 	if err := i.checkL1(); err != nil {
@@ -579,6 +583,7 @@ type snapshot struct {
 	id, name string
 	l1       table
 	size     int64
+	state    bool // it has the memory of a running machine
 }
 
 // findSnapshot looks for an ID before it looks for a name, as QEMU does.
@@ -614,7 +619,7 @@ func (i *Image) readSnapshot(off int64) (s *snapshot, next int64, err error) {
 		return nil, 0, err
 	}
 	be := binary.BigEndian
-	s = &snapshot{size: i.header.size}
+	s = &snapshot{size: i.header.size, state: be.Uint32(b[32:]) != 0}
 	if s.l1, err = newTable(be.Uint64(b), be.Uint32(b[8:])); err != nil {
 		return nil, 0, err
 	}
@@ -625,6 +630,9 @@ func (i *Image) readSnapshot(off int64) (s *snapshot, next int64, err error) {
 	b = make([]byte, int(extraLength)+idLength+nameLength)
 	if err := i.readTable(b, off+40); err != nil {
 		return nil, 0, err
+	}
+	if extraLength >= 8 && be.Uint64(b) != 0 {
+		s.state = true
 	}
 	if extraLength >= 16 {
 		size := be.Uint64(b[8:])

@@ -103,6 +103,7 @@ type footer struct {
 	currentSize    int64
 	diskType       uint32
 	uniqueID       [16]byte
+	savedState     bool
 
 	dataEnd int64 // where the file has the footer: a fixed disk is before it
 }
@@ -186,11 +187,12 @@ func parseFooter(b []byte) (f footer, ok bool) {
 	f.currentSize = int64(be.Uint64(b[48:]))
 	f.diskType = be.Uint32(b[60:])
 	copy(f.uniqueID[:], b[68:])
+	f.savedState = b[84] != 0
 	return f, true
 }
 
-// validate leaves out the Features, of which none matters to a reader, the Saved
-// State, in which the disk is what its machine saw last, and the Disk Geometry.
+// validate leaves out the Features, of which none matters to a reader, and the
+// Disk Geometry.
 //
 // The geometry is a second size, and a smaller one: the appendix rounds it down,
 // and it ends at 127 GB. What a guest sees was decided by the product. Virtual
@@ -207,6 +209,9 @@ func (f *footer) validate() error {
 	}
 	if f.currentSize < 0 || f.currentSize%sectorSize != 0 {
 		return virtual.Corrupt("a disk of %d bytes", uint64(f.currentSize))
+	}
+	if f.savedState {
+		return virtual.Unsupported("the disk of a machine whose memory is saved (start the machine and shut it down)")
 	}
 	return nil
 }

@@ -169,7 +169,6 @@ type spec struct {
 	size      uint64
 	blockSize int // default: 2 MiB
 	id        byte
-	state     byte
 
 	parent     byte // 0: none
 	parentName []byte
@@ -243,7 +242,6 @@ func (s spec) footer() []byte {
 	copy(b[56:], "\x00\x01\x04\x11") // a geometry of 34 KiB
 	be.PutUint32(b[60:], s.diskType)
 	copy(b[68:], uuidOf(s.id))
-	b[84] = s.state
 	return b
 }
 
@@ -352,16 +350,16 @@ func TestBuiltImages(t *testing.T) {
 	head := small(spec{id: 7})[:2048]
 
 	for name, test := range map[string]struct{ image, want []byte }{
-		"blocks in any order":       {small(spec{order: []int{2, 0, 1}}), content},
-		"last block of one sector":  {small(spec{size: 3*b + 512, blocks: blocks}), content[:3*b+512]},
-		"entries beyond the disk":   {small(spec{size: 2 * b, blocks: blocks}), content[:2*b]},
-		"empty disk":                {small(spec{size: 0, blocks: []block{}}), nil},
-		"blocks of 512 bytes":       {spec{size: 1536, blockSize: 512, blocks: []block{{data: fill('a', 512)}, {}, {data: fill('c', 512)}}}.build(), all(fill('a', 512), make([]byte, 512), fill('c', 512))},
-		"blocks of 4 MiB":           {spec{size: 5 * mib, blockSize: 4 * mib, blocks: []block{{data: fill('a', 4*mib)}, {data: fill('b', 4*mib)}}}.build(), all(fill('a', 4*mib), fill('b', mib))},
-		"only some sectors":         {spec{size: 2 * mib, blocks: []block{{data: fill('x', 2*mib), bits: scattered}}}.build(), half},
-		"the least of bits":         {small(spec{size: b, blocks: []block{{data: fill('a', b), bits: []int{0, 7}}}}), all(fill('a', 512), make([]byte, b-1024), fill('a', 512))},
-		"no bits":                   {small(spec{size: b, blocks: []block{{data: fill('a', b), bits: []int{}}}}), make([]byte, b)},
-		"temporary, in saved state": {small(spec{state: 1, change: func(f, _ []byte) { f[11] = 3 }}), content},
+		"blocks in any order":      {small(spec{order: []int{2, 0, 1}}), content},
+		"last block of one sector": {small(spec{size: 3*b + 512, blocks: blocks}), content[:3*b+512]},
+		"entries beyond the disk":  {small(spec{size: 2 * b, blocks: blocks}), content[:2*b]},
+		"empty disk":               {small(spec{size: 0, blocks: []block{}}), nil},
+		"blocks of 512 bytes":      {spec{size: 1536, blockSize: 512, blocks: []block{{data: fill('a', 512)}, {}, {data: fill('c', 512)}}}.build(), all(fill('a', 512), make([]byte, 512), fill('c', 512))},
+		"blocks of 4 MiB":          {spec{size: 5 * mib, blockSize: 4 * mib, blocks: []block{{data: fill('a', 4*mib)}, {data: fill('b', 4*mib)}}}.build(), all(fill('a', 4*mib), fill('b', mib))},
+		"only some sectors":        {spec{size: 2 * mib, blocks: []block{{data: fill('x', 2*mib), bits: scattered}}}.build(), half},
+		"the least of bits":        {small(spec{size: b, blocks: []block{{data: fill('a', b), bits: []int{0, 7}}}}), all(fill('a', 512), make([]byte, b-1024), fill('a', 512))},
+		"no bits":                  {small(spec{size: b, blocks: []block{{data: fill('a', b), bits: []int{}}}}), make([]byte, b)},
+		"temporary":                {small(spec{change: func(f, _ []byte) { f[11] = 3 }}), content},
 		"table and header elsewhere": {func() []byte {
 			image := small(spec{change: func(f, h []byte) { f[22], h[22] = 0x80, 0x90 }})
 			image = append(image, make([]byte, 0x9200-len(image))...)
@@ -571,6 +569,7 @@ func TestRefusals(t *testing.T) {
 		"version":                        {in(func(f, _ []byte) { f[13] = 2 }), disk.ErrUnsupported, "version 2.0"},
 		"size of no whole sectors":       {in(func(f, _ []byte) { f[55] = 1 }), disk.ErrCorrupt, "a disk of 12289 bytes"},
 		"size of 2^63":                   {in(func(f, _ []byte) { f[48] = 0x80 }), disk.ErrCorrupt, "a disk of 9223372036854788096 bytes"},
+		"saved state":                    {in(func(f, _ []byte) { f[84] = 1 }), disk.ErrUnsupported, "memory is saved"},
 		"disk type":                      {in(func(f, _ []byte) { f[63] = 5 }), disk.ErrUnsupported, "disk type 5"},
 		"no header":                      {in(func(f, _ []byte) { f[22] = 0x04 }), disk.ErrCorrupt, "no dynamic disk header at 0x400"},
 		"header outside":                 {in(func(f, _ []byte) { f[20] = 1 }), disk.ErrCorrupt, "header at 0x1000200"},
