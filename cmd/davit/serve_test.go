@@ -119,7 +119,7 @@ func TestInterrupted(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The scratch file says that it has begun to read.
-		scratch := filepath.Join(dir, "cache", "scratch", "*", "stdin.raw")
+		scratch := filepath.Join(dir, "cache", "scratch", "*", "spooled")
 		for deadline := time.Now().Add(30 * time.Second); ; {
 			if found, _ := filepath.Glob(scratch); len(found) > 0 {
 				break
