@@ -168,10 +168,7 @@ func (c *folder) data(name string) (virtual.Reader, error) {
 	return file, nil
 }
 
-// Names are the files beside the image of c.
-func (c *folder) Names() ([]string, error) { return c.NamesIn(".") }
-
-// NamesIn are the files in a folder that is named from there.
+// NamesIn are the files in a folder that the image of c names.
 func (c *folder) NamesIn(dir string) ([]string, error) {
 	local, err := c.local(dir)
 	if err != nil {

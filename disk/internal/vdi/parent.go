@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path"
-	"strings"
 
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
@@ -20,24 +18,13 @@ func (u uuid) String() string {
 	return fmt.Sprintf("{%08x-%04x-%04x-%x-%x}", le.Uint32(u[:]), le.Uint16(u[4:]), le.Uint16(u[6:]), u[8:10], u[10:])
 }
 
-// maxCandidates bounds the files that are opened to find a parent.
-const maxCandidates = 1000
-
-// A lister is a [virtual.Folder] that can tell the names in other folders, too.
-type lister interface {
-	NamesIn(dir string) ([]string, error)
-}
-
-// openParent finds the parent by its UUID: a VDI has no name of it, VirtualBox
-// looks into its registry. There, a snapshot is in a folder Snapshots, where it
-// is called by its own UUID, and the disk that all began with in the folder
-// above.
+// openParent finds the parent by its UUID.
 func (h *header) openParent(folder virtual.Folder) (virtual.Reader, error) {
 	missing := fmt.Errorf("%w: its parent is the VDI with UUID %v", virtual.ErrBackingFile, h.uuidLinkage)
 	if folder == nil {
 		return nil, missing
 	}
-	candidates, err := h.candidates(folder)
+	candidates, err := virtual.VirtualBoxNames(folder, h.uuidLinkage.String()+".vdi")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", missing, err)
 	}
@@ -71,26 +58,4 @@ func (h *header) openParent(folder virtual.Folder) (virtual.Reader, error) {
 		return nil, changed
 	}
 	return nil, missing
-}
-
-// candidates are the names of the files that may be the parent.
-func (h *header) candidates(folder virtual.Folder) ([]string, error) {
-	names := []string{h.uuidLinkage.String() + ".vdi"}
-	add := func(dir string, found []string) {
-		for _, name := range found {
-			if strings.EqualFold(path.Ext(name), ".vdi") && len(names) < maxCandidates {
-				names = append(names, path.Join(dir, name))
-			}
-		}
-	}
-	beside, err := folder.Names()
-	if err != nil {
-		return nil, err
-	}
-	add(".", beside)
-	if l, ok := folder.(lister); ok {
-		above, _ := l.NamesIn("..") // which may be out of bounds
-		add("..", above)
-	}
-	return names, nil
 }

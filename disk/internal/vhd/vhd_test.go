@@ -432,7 +432,7 @@ func (f folder) Parent(name string) (virtual.Reader, virtual.Folder, error) {
 	return bytes.NewReader(image), f, nil
 }
 func (f folder) Extent(string) (virtual.Reader, error) { return nil, virtual.ErrBackingFile }
-func (f folder) Names() ([]string, error)              { return nil, virtual.ErrBackingFile }
+func (f folder) NamesIn(string) ([]string, error)      { return nil, virtual.ErrBackingFile }
 
 func utf16Of(s string, bigEndian bool) (b []byte) {
 	for _, u := range utf16.Encode([]rune(s)) {

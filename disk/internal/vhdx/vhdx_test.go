@@ -450,7 +450,7 @@ func (f folder) Parent(name string) (virtual.Reader, virtual.Folder, error) {
 }
 
 func (folder) Extent(string) (virtual.Reader, error) { panic("no VHDX image has one") }
-func (folder) Names() ([]string, error)              { panic("no VHDX image needs them") }
+func (folder) NamesIn(string) ([]string, error)      { panic("no VHDX image needs them") }
 
 func TestDifferencing(t *testing.T) {
 	linkage := "{" + dataGUID + "}"

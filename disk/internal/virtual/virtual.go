@@ -141,7 +141,7 @@ type Folder interface {
 	// Extent opens a file that holds a part of this image itself.
 	Extent(name string) (Reader, error)
 
-	// Names are the names of the files beside this image, sorted, for a format
-	// that knows its parent by something else.
-	Names() ([]string, error)
+	// NamesIn are the names of the files in a folder, sorted, for a format that
+	// knows its parent by something else. "." is where this image lies.
+	NamesIn(dir string) ([]string, error)
 }

@@ -36,7 +36,7 @@ func (s shelf) Parent(name string) (virtual.Reader, virtual.Folder, error) {
 	return r, s, err
 }
 
-func (s shelf) Names() ([]string, error) { return []string{"base.vmdk", "extent"}, nil }
+func (s shelf) NamesIn(string) ([]string, error) { return []string{"base.vmdk", "extent"}, nil }
 
 // seeds are small images, one for each way to map a grain.
 func seeds() map[string][]byte {

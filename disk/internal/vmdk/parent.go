@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"strings"
 
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
@@ -68,24 +67,14 @@ func notOpened(err error) bool {
 
 // # Differencing images of VirtualBox
 
-// maxCandidates bounds the files that are opened to find a parent.
-const maxCandidates = 256
-
-// A lister is a [virtual.Folder] that can tell the names in other folders, too.
-type lister interface {
-	NamesIn(dir string) ([]string, error)
-}
-
 // openByUUID finds the parent by its UUID. VirtualBox does not use content IDs:
-// all its images have the parentCID ffffffff and no hint, and it looks into its
-// registry. There, a snapshot is in a folder Snapshots, where it is called by
-// its own UUID, and the disk that all began with in the folder above.
+// all its images have the parentCID ffffffff and no hint.
 func (d *descriptor) openByUUID(folder virtual.Folder) (virtual.Reader, error) {
 	missing := fmt.Errorf("%w: its parent is the VMDK of VirtualBox with UUID %s", virtual.ErrBackingFile, d.parentUUID)
 	if folder == nil {
 		return nil, missing
 	}
-	candidates, err := d.candidates(folder)
+	candidates, err := virtual.VirtualBoxNames(folder, "{"+d.parentUUID+"}.vmdk")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", missing, err)
 	}
@@ -110,28 +99,6 @@ func (d *descriptor) openByUUID(folder virtual.Folder) (virtual.Reader, error) {
 		return parent, nil
 	}
 	return nil, missing
-}
-
-// candidates are the names of the files that may be the parent.
-func (d *descriptor) candidates(folder virtual.Folder) ([]string, error) {
-	names := []string{"{" + d.parentUUID + "}.vmdk"}
-	add := func(dir string, found []string) {
-		for _, name := range found {
-			if strings.EqualFold(path.Ext(name), ".vmdk") && len(names) < maxCandidates {
-				names = append(names, path.Join(dir, name))
-			}
-		}
-	}
-	beside, err := folder.Names()
-	if err != nil {
-		return nil, err
-	}
-	add(".", beside)
-	if l, ok := folder.(lister); ok {
-		above, _ := l.NamesIn("..") // which may be out of bounds
-		add("..", above)
-	}
-	return names, nil
 }
 
 // peek reads the descriptor of a file that may be the parent.

@@ -57,8 +57,6 @@ func (f folder) Parent(name string) (virtual.Reader, virtual.Folder, error) {
 	return r, f, err
 }
 
-func (f folder) Names() ([]string, error) { return f.NamesIn(".") }
-
 func (f folder) NamesIn(dir string) ([]string, error) {
 	local := filepath.Join(f.dir, dir)
 	if !filepath.IsLocal(local) {
