@@ -219,6 +219,20 @@ func TestWritersRefuse(t *testing.T) {
 	}
 }
 
+// A device has no end where a format could have something.
+func TestWritersWantFiles(t *testing.T) {
+	f, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, format := range writable {
+		if _, err := disk.NewWriter(f, format, 1<<20, nil, disk.WriteOptions{}); format != disk.Raw && !errors.Is(err, disk.ErrUnsupported) {
+			t.Errorf("%s: got error %v", format, err)
+		}
+	}
+}
+
 // A full file system, or any other fault of the file, is told at the latest by
 // Close.
 func TestWriteErrorsSurface(t *testing.T) {

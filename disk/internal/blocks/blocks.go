@@ -95,6 +95,26 @@ func (m *Map) All() iter.Seq2[int64, int64] {
 	}
 }
 
+// Places are the places of the first n blocks of the disk; -1: not allocated.
+func (m *Map) Places(n int64) iter.Seq[int64] {
+	return func(yield func(place int64) bool) {
+		next := int64(0)
+		for place, block := range m.All() {
+			for ; next < min(block, n); next++ {
+				if !yield(-1) {
+					return
+				}
+			}
+			if next == n || !yield(place) {
+				return
+			}
+			next++
+		}
+		for ; next < n && yield(-1); next++ {
+		}
+	}
+}
+
 // group returns the group of a block, or the next one.
 func (m *Map) group(block int64) (n int, exact bool) {
 	index := block / GroupLen
@@ -182,9 +202,6 @@ func NewWriter(f *os.File, m *Map, l Layout, data iter.Seq2[virtual.Extent, erro
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, virtual.Unsupported("an image in what is no regular file")
-	}
 	if !l.Dense {
 		if err := hostfile.MarkSparse(f); err != nil {
 			return nil, err
@@ -226,7 +243,7 @@ func (w *Writer) zeroGaps(data iter.Seq2[virtual.Extent, error], before int64) e
 		if _, ok := w.host(e.Offset); !ok {
 			return errChanged
 		}
-		tail, head := roundUp(done, size), e.Offset/size*size
+		tail, head := virtual.RoundUp(done, size), e.Offset/size*size
 		if err := zero(done, min(tail, e.Offset)); err != nil {
 			return err
 		}
@@ -235,10 +252,8 @@ func (w *Writer) zeroGaps(data iter.Seq2[virtual.Extent, error], before int64) e
 		}
 		done = e.End()
 	}
-	return zero(done, roundUp(done, size))
+	return zero(done, virtual.RoundUp(done, size))
 }
-
-func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
 
 // host is where the file has byte off of the disk; false if nowhere: then it is
 // where the next allocated block begins.

@@ -45,7 +45,7 @@ func NewCompressor(f *os.File, size int64, c Compression, jobs int) (*Compressor
 	if err != nil {
 		return nil, err
 	}
-	w := &Compressor{f: f, size: rounded, compression: c, l1: make([]byte, roundUp(8*l1Entries(rounded), clusterSize))}
+	w := &Compressor{f: f, size: rounded, compression: c, l1: make([]byte, virtual.RoundUp(8*l1Entries(rounded), clusterSize))}
 	if jobs < 1 {
 		jobs = runtime.GOMAXPROCS(0)
 	}
@@ -61,11 +61,11 @@ func NewCompressor(f *os.File, size int64, c Compression, jobs int) (*Compressor
 
 	// The most that the disk can become: all clusters stored as they are, each
 	// table and each block with less than a cluster lost before it.
-	clusters := divUp(rounded, clusterSize)
-	clusters += 2*divUp(clusters, l2Entries) + int64(len(w.l1)/clusterSize) + maxRefcountTable + 2
-	blocks := divUp(clusters+2*divUp(clusters, blockEntries-2), blockEntries)
+	clusters := virtual.DivUp(rounded, clusterSize)
+	clusters += 2*virtual.DivUp(clusters, l2Entries) + int64(len(w.l1)/clusterSize) + maxRefcountTable + 2
+	blocks := virtual.DivUp(clusters+2*virtual.DivUp(clusters, blockEntries-2), blockEntries)
 	w.places.refcountTable = 1
-	w.places.refcountClusters = min(divUp(blocks, tableEntries), maxRefcountTable)
+	w.places.refcountClusters = min(virtual.DivUp(blocks, tableEntries), maxRefcountTable)
 	w.places.l1 = 1 + w.places.refcountClusters
 
 	if err := f.Truncate(0); err != nil {
@@ -133,9 +133,9 @@ func (w *Compressor) store(b []byte, aligned bool) (off int64, err error) {
 func (w *Compressor) allocate(n int64, aligned bool) (int64, error) {
 	off := w.end
 	if aligned {
-		off = roundUp(off, clusterSize)
+		off = virtual.RoundUp(off, clusterSize)
 	}
-	if boundary := roundUp(off, refcountSpan); n > boundary-off {
+	if boundary := virtual.RoundUp(off, refcountSpan); n > boundary-off {
 		if err := w.finishBlock(); err != nil {
 			return 0, err
 		}
@@ -176,7 +176,7 @@ func (w *Compressor) Close() error {
 	if err := w.finishBlock(); err != nil {
 		return err
 	}
-	if err := w.f.Truncate(roundUp(w.end, clusterSize)); err != nil {
+	if err := w.f.Truncate(virtual.RoundUp(w.end, clusterSize)); err != nil {
 		return err
 	}
 	for off, b := range map[int64][]byte{

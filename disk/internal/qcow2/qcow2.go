@@ -169,7 +169,7 @@ func (h *header) l2Entries() int64 { return h.clusterSize() / h.l2EntrySize() }
 func (h *header) l2Span() int64 { return h.clusterSize() * h.l2Entries() }
 
 func readHeader(file virtual.Reader) (h header, err error) {
-	b, err := readHead(file, headerLengthV3+8)
+	b, err := virtual.ReadHead(file, headerLengthV3+8)
 	if err != nil {
 		return h, err
 	}
@@ -189,7 +189,7 @@ func readHeader(file virtual.Reader) (h header, err error) {
 
 	// All of the header, its extensions and the backing file's name are in
 	// the first cluster.
-	b, err = readHead(file, h.clusterSize())
+	b, err = virtual.ReadHead(file, h.clusterSize())
 	if err != nil {
 		return h, err
 	}
@@ -259,15 +259,6 @@ func readHeader(file virtual.Reader) (h header, err error) {
 	h.snapshots = be.Uint32(b[60:])
 	h.snapshotTable = int64(be.Uint64(b[64:])) // checked when it is used
 	return h, nil
-}
-
-// readHead reads the first n bytes of file, or all if it is shorter.
-func readHead(file virtual.Reader, n int64) ([]byte, error) {
-	b := make([]byte, min(n, file.Size()))
-	if n, err := file.ReadAt(b, 0); n < len(b) {
-		return nil, fmt.Errorf("reading header: %w", err)
-	}
-	return b, nil
 }
 
 func newTable(offset uint64, entries uint32) (table, error) {
@@ -370,17 +361,9 @@ const (
 	subclusters     = 32
 )
 
-// inside refuses a table that is not all in the file.
-func (i *Image) inside(what string, off, n int64) error {
-	if size := i.file.Size(); off > size || n > size-off {
-		return virtual.Corrupt("%s of %d bytes at %#x: the file ends at %#x", what, n, off, size)
-	}
-	return nil
-}
-
 func (i *Image) checkL1() error {
 	// What maps nothing of the disk (memory of a snapshot) is not our business.
-	need := (i.size + i.header.l2Span() - 1) / i.header.l2Span()
+	need := virtual.DivUp(i.size, i.header.l2Span())
 	if need > i.l1.entries {
 		return virtual.Corrupt("L1 table of %d entries maps less than %d bytes", i.l1.entries, i.size)
 	}
@@ -390,7 +373,7 @@ func (i *Image) checkL1() error {
 	if i.l1.offset%i.header.clusterSize() != 0 || i.l1.offset == 0 {
 		return virtual.Corrupt("L1 table at %#x: not at the start of a cluster", i.l1.offset)
 	}
-	return i.inside("L1 table", i.l1.offset, 8*need)
+	return virtual.Inside(i.file, "L1 table", i.l1.offset, 8*need)
 }
 
 // l2Table is the offset of the L2 table with this index; 0: all that it would
@@ -410,7 +393,7 @@ func (i *Image) l2Table(index int64) (int64, error) {
 	if off%i.header.clusterSize() != 0 {
 		return 0, virtual.Corrupt("L2 table at %#x: not at the start of a cluster", off)
 	}
-	return off, i.inside("L2 table", off, i.header.clusterSize())
+	return off, virtual.Inside(i.file, "L2 table", off, i.header.clusterSize())
 }
 
 // lookup finds how the disk is mapped from off on, for up to limit bytes. The
@@ -614,8 +597,8 @@ func (i *Image) findSnapshot(wanted string) (*snapshot, error) {
 
 // readSnapshot reads the entry of the snapshot table at off and finds the next.
 func (i *Image) readSnapshot(off int64) (s *snapshot, next int64, err error) {
-	b := make([]byte, 40)
-	if err := i.readTable(b, off); err != nil {
+	b, err := virtual.ReadPart(i.file, "snapshot table", off, 40)
+	if err != nil {
 		return nil, 0, err
 	}
 	be := binary.BigEndian
@@ -627,8 +610,8 @@ func (i *Image) readSnapshot(off int64) (s *snapshot, next int64, err error) {
 	if extraLength > maxSnapshotExtra {
 		return nil, 0, virtual.Corrupt("%d bytes of extra data", extraLength)
 	}
-	b = make([]byte, int(extraLength)+idLength+nameLength)
-	if err := i.readTable(b, off+40); err != nil {
+	b, err = virtual.ReadPart(i.file, "snapshot table", off+40, int64(extraLength)+int64(idLength+nameLength))
+	if err != nil {
 		return nil, 0, err
 	}
 	if extraLength >= 8 && be.Uint64(b) != 0 {
@@ -644,17 +627,4 @@ func (i *Image) readSnapshot(off int64) (s *snapshot, next int64, err error) {
 	names := b[extraLength:]
 	s.id, s.name = string(names[:idLength]), string(names[idLength:])
 	return s, (off + 40 + int64(len(b)) + 7) &^ 7, nil
-}
-
-func (i *Image) readTable(b []byte, off int64) error {
-	if off < 0 {
-		return virtual.Corrupt("snapshot table at %#x", uint64(off))
-	}
-	if err := i.inside("snapshot table", off, int64(len(b))); err != nil {
-		return err
-	}
-	if n, err := i.file.ReadAt(b, off); n < len(b) {
-		return err
-	}
-	return nil
 }

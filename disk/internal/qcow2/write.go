@@ -29,22 +29,18 @@ const (
 	maxRefcountTable = 8 << 20 / clusterSize
 )
 
-func divUp(n, by int64) int64 { return (n + by - 1) / by }
-
-func roundUp(n, to int64) int64 { return divUp(n, to) * to }
-
 // DiskSize is the virtual size of an image for a disk of size bytes: whole
 // sectors.
 func DiskSize(size int64) (int64, error) {
 	if size > maxL1*l2Span {
 		return 0, virtual.Unsupported("virtual size of %d bytes", size)
 	}
-	return roundUp(size, 512), nil
+	return virtual.RoundUp(size, 512), nil
 }
 
 // l1Entries is the length of an L1 table; also that of an empty disk has a
 // place in the file.
-func l1Entries(size int64) int64 { return max(1, divUp(size, l2Span)) }
+func l1Entries(size int64) int64 { return max(1, virtual.DivUp(size, l2Span)) }
 
 // places are where the metadata of an image is, in clusters.
 type places struct {
@@ -123,11 +119,11 @@ func layOut(size int64, clusters *blocks.Map) (p places, err error) {
 		p.refcountTable = 1
 		p.refcountClusters = table
 		p.l1 = 1 + table + blocks
-		p.l2 = p.l1 + divUp(8*l1Entries(size), clusterSize)
+		p.l2 = p.l1 + virtual.DivUp(8*l1Entries(size), clusterSize)
 		p.data = p.l2 + int64(len(clusters.Groups()))
 		p.end = p.data + clusters.Len()
-		needBlocks := divUp(p.end, blockEntries)
-		needTable := divUp(needBlocks, tableEntries)
+		needBlocks := virtual.DivUp(p.end, blockEntries)
+		needTable := virtual.DivUp(needBlocks, tableEntries)
 		if needBlocks == blocks && needTable == table {
 			break
 		}

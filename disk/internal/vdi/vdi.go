@@ -38,7 +38,7 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 	}
 	i := &Image{file: file, header: h}
 	i.blocks.File = file
-	if err := i.checkBlocks(); err != nil {
+	if err := virtual.Inside(file, "block map", h.offBlocks, 4*h.need()); err != nil {
 		return nil, err
 	}
 	var parent virtual.Reader
@@ -99,9 +99,9 @@ type header struct {
 }
 
 func readHeader(file virtual.Reader) (h header, err error) {
-	b := make([]byte, min(preHeaderSize+header1Size, file.Size()))
-	if n, err := file.ReadAt(b, 0); n < len(b) {
-		return h, fmt.Errorf("reading header: %w", err)
+	b, err := virtual.ReadHead(file, preHeaderSize+header1Size)
+	if err != nil {
+		return h, err
 	}
 	le := binary.LittleEndian
 	if len(b) < preHeaderSize || le.Uint32(b[64:]) != signature {
@@ -196,7 +196,7 @@ func (h *header) validate() error {
 	// VBoxManage convertfromraw once made images of any size. Like QEMU we give
 	// the disk whole sectors; the guest of such an image does not see the bytes
 	// after the last one.
-	h.cbDisk = roundUp(h.cbDisk, sectorSize)
+	h.cbDisk = virtual.RoundUp(h.cbDisk, sectorSize)
 
 	if h.cBlocksAllocated > h.cBlocks {
 		return virtual.Corrupt("%d of %d blocks are allocated", h.cBlocksAllocated, h.cBlocks)
@@ -212,8 +212,6 @@ func (h *header) validate() error {
 // better have one than zeros.
 func (h *header) differencing() bool { return h.uuidLinkage != uuid{} }
 
-func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
-
 // # Block map
 
 // Entries that are no place in the file, VDI_IMAGE_BLOCK_*.
@@ -223,15 +221,7 @@ const (
 )
 
 // need is how many blocks the disk has. There may be more in the map.
-func (h *header) need() int64 { return (h.cbDisk + h.cbBlock - 1) / h.cbBlock }
-
-func (i *Image) checkBlocks() error {
-	n := 4 * i.header.need()
-	if size := i.file.Size(); n > size-i.header.offBlocks {
-		return virtual.Corrupt("block map of %d bytes at %#x: the file ends at %#x", n, i.header.offBlocks, size)
-	}
-	return nil
-}
+func (h *header) need() int64 { return virtual.DivUp(h.cbDisk, h.cbBlock) }
 
 // lookup is the Lookup of a [mapped.Mapping].
 func (i *Image) lookup(off, limit int64) (mapped.Run, error) {

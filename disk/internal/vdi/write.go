@@ -30,7 +30,7 @@ func DiskSize(size int64) (int64, error) {
 	if size > maxBlocks*blockSize {
 		return 0, virtual.Unsupported("virtual size of %d bytes in a VDI", size)
 	}
-	return roundUp(size, sectorSize), nil
+	return virtual.RoundUp(size, sectorSize), nil
 }
 
 // NewWriter lays out a dynamic image and writes all of it but the data, which
@@ -51,11 +51,11 @@ func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error], id
 	if err != nil {
 		return nil, err
 	}
-	count := (rounded + blockSize - 1) / blockSize
+	count := virtual.DivUp(rounded, blockSize)
 	h := header{
 		imageType: typeNormal,
 		offBlocks: dataAlign,
-		offData:   dataAlign + roundUp(4*count, dataAlign),
+		offData:   dataAlign + virtual.RoundUp(4*count, dataAlign),
 		cbDisk:    rounded,
 		cbBlock:   blockSize,
 		cBlocks:   count,
@@ -123,21 +123,12 @@ func appendGeometry(b []byte) []byte {
 // writeBlocks writes the block map. All blocks without data are free.
 func writeBlocks(f *os.File, h header, m *blocks.Map) error {
 	w := bufio.NewWriterSize(io.NewOffsetWriter(f, h.offBlocks), 1<<20)
-	next := int64(0)
-	put := func(entry uint32) {
-		b := binary.LittleEndian.AppendUint32(w.AvailableBuffer(), entry)
-		_, _ = w.Write(b) // errors stay until Flush
-		next++
-	}
-	freeTo := func(block int64) {
-		for next < block {
-			put(blockFree)
+	for place := range m.Places(h.cBlocks) {
+		entry := uint32(blockFree)
+		if place >= 0 {
+			entry = uint32(place)
 		}
+		_, _ = w.Write(binary.LittleEndian.AppendUint32(w.AvailableBuffer(), entry)) // errors stay until Flush
 	}
-	for place, block := range m.All() {
-		freeTo(block)
-		put(uint32(place))
-	}
-	freeTo(h.cBlocks)
 	return w.Flush()
 }

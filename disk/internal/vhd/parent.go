@@ -116,12 +116,12 @@ func uniq(names []string) (once []string) {
 }
 
 func (l locator) read(file virtual.Reader) (string, error) {
-	if size := file.Size(); l.length > maxLocator || l.offset < 0 || l.length > size-l.offset {
-		return "", virtual.Corrupt("parent locator of %d bytes at %#x: too long, or the file ends at %#x", l.length, uint64(l.offset), size)
+	if l.length > maxLocator {
+		return "", virtual.Corrupt("parent locator of %d bytes", l.length)
 	}
-	b := make([]byte, l.length)
-	if n, err := file.ReadAt(b, l.offset); n < len(b) {
-		return "", fmt.Errorf("reading parent locator: %w", err)
+	b, err := virtual.ReadPart(file, "parent locator", l.offset, l.length)
+	if err != nil {
+		return "", err
 	}
 	switch l.code {
 	case codeW2ru, codeW2ku:

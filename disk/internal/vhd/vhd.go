@@ -265,12 +265,9 @@ func readHeader(file virtual.Reader, f footer) (h header, err error) {
 	if f.creator == "tap\x00" && f.creatorVersion == 0x00000001 {
 		return h, virtual.Unsupported("dynamic disk of tapdisk 0.1")
 	}
-	if size := file.Size(); f.dataOffset < 0 || f.dataOffset > size-headerSize {
-		return h, virtual.Corrupt("dynamic disk header at %#x: the file ends at %#x", uint64(f.dataOffset), size)
-	}
-	b := make([]byte, headerSize)
-	if n, err := file.ReadAt(b, f.dataOffset); n < len(b) {
-		return h, fmt.Errorf("reading dynamic disk header: %w", err)
+	b, err := virtual.ReadPart(file, "dynamic disk header", f.dataOffset, headerSize)
+	if err != nil {
+		return h, err
 	}
 	be := binary.BigEndian
 	if string(b[:len(headerCookie)]) != headerCookie {
@@ -307,18 +304,15 @@ func readHeader(file virtual.Reader, f footer) (h header, err error) {
 }
 
 // bitmapSize is the size of a block's bitmap, padded to whole sectors.
-func bitmapSize(block int64) int64 { return roundUp((block/sectorSize+7)/8, sectorSize) }
-
-func roundUp(n, to int64) int64 { return (n + to - 1) / to * to }
+func bitmapSize(block int64) int64 {
+	return virtual.RoundUp(virtual.DivUp(block/sectorSize, 8), sectorSize)
+}
 
 // parseTable finds the block allocation table, of which all that the disk needs
 // has to be in the file.
 func (h *header) parseTable(b []byte, f footer, fileSize int64) error {
 	entries := int64(binary.BigEndian.Uint32(b[28:]))
-	need := (f.currentSize-1)/h.blockSize + 1
-	if f.currentSize == 0 {
-		need = 0
-	}
+	need := virtual.DivUp(f.currentSize, h.blockSize)
 	if entries < need {
 		return virtual.Corrupt("block allocation table of %d entries: the disk has %d blocks", entries, need)
 	}

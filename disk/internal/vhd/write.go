@@ -49,7 +49,7 @@ func diskSize(size, unit int64) (int64, error) {
 	if size > maxSize {
 		return 0, virtual.Unsupported("virtual size of %d bytes in a VHD, which ends at 2040 GiB", size)
 	}
-	return roundUp(size, unit), nil
+	return virtual.RoundUp(size, unit), nil
 }
 
 // NewFixed lays out a fixed image, the bytes of the disk and a footer, and
@@ -59,13 +59,6 @@ func NewFixed(f *os.File, size int64, data iter.Seq2[virtual.Extent, error], id 
 	rounded, err := FixedDiskSize(size)
 	if err != nil {
 		return nil, err
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, virtual.Unsupported("an image in what is no regular file")
 	}
 	w, err := raw.NewDenseWriter(f, rounded, data)
 	if err != nil {
@@ -91,8 +84,8 @@ func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error], id
 	if err != nil {
 		return nil, err
 	}
-	entries := (rounded + blockSize - 1) / blockSize
-	start := roundUp(batAt+4*entries, page) // of the page before the first block
+	entries := virtual.DivUp(rounded, blockSize)
+	start := virtual.RoundUp(batAt+4*entries, page) // of the page before the first block
 	end := start + m.Len()*stride
 	w, err := blocks.NewWriter(f, m, blocks.Layout{
 		Size:   rounded,
@@ -192,21 +185,13 @@ func encodeHeader(entries int64) []byte {
 // sector boundary" with unused entries.
 func writeTable(f *os.File, m *blocks.Map, entries, start int64) error {
 	w := bufio.NewWriterSize(io.NewOffsetWriter(f, batAt), 1<<20)
-	next := int64(0)
-	put := func(entry int64) {
-		_, _ = w.Write(binary.BigEndian.AppendUint32(w.AvailableBuffer(), uint32(entry))) // errors stay until Flush
-		next++
-	}
-	unusedTo := func(block int64) {
-		for next < block {
-			put(unused)
+	for place := range m.Places(virtual.RoundUp(4*entries, sectorSize) / 4) {
+		entry := uint32(unused)
+		if place >= 0 {
+			entry = uint32((start + place*stride + page - bitmapSize(blockSize)) / sectorSize)
 		}
+		_, _ = w.Write(binary.BigEndian.AppendUint32(w.AvailableBuffer(), entry)) // errors stay until Flush
 	}
-	for place, block := range m.All() {
-		unusedTo(block)
-		put((start + place*stride + page - bitmapSize(blockSize)) / sectorSize)
-	}
-	unusedTo(roundUp(4*entries, sectorSize) / 4)
 	return w.Flush()
 }
 

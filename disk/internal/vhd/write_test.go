@@ -432,17 +432,3 @@ func wantRefusal(t *testing.T, err error) {
 	}
 	t.Errorf("got error %v", err)
 }
-
-// A footer at the end of a device would be lost in what else it has.
-func TestWritersWantFiles(t *testing.T) {
-	f, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for name, v := range variants {
-		if _, err := v.create(f, mib, nil); !errors.Is(err, disk.ErrUnsupported) {
-			t.Errorf("%s: got error %v", name, err)
-		}
-	}
-}

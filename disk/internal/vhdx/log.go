@@ -46,7 +46,7 @@ func replay(file virtual.Reader, h header) (virtual.Reader, error) {
 	if h.log.length > maxLog {
 		return nil, virtual.Unsupported("a log of %d bytes", h.log.length)
 	}
-	if err := inside(file, "log", h.log.offset, h.log.length); err != nil {
+	if err := virtual.Inside(file, "log", h.log.offset, h.log.length); err != nil {
 		return nil, err
 	}
 	l := &log{file: file, region: h.log, guid: h.logGUID, sector: make([]byte, logSector), left: 8 * h.log.length / logSector}
@@ -138,7 +138,7 @@ func (l *log) entry(place int64, each func(update)) (e entry, ok bool, err error
 		flushed:     le.Uint64(b[48:]),
 		last:        le.Uint64(b[56:]),
 	}
-	descriptorSectors := divUp(entryHeaderSize+descriptorSize*int64(e.descriptors), logSector)
+	descriptorSectors := virtual.DivUp(entryHeaderSize+descriptorSize*int64(e.descriptors), logSector)
 	if e.length%logSector != 0 || e.length > l.region.length || descriptorSectors > e.length/logSector ||
 		e.tail%logSector != 0 || e.tail >= l.region.length || e.sequence == 0 {
 		return e, false, nil

@@ -278,14 +278,6 @@ func parseRegions(b []byte) (map[guid]region, error) {
 	return regions, nil
 }
 
-// inside refuses what is not all in the file.
-func inside(file virtual.Reader, what string, off, n int64) error {
-	if size := file.Size(); off > size || n > size-off {
-		return virtual.Corrupt("%s of %d bytes at %#x: the file ends at %#x", what, n, off, size)
-	}
-	return nil
-}
-
 // # 2.4 Blocks
 
 const (
@@ -313,9 +305,9 @@ func firstBlock(index, ratio int64) int64 { return index/(ratio+1)*ratio + index
 
 // batEntries is how many entries of the BAT are used.
 func (m *metadata) batEntries() int64 {
-	blocks, ratio := divUp(m.size, m.blockSize), m.chunkRatio()
+	blocks, ratio := virtual.DivUp(m.size, m.blockSize), m.chunkRatio()
 	if m.hasParent {
-		return divUp(blocks, ratio) * (ratio + 1)
+		return virtual.DivUp(blocks, ratio) * (ratio + 1)
 	}
 	if blocks == 0 {
 		return 0
@@ -323,14 +315,12 @@ func (m *metadata) batEntries() int64 {
 	return batIndex(blocks-1, ratio) + 1
 }
 
-func divUp(n, by int64) int64 { return (n + by - 1) / by }
-
 func (i *Image) checkBAT() error {
 	need := 8 * i.metadata.batEntries()
 	if need > i.bat.length {
 		return virtual.Corrupt("BAT of %d bytes: a disk of %d bytes needs %d", i.bat.length, i.metadata.size, need)
 	}
-	if err := inside(i.file, "BAT", i.bat.offset, need); err != nil || i.metadata.size > 0 {
+	if err := virtual.Inside(i.file, "BAT", i.bat.offset, need); err != nil || i.metadata.size > 0 {
 		return err
 	}
 	// A size that was lost leaves blocks behind.
@@ -468,7 +458,7 @@ func (i *Image) place(what string, entry uint64, n int64) (int64, error) {
 			return 0, virtual.Corrupt("%s at %#x: there is something else, at %#x", what, off, other.offset)
 		}
 	}
-	return r.offset, inside(i.file, what, r.offset, n)
+	return r.offset, virtual.Inside(i.file, what, r.offset, n)
 }
 
 // # 2.5.1.2 Sector Bitmap BAT Entry States
@@ -605,11 +595,8 @@ func readItems(file virtual.Reader, r region) (map[guid]region, error) {
 	if r.length < metadataTableSize {
 		return nil, virtual.Corrupt("region of %d bytes", r.length)
 	}
-	if err := inside(file, "metadata table", r.offset, metadataTableSize); err != nil {
-		return nil, err
-	}
-	b := make([]byte, metadataTableSize)
-	if err := virtual.ReadZeroExtended(file, b, r.offset); err != nil {
+	b, err := virtual.ReadPart(file, "metadata table", r.offset, metadataTableSize)
+	if err != nil {
 		return nil, err
 	}
 	count := le.Uint16(b[10:])
@@ -635,7 +622,7 @@ func readItems(file virtual.Reader, r region) (map[guid]region, error) {
 		if off < metadataTableSize || length > maxItemSize || off > r.length || length > r.length-off {
 			return nil, virtual.Corrupt("item {%s} of %d bytes at %d of the region", id, length, off)
 		}
-		if err := inside(file, "metadata item", r.offset+off, length); err != nil {
+		if err := virtual.Inside(file, "metadata item", r.offset+off, length); err != nil {
 			return nil, err
 		}
 		items[id] = region{r.offset + off, length}

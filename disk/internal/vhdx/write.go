@@ -42,7 +42,7 @@ const (
 // space in smaller ones.
 func blockSize(size int64) int64 {
 	n := int64(minBlockSize)
-	for divUp(size, n) > maxBlocks {
+	for virtual.DivUp(size, n) > maxBlocks {
 		n *= 2
 	}
 	return n
@@ -54,10 +54,8 @@ func DiskSize(size int64) (int64, error) {
 	if size > maxSize {
 		return 0, virtual.Unsupported("virtual size of %d bytes, a VHDX image has up to %d", size, int64(maxSize))
 	}
-	return max(sectorSize, roundUp(size, sectorSize)), nil
+	return max(sectorSize, virtual.RoundUp(size, sectorSize)), nil
 }
-
-func roundUp(n, to int64) int64 { return divUp(n, to) * to }
 
 // NewWriter lays out an image and writes all of it but the data, which is then
 // written in any order. ID becomes the Virtual Disk ID; all else depends on
@@ -72,7 +70,7 @@ func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error], id
 	if err != nil {
 		return nil, err
 	}
-	bat := region{batOffset, max(mib, roundUp(8*m.batEntries(), mib))}
+	bat := region{batOffset, max(mib, virtual.RoundUp(8*m.batEntries(), mib))}
 	first := bat.offset + bat.length
 	w, err := blocks.NewWriter(f, payload, blocks.Layout{
 		Size:  rounded,

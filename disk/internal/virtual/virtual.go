@@ -128,6 +128,38 @@ func ReadZeroExtended(r Reader, p []byte, off int64) error {
 	return nil
 }
 
+// ReadHead reads the first n bytes of a file, or all if it is shorter.
+func ReadHead(file Reader, n int64) ([]byte, error) {
+	return ReadPart(file, "header", 0, min(n, file.Size()))
+}
+
+// ReadPart reads n bytes at off, all of which must be in the file. Errors call
+// them what. N is bounded by who calls.
+func ReadPart(file Reader, what string, off, n int64) ([]byte, error) {
+	if err := Inside(file, what, off, n); err != nil {
+		return nil, err
+	}
+	b := make([]byte, n)
+	if n, err := file.ReadAt(b, off); n < len(b) {
+		return nil, fmt.Errorf("reading %s: %w", what, err)
+	}
+	return b, nil
+}
+
+// Inside refuses n bytes at off that are not all in the file.
+func Inside(file Reader, what string, off, n int64) error {
+	if size := file.Size(); off < 0 || off > size || n > size-off {
+		return Corrupt("%s of %d bytes at %#x: the file ends at %#x", what, n, uint64(off), size)
+	}
+	return nil
+}
+
+// DivUp is n/by, rounded up; neither is negative.
+func DivUp(n, by int64) int64 { return n/by + (n%by+by-1)/by }
+
+// RoundUp is n or the next multiple of to.
+func RoundUp(n, to int64) int64 { return DivUp(n, to) * to }
+
 // A Folder opens the other files of an image that needs more than one. It
 // decides what may be opened; what it has opened is closed with the image.
 //

@@ -2,7 +2,6 @@ package vmdk
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"github.com/davit-oci/davit/disk/internal/mapped"
 	"github.com/davit-oci/davit/disk/internal/virtual"
@@ -18,7 +17,7 @@ const (
 
 // openCOW fills s in by the header of its file, COWDisk_Header.
 func (s *sparse) openCOW() error {
-	b, err := readCOWHeader(s.file)
+	b, err := virtual.ReadPart(s.file, "COWD header", 0, cowHeaderSize)
 	if err != nil {
 		return err
 	}
@@ -50,21 +49,10 @@ func (s *sparse) openCOW() error {
 	return nil
 }
 
-func readCOWHeader(file virtual.Reader) ([]byte, error) {
-	if size := file.Size(); size < cowHeaderSize {
-		return nil, virtual.Corrupt("COWD header of %d bytes: the file ends at %#x", cowHeaderSize, size)
-	}
-	b := make([]byte, cowHeaderSize)
-	if n, err := file.ReadAt(b, 0); n < len(b) {
-		return nil, fmt.Errorf("reading header: %w", err)
-	}
-	return b, nil
-}
-
 // readRoot returns an empty descriptor for an extent that is a root: it may be
 // a disk by itself, as it was for the first products of VMware.
 func readRoot(file virtual.Reader) (*descriptor, error) {
-	b, err := readCOWHeader(file)
+	b, err := virtual.ReadPart(file, "COWD header", 0, cowHeaderSize)
 	if err != nil {
 		return nil, err
 	}

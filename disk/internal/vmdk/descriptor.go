@@ -50,9 +50,9 @@ func readDescriptor(file virtual.Reader) (*descriptor, error) {
 	if size := file.Size(); size > maxDescriptor {
 		return nil, virtual.Corrupt("descriptor of %d bytes %s", size, isRaw)
 	}
-	b := make([]byte, file.Size())
-	if n, err := file.ReadAt(b, 0); n < len(b) {
-		return nil, fmt.Errorf("reading descriptor: %w", err)
+	b, err := virtual.ReadPart(file, "descriptor", 0, file.Size())
+	if err != nil {
+		return nil, err
 	}
 	b = bytes.TrimRight(b, "\x00")
 	if bytes.IndexByte(b, 0) >= 0 {
@@ -91,14 +91,12 @@ func readEmbedded(file virtual.Reader) (*descriptor, error) {
 	if n > maxDescriptor {
 		return nil, virtual.Corrupt("descriptor of %d bytes", n)
 	}
-	if size := file.Size(); off > size || n > size-off {
-		return nil, virtual.Corrupt("descriptor of %d bytes at %#x: the file ends at %#x", n, off, size)
-	}
-	b := make([]byte, n)
 	if off == 0 {
-		b = nil
-	} else if n, err := file.ReadAt(b, off); n < len(b) {
-		return nil, fmt.Errorf("reading descriptor: %w", err)
+		n = 0
+	}
+	b, err := virtual.ReadPart(file, "descriptor", off, n)
+	if err != nil {
+		return nil, err
 	}
 	b, _, _ = bytes.Cut(b, []byte{0})
 	if len(bytes.TrimSpace(b)) == 0 { // extents of split disks have none, or room for one

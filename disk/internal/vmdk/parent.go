@@ -103,7 +103,7 @@ func (d *descriptor) openByUUID(folder virtual.Folder) (virtual.Reader, error) {
 
 // peek reads the descriptor of a file that may be the parent.
 func peek(file virtual.Reader) (*descriptor, error) {
-	start, err := readStart(file)
+	start, err := virtual.ReadHead(file, headerSize)
 	if err != nil {
 		return nil, err
 	}

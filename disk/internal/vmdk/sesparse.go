@@ -94,11 +94,8 @@ func placed(start, number, size uint64) int64 {
 
 // readFields reads a sector of 64-bit fields.
 func readFields(file virtual.Reader, off int64) ([]uint64, error) {
-	if size := file.Size(); off > size-sectorSize {
-		return nil, virtual.Corrupt("header at %#x: the file ends at %#x", off, size)
-	}
-	b := make([]byte, sectorSize)
-	if n, err := file.ReadAt(b, off); n < len(b) {
+	b, err := virtual.ReadPart(file, "header", off, sectorSize)
+	if err != nil {
 		return nil, err
 	}
 	fields := make([]uint64, sectorSize/8)

@@ -54,12 +54,10 @@ const (
 )
 
 // gdes is the number of entries of the grain directory.
-func (s *sparse) gdes() int64 { return ceil(s.size, s.span()) }
+func (s *sparse) gdes() int64 { return virtual.DivUp(s.size, s.span()) }
 
 // span is how much of the disk a grain table maps.
 func (s *sparse) span() int64 { return s.gtes * s.grainSize }
-
-func ceil(a, b int64) int64 { return a/b + (a%b+b-1)/b }
 
 // check refuses sizes that make no sense, and a grain directory that is not all
 // in the file.
@@ -78,14 +76,7 @@ func (s *sparse) check() error {
 	case s.gd == 0:
 		return virtual.Corrupt("no grain directory")
 	}
-	return s.inside("grain directory", s.gd, s.gdes()*s.entrySize)
-}
-
-func (s *sparse) inside(what string, off, n int64) error {
-	if size := s.file.Size(); off < 0 || off > size || n > size-off {
-		return virtual.Corrupt("%s of %d bytes at %#x: the file ends at %#x", what, n, off, size)
-	}
-	return nil
+	return virtual.Inside(s.file, "grain directory", s.gd, s.gdes()*s.entrySize)
 }
 
 // sectors is an offset or a size of n sectors, in bytes. What would overflow is
@@ -111,13 +102,13 @@ func (s *sparse) grainTable(index int64) (int64, error) {
 	if off == 0 || err != nil {
 		return 0, err
 	}
-	return off, s.inside("grain table", off, s.entries(index)*s.entrySize)
+	return off, virtual.Inside(s.file, "grain table", off, s.entries(index)*s.entrySize)
 }
 
 // entries is how many entries the grain table with this index needs: no more
 // than there are grains left.
 func (s *sparse) entries(index int64) int64 {
-	return min(s.gtes, ceil(s.size-index*s.span(), s.grainSize))
+	return min(s.gtes, virtual.DivUp(s.size-index*s.span(), s.grainSize))
 }
 
 // # Grain Table
@@ -183,7 +174,7 @@ func (s *sparse) grainRun(b []byte, off int64) (mapped.Run, error) {
 	case mapped.Data:
 		// The last grain may be cut down to what the disk has of it; any other
 		// that is cut is missing, although QEMU reads zeros.
-		if err := s.inside("grain", host, min(s.grainSize, s.size-(off-in))); err != nil {
+		if err := virtual.Inside(s.file, "grain", host, min(s.grainSize, s.size-(off-in))); err != nil {
 			return mapped.Run{}, err
 		}
 		r.Host = s.base + host + in
@@ -239,9 +230,9 @@ func (s *sparse) openHosted() error {
 // readHeader reads the header or footer at off, and refuses what it does not
 // know.
 func readHeader(file virtual.Reader, off int64) (*header, error) {
-	b := make([]byte, headerSize)
-	if n, err := file.ReadAt(b, off); n < len(b) {
-		return nil, fmt.Errorf("reading header at %#x: %w", off, err)
+	b, err := virtual.ReadPart(file, "header", off, headerSize)
+	if err != nil {
+		return nil, err
 	}
 	h, err := parseHeader(b)
 	if err != nil {
@@ -283,9 +274,9 @@ func readFooter(file virtual.Reader) (*header, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, sectorSize)
-	if n, err := file.ReadAt(b, end-2*sectorSize); n < len(b) {
-		return nil, fmt.Errorf("reading footer marker: %w", err)
+	b, err := virtual.ReadPart(file, "footer marker", end-2*sectorSize, sectorSize)
+	if err != nil {
+		return nil, err
 	}
 	if size, kind := binary.LittleEndian.Uint32(b[8:]), binary.LittleEndian.Uint32(b[12:]); size != 0 || kind != markerFooter {
 		return nil, virtual.Corrupt("no footer at the end of the stream: the file is cut short")
@@ -362,7 +353,7 @@ func (s *sparse) decompress(grain []byte, host, lba int64) (int, error) {
 
 	// Markers
 	var marker [grainMarkerSize]byte
-	if err := s.inside("grain marker", host, grainMarkerSize); err != nil {
+	if err := virtual.Inside(s.file, "grain marker", host, grainMarkerSize); err != nil {
 		return 0, err
 	}
 	if n, err := s.file.ReadAt(marker[:], host); n < len(marker) {
@@ -376,7 +367,7 @@ func (s *sparse) decompress(grain []byte, host, lba int64) (int, error) {
 		return 0, virtual.Corrupt("grain marker at %#x: %d bytes", host, size)
 	}
 	host += grainMarkerSize
-	if err := s.inside("grain", host, size); err != nil {
+	if err := virtual.Inside(s.file, "grain", host, size); err != nil {
 		return 0, err
 	}
 	src, err := d.read(s.file, host, size)
@@ -394,7 +385,7 @@ func (s *sparse) decompress(grain []byte, host, lba int64) (int, error) {
 // how long it is: VMware's open-vmdk has its size in four bytes before it, QEMU
 // has nothing. The checksum tells which of the two it is.
 func (s *sparse) decompressBare(d *inflater, grain []byte, host int64) (int, error) {
-	if err := s.inside("grain", host, 1); err != nil {
+	if err := virtual.Inside(s.file, "grain", host, 1); err != nil {
 		return 0, err
 	}
 	src, err := d.read(s.file, host, min(s.maxCompressed()+4, s.file.Size()-host))

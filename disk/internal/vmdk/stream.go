@@ -59,7 +59,7 @@ func NewStream(w io.Writer, size int64, o WriteOptions) (*Stream, error) {
 		return nil, err
 	}
 	s := &Stream{w: w, header: newHeader(rounded), table: make([]byte, gtBytes), index: -1}
-	s.directory = make([]byte, roundUp(4*gtCount(rounded), sectorSize))
+	s.directory = make([]byte, virtual.RoundUp(4*gtCount(rounded), sectorSize))
 
 	jobs := o.Jobs
 	if jobs < 1 {

@@ -77,7 +77,7 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 }
 
 func (i *Image) open(file virtual.Reader, folder virtual.Folder) error {
-	start, err := readStart(file)
+	start, err := virtual.ReadHead(file, headerSize)
 	if err != nil {
 		return err
 	}
@@ -99,14 +99,6 @@ func (i *Image) open(file virtual.Reader, folder virtual.Folder) error {
 		return err
 	}
 	return i.openExtents(folder)
-}
-
-func readStart(file virtual.Reader) ([]byte, error) {
-	b := make([]byte, min(headerSize, file.Size()))
-	if n, err := file.ReadAt(b, 0); n < len(b) {
-		return nil, fmt.Errorf("reading header: %w", err)
-	}
-	return b, nil
 }
 
 // hasMagic reports whether b begins with this magic number and has room for a
@@ -218,7 +210,7 @@ func (i *Image) extent(line extentLine, f openFile) (extent, error) {
 	// snapshot of a split disk SPARSE may be either kind. A descriptor in it
 	// says nothing; the one that named it does.
 	s := i.sparse(f)
-	start, err := readStart(f)
+	start, err := virtual.ReadHead(f, headerSize)
 	if err != nil {
 		return extent{}, err
 	}

@@ -50,15 +50,11 @@ func DiskSize(size int64) (int64, error) {
 	if size > maxDisk {
 		return 0, virtual.Unsupported("virtual size of %d bytes: the limit of a VMDK is %d", size, int64(maxDisk))
 	}
-	return max(1, divUp(size, grainBytes)) * grainBytes, nil
+	return max(1, virtual.DivUp(size, grainBytes)) * grainBytes, nil
 }
 
-func divUp(n, by int64) int64 { return (n + by - 1) / by }
-
-func roundUp(n, to int64) int64 { return divUp(n, to) * to }
-
 // gtCount is how many grain tables map a disk of size bytes.
-func gtCount(size int64) int64 { return divUp(size, gtEntries*grainBytes) }
+func gtCount(size int64) int64 { return virtual.DivUp(size, gtEntries*grainBytes) }
 
 // WriteOptions are what an image says besides the disk. The zero value is right.
 type WriteOptions struct {
@@ -232,12 +228,12 @@ type places struct {
 // the technical note.
 func layOut(size int64) (p places) {
 	p.tables = gtCount(size)
-	directory := divUp(4*p.tables, sectorSize)
+	directory := virtual.DivUp(4*p.tables, sectorSize)
 	p.rgd = descriptorOffset + descriptorSectors
 	p.rgt = p.rgd + directory
 	p.gd = p.rgt + p.tables*gtSectors
 	p.gt = p.gd + directory
-	p.grains = roundUp(p.gt+p.tables*gtSectors, grainSectors)
+	p.grains = virtual.RoundUp(p.gt+p.tables*gtSectors, grainSectors)
 	return p
 }
 
