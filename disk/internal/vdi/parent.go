@@ -24,7 +24,7 @@ func (h *header) openParent(folder virtual.Folder) (virtual.Reader, error) {
 	if folder == nil {
 		return nil, missing
 	}
-	candidates, err := virtual.VirtualBoxNames(folder, h.uuidLinkage.String()+".vdi")
+	candidates, err := virtual.Candidates(folder, h.uuidLinkage.String()+".vdi")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", missing, err)
 	}

@@ -7,12 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math/rand/v2"
-	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -24,50 +20,6 @@ import (
 )
 
 const mib = 1 << 20
-
-// qemu runs qemu-img or qemu-io, which decide here what an image holds.
-func qemu(t *testing.T, args ...string) {
-	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v (from qemu-utils)\n%s", strings.Join(args, " "), err, out)
-	}
-}
-
-// flat is what QEMU says that an image holds.
-func flat(t *testing.T, image string) []byte {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "flat.raw")
-	qemu(t, "qemu-img", "convert", "-t", "unsafe", "-f", "vdi", "-O", "raw", image, path)
-	return readFile(t, path)
-}
-
-func readFile(t *testing.T, path string) []byte {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content
-}
-
-// mixture is the content of a disk: random bytes, text, zeros, single bytes.
-func mixture(seed uint64, size int) []byte {
-	content := make([]byte, size)
-	random := rand.New(rand.NewPCG(7, seed))
-	for off := 0; off < size; {
-		part := content[off:min(size, off+1+random.IntN(3*mib/2))]
-		switch random.IntN(4) {
-		case 0:
-			copy(part, bytes.Repeat([]byte("a line of text\n"), len(part)/15))
-		case 1:
-			rand.NewChaCha8([32]byte{byte(seed), byte(off >> 12), byte(off >> 20)}).Read(part)
-		case 2:
-			part[len(part)/2] = 1
-		}
-		off += len(part)
-	}
-	return content
-}
 
 // open opens an image that needs no other file.
 func open(t *testing.T, image []byte) *vdi.Image {
@@ -84,14 +36,10 @@ func TestQEMUImages(t *testing.T) {
 		for _, o := range []string{"-S 4k", "-S 0", "-o static=on", "-o static=on -S 0"} {
 			t.Run(fmt.Sprint(size, " ", o), func(t *testing.T) {
 				t.Parallel()
-				content := mixture(uint64(size), size)
-				raw, image := filepath.Join(t.TempDir(), "raw"), filepath.Join(t.TempDir(), "image")
-				if err := os.WriteFile(raw, content, 0o600); err != nil {
-					t.Fatal(err)
-				}
-				args := append([]string{"qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vdi"}, strings.Fields(o)...)
-				qemu(t, append(args, raw, image)...)
-				if err := disktest.TestReader(open(t, readFile(t, image)), content); err != nil {
+				content := disktest.Mixture(size, uint64(size))
+				image := filepath.Join(t.TempDir(), "image")
+				disktest.Make(t, image, "vdi", content, strings.Fields(o)...)
+				if err := disktest.TestReader(open(t, disktest.ReadFile(t, image)), content); err != nil {
 					t.Error(err)
 				}
 			})
@@ -105,17 +53,9 @@ func TestQEMUEdits(t *testing.T) {
 		t.Run(o, func(t *testing.T) {
 			t.Parallel()
 			image := filepath.Join(t.TempDir(), "image")
-			qemu(t, "qemu-img", "create", "-q", "-f", "vdi", "-o", o, image, fmt.Sprint(size))
-			random := rand.New(rand.NewPCG(9, uint64(seed)))
-			args := []string{"qemu-io", "-t", "unsafe", "-f", "vdi"}
-			for range 8 {
-				off := random.IntN(size/512) * 512
-				n := min(512*(1+random.IntN(3000)), size-off)
-				flags := []string{"-z", fmt.Sprint("-P ", 1+random.IntN(255))}[random.IntN(2)]
-				args = append(args, "-c", fmt.Sprintf("write %s %d %d", flags, off, n))
-			}
-			qemu(t, append(args, image)...)
-			if err := disktest.TestReader(open(t, readFile(t, image)), flat(t, image)); err != nil {
+			disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "vdi", "-o", o, image, fmt.Sprint(size))
+			disktest.Edit(t, image, "vdi", size, uint64(seed))
+			if err := disktest.TestReader(open(t, disktest.ReadFile(t, image)), disktest.Flat(t, "-f", "vdi", image)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -255,11 +195,11 @@ func TestBuiltImages(t *testing.T) {
 	}{
 		"blocks in any order": {
 			spec{id: 1, size: 4 * mib, blocks: [][]byte{fill('a', mib), free, fill('b', mib), fill('c', mib)}, order: []uint32{2, 0, 1}},
-			slicesOf(fill('a', mib), make([]byte, mib), fill('b', mib), fill('c', mib)),
+			slices.Concat(fill('a', mib), make([]byte, mib), fill('b', mib), fill('c', mib)),
 		},
 		"zero blocks": {
 			spec{id: 1, size: 3 * mib, blocks: [][]byte{zero, fill('b', mib), zero}},
-			slicesOf(make([]byte, mib), fill('b', mib), make([]byte, mib)),
+			slices.Concat(make([]byte, mib), fill('b', mib), make([]byte, mib)),
 		},
 		"two blocks with one entry": {
 			spec{id: 1, size: 2 * mib, blocks: [][]byte{fill('a', mib), fill('a', mib)}, order: []uint32{0, 0}},
@@ -267,15 +207,15 @@ func TestBuiltImages(t *testing.T) {
 		},
 		"blocks of 4 KiB": {
 			spec{id: 1, size: 10000, blockSize: 4096, align: 512, blocks: [][]byte{fill('a', 4096), free, fill('b', 4096)}},
-			slicesOf(fill('a', 4096), make([]byte, 4096), fill('b', 10240-8192)),
+			slices.Concat(fill('a', 4096), make([]byte, 4096), fill('b', 10240-8192)),
 		},
 		"blocks of 4 MiB": {
 			spec{id: 1, size: 5 * mib, blockSize: 4 * mib, blocks: [][]byte{free, fill('b', 4*mib)}},
-			slicesOf(make([]byte, 4*mib), fill('b', mib)),
+			slices.Concat(make([]byte, 4*mib), fill('b', mib)),
 		},
 		"extra data before each block": {
 			spec{id: 1, size: 3 * 4096, blockSize: 4096, extra: 512, align: 512, blocks: [][]byte{fill('a', 4096), fill('b', 4096), fill('c', 4096)}, order: []uint32{1, 0, 2}},
-			slicesOf(fill('a', 4096), fill('b', 4096), fill('c', 4096)),
+			slices.Concat(fill('a', 4096), fill('b', 4096), fill('c', 4096)),
 		},
 		"more blocks than the disk has": {
 			spec{id: 1, size: 4096, blockSize: 4096, align: 512, blocks: [][]byte{fill('a', 4096), fill('b', 4096)}},
@@ -283,7 +223,7 @@ func TestBuiltImages(t *testing.T) {
 		},
 		"version 0.2": {
 			spec{version: 2, id: 1, size: 2*mib - 512, blocks: [][]byte{free, fill('b', mib)}},
-			slicesOf(make([]byte, mib), fill('b', mib-512)),
+			slices.Concat(make([]byte, mib), fill('b', mib-512)),
 		},
 		"version 1.1 without LCHS": {
 			spec{headerSize: 384, align: 512, id: 1, size: mib, blocks: [][]byte{fill('b', mib)}},
@@ -291,12 +231,12 @@ func TestBuiltImages(t *testing.T) {
 		},
 		"fixed": {
 			spec{imageType: 2, id: 1, size: 2 * mib, blocks: [][]byte{fill('a', mib), fill('b', mib)}},
-			slicesOf(fill('a', mib), fill('b', mib)),
+			slices.Concat(fill('a', mib), fill('b', mib)),
 		},
 		// As QEMU.
 		"size that is no multiple of a sector": {
 			spec{id: 1, size: mib + 100, blocks: [][]byte{free, append(fill('b', 100), make([]byte, mib-100)...)}},
-			slicesOf(make([]byte, mib), fill('b', 100), make([]byte, 412)),
+			slices.Concat(make([]byte, mib), fill('b', 100), make([]byte, 412)),
 		},
 	} {
 		if err := disktest.TestReader(open(t, test.build()), test.want); err != nil {
@@ -304,8 +244,6 @@ func TestBuiltImages(t *testing.T) {
 		}
 	}
 }
-
-func slicesOf(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 // A folder has files by their names, and those of the folder above as "../x".
 type folder map[string][]byte
@@ -352,7 +290,7 @@ func TestDifferencing(t *testing.T) {
 	child := small(spec{id: 3, parent: 2, parentModify: 22, size: 5 * b, blocks: [][]byte{fill('x', b), free, zero, free, free}})
 	middle := small(spec{id: 2, modify: 22, parent: 1, parentModify: 11, size: 5 * b, blocks: [][]byte{fill('m', b), fill('m', b), fill('m', b), free, free}})
 	base := small(spec{id: 1, modify: 11, size: 5 * b, blocks: [][]byte{fill('a', b), fill('b', b), fill('c', b), fill('d', b), free}})
-	want := slicesOf(fill('x', b), fill('m', b), make([]byte, b), fill('d', b), make([]byte, b))
+	want := slices.Concat(fill('x', b), fill('m', b), make([]byte, b), fill('d', b), make([]byte, b))
 
 	shorter := small(spec{id: 2, modify: 22, size: 3*b + 512, blocks: [][]byte{free, fill('m', b), fill('m', b), fill('d', b)}})
 	longer := small(spec{id: 2, modify: 22, size: 7 * b, blocks: [][]byte{free, fill('m', b), free, fill('d', b), free, fill('e', b), fill('f', b)}})
@@ -384,7 +322,7 @@ func TestDifferencing(t *testing.T) {
 		"three deep":                        {folder{"child.vdi": nil, "Other.VDI": middle, "junk.vdi": []byte("junk"), "b.vdi": base, "base.img": []byte("?")}, want},
 		"by its own UUID":                   {folder{"{02020202-0202-0202-0202-020202020202}.vdi": middle, "{01010101-0101-0101-0101-010101010101}.vdi": base}, want},
 		"in the folder above":               {folder{"{02020202-0202-0202-0202-020202020202}.vdi": middle, "../machine.vdi": base}, want},
-		"parent shorter":                    {folder{"p.vdi": shorter}, slicesOf(want[:3*b], fill('d', 512), make([]byte, 2*b-512))},
+		"parent shorter":                    {folder{"p.vdi": shorter}, slices.Concat(want[:3*b], fill('d', 512), make([]byte, 2*b-512))},
 		"parent longer":                     {folder{"p.vdi": longer}, want},
 		"parent fixed":                      {folder{"p.vdi": fixed}, want},
 		"parent of version 0.2":             {folder{"p.vdi": old}, want},
@@ -502,7 +440,7 @@ func TestHugeDisk(t *testing.T) {
 	s := spec{id: 1, size: blocks << 27, blockSize: 128 * mib, align: 512}
 	s.blocks = make([][]byte, blocks)
 	image := s.build()
-	before := allocated()
+	before := disktest.Allocated()
 	img := open(t, image)
 	if e, err := img.NextExtent(0); err != nil || e.Length != 0 {
 		t.Errorf("got extent %+v, %v", e, err)
@@ -511,14 +449,7 @@ func TestHugeDisk(t *testing.T) {
 	if n, err := img.ReadAt(p, img.Size()-1000); n != 1000 {
 		t.Errorf("got %d, %v", n, err)
 	}
-	if n := allocated() - before; n > 64<<20 {
+	if n := disktest.Allocated() - before; n > 64<<20 {
 		t.Errorf("allocated %d MiB", n>>20)
 	}
-}
-
-// allocated is how many bytes were ever allocated.
-func allocated() uint64 {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.TotalAlloc
 }

@@ -2,57 +2,15 @@ package vdi_test
 
 import (
 	"bytes"
-	"errors"
-	"io"
-	"iter"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/disktest"
 	"github.com/davit-oci/davit/disk/internal/vdi"
-	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
-func createFile(t *testing.T) *os.File {
-	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
 var id = [16]byte(uuidOf(1))
-
-func extents(all ...disk.Extent) iter.Seq2[disk.Extent, error] {
-	return func(yield func(disk.Extent, error) bool) {
-		for _, e := range all {
-			if !yield(e, nil) {
-				return
-			}
-		}
-	}
-}
-
-func TestWriter(t *testing.T) {
-	f := createFile(t)
-	err := disktest.TestWriter(disktest.Target{
-		Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
-			return vdi.NewWriter(f, size, data, id)
-		},
-		Open: func() (disk.Reader, error) {
-			qemu(t, "qemu-img", "check", "-q", "-f", "vdi", f.Name())
-			return vdi.Open(bytes.NewReader(readFile(t, f.Name())), vdi.Options{})
-		},
-	})
-	if err != nil {
-		t.Error(err)
-	}
-}
 
 // What we write is what VirtualBox's structures say, to the last byte, whatever
 // the file held before, and QEMU reads it.
@@ -71,11 +29,11 @@ func TestImageBytes(t *testing.T) {
 		}},
 	} {
 		for _, before := range []int{0, 9 * mib} {
-			f := createFile(t)
+			f := disktest.CreateFile(t)
 			if _, err := f.Write(fill(0xee, before)); err != nil {
 				t.Fatal(err)
 			}
-			w, err := vdi.NewWriter(f, test.size, extents(test.data...), id)
+			w, err := vdi.NewWriter(f, test.size, disktest.Extents(test.data...), id)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -87,26 +45,26 @@ func TestImageBytes(t *testing.T) {
 			test.id = 1
 			want := test.build()
 			copy(want[408:], append(uuidOf(1)[:15], 0xfe)) // uuidModify
-			if got := readFile(t, f.Name()); !bytes.Equal(got, want) {
+			if got := disktest.ReadFile(t, f.Name()); !bytes.Equal(got, want) {
 				t.Errorf("%s: got another image (%d bytes, want %d)", name, len(got), len(want))
 			}
-			qemu(t, "qemu-img", "check", "-q", "-f", "vdi", f.Name())
+			disktest.QEMU(t, "qemu-img", "check", "-q", "-f", "vdi", f.Name())
 		}
 	}
 }
 
 func TestQEMUReadsWhatWeWrite(t *testing.T) {
 	for _, size := range []int{1, 512, mib, mib + 1, 5*mib + 512, 6 * mib} {
-		content := mixture(uint64(size), size)
-		f := createFile(t)
-		w, err := vdi.NewWriter(f, int64(size), extents(disk.Extent{Length: int64(size)}), id)
+		content := disktest.Mixture(size, uint64(size))
+		f := disktest.CreateFile(t)
+		w, err := vdi.NewWriter(f, int64(size), disktest.Extents(disk.Extent{Length: int64(size)}), id)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.WriteAt(content, 0); err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.Equal(flat(t, f.Name()), append(content, make([]byte, -size&511)...)) {
+		if !bytes.Equal(disktest.Flat(t, "-f", "vdi", f.Name()), append(content, make([]byte, -size&511)...)) {
 			t.Errorf("%d bytes: QEMU reads something else", size)
 		}
 	}
@@ -120,20 +78,22 @@ func TestDiskSize(t *testing.T) {
 	}
 	for _, size := range []int64{1 << 50, 1<<63 - 1} {
 		_, err := vdi.DiskSize(size)
-		_, werr := vdi.NewWriter(createFile(t), size, nil, id)
+		_, werr := vdi.NewWriter(disktest.CreateFile(t), size, nil, id)
 		if err == nil || werr == nil {
 			t.Errorf("%d: got %v, %v", size, err, werr)
 		}
 	}
 }
 
-// Every byte of a header, changed: the image is refused, or it is what QEMU
-// says, or the byte did not matter. Memory is bounded.
+// Every byte of a header, changed.
 func TestHeaderMutations(t *testing.T) {
-	image := spec{id: 1, size: mib + 512, blocks: [][]byte{fill('a', mib), fill('b', 512)}, align: 512}.build()
-	want := some(slicesOf(fill('a', mib), fill('b', 512)))
-	path := filepath.Join(t.TempDir(), "image")
-	flat := filepath.Join(t.TempDir(), "flat")
+	content := slices.Concat(fill('a', mib), fill('b', 512))
+	m := disktest.Mutations{
+		Format:  "vdi",
+		Image:   spec{id: 1, size: mib + 512, blocks: [][]byte{content[:mib], content[mib:]}, align: 512}.build(),
+		Content: content,
+		Open:    func(image []byte) (disk.Reader, error) { return vdi.Open(bytes.NewReader(image), vdi.Options{}) },
+	}
 	for off := 64; off < 520; off++ {
 		if off >= 84 && off < 340 && off%16 != 0 {
 			continue // the comment
@@ -141,82 +101,9 @@ func TestHeaderMutations(t *testing.T) {
 		if off >= 380 && off < 384 {
 			continue // cbBlockExtra: QEMU does not look at it
 		}
-		for _, flip := range []byte{0x01, 0x84} {
-			mutant := bytes.Clone(image[:1024])
-			mutant[off] ^= flip
-			before := allocated()
-			got, err := readSome(patched{bytes.NewReader(image), mutant})
-			if n := allocated() - before; err != nil && n > 64<<20 {
-				t.Errorf("byte %d ^ %#x: allocated %d MiB to refuse it", off, flip, n>>20)
-			}
-			if err != nil {
-				wantRefusal(t, err)
-				continue
-			}
-			if bytes.Equal(got, want) {
-				continue
-			}
-			if err := os.WriteFile(path, append(mutant, image[1024:]...), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			out, err := exec.CommandContext(t.Context(), "qemu-img", "convert", "-t", "unsafe", "-f", "vdi", "-O", "raw", path, flat).CombinedOutput()
-			if err != nil {
-				t.Errorf("byte %d ^ %#x: reads, but not as before, and QEMU says: %s", off, flip, out)
-				continue
-			}
-			if !bytes.Equal(got, some(readFile(t, flat))) {
-				t.Errorf("byte %d ^ %#x: QEMU reads something else", off, flip)
-			}
-		}
+		m.Each = append(m.Each, disktest.Mutation{At: off, Flip: 0x01}, disktest.Mutation{At: off, Flip: 0x84})
 	}
-}
-
-// patched is a file that begins with other bytes.
-type patched struct {
-	*bytes.Reader
-	head []byte
-}
-
-func (p patched) ReadAt(b []byte, off int64) (int, error) {
-	n, err := p.Reader.ReadAt(b, off)
-	if off < int64(len(p.head)) {
-		copy(b[:n], p.head[off:])
-	}
-	return n, err
-}
-
-// places are where some reads.
-var places = []int64{0, mib - 4096, mib, mib + 4096}
-
-// some is a few KiB of a disk's content.
-func some(content []byte) (got []byte) {
-	for _, at := range places {
-		at = min(at, int64(len(content)))
-		got = append(got, content[at:min(at+4096, int64(len(content)))]...)
-	}
-	return got
-}
-
-// readSome walks all extents of an image, and reads some of it.
-func readSome(file virtual.Reader) (got []byte, err error) {
-	img, err := vdi.Open(file, vdi.Options{})
-	if err != nil {
-		return nil, err
-	}
-	for _, err := range disk.Extents(img) {
-		if err != nil {
-			return nil, err
-		}
-	}
-	for _, at := range places {
-		p := make([]byte, 4096)
-		n, err := img.ReadAt(p, at)
-		if n < len(p) && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		got = append(got, p[:n]...)
-	}
-	return got, nil
+	m.Test(t)
 }
 
 // FuzzOpen wants of any file that it is refused as what it is, or that all ways
@@ -237,49 +124,8 @@ func FuzzOpen(f *testing.F) {
 	parents := folder{"p.vdi": small(spec{id: 2, size: 6 * b, blocks: [][]byte{free, fill('p', b), free, free, free, fill('p', b)}})}
 
 	f.Fuzz(func(t *testing.T, image []byte) {
-		before := allocated()
-		img, err := vdi.Open(bytes.NewReader(image), vdi.Options{Folder: parents})
-		if err != nil {
-			wantRefusal(t, err)
-			return
-		}
-		rounds := 0
-		for e, err := range disk.Extents(img) {
-			if err != nil {
-				wantRefusal(t, err)
-				return
-			}
-			p := make([]byte, min(e.Length, 100))
-			if n, err := img.ReadAt(p, e.Offset); n < len(p) {
-				wantRefusal(t, err)
-			}
-			if rounds++; rounds == 100 {
-				break
-			}
-		}
-		if n := allocated() - before; n > 64<<20 {
-			t.Errorf("allocated %d MiB for a file of %d bytes", n>>20, len(image))
-		}
-		if img.Size() > 1<<20 {
-			return
-		}
-		content := make([]byte, img.Size())
-		if n, err := img.ReadAt(content, 0); n < len(content) {
-			wantRefusal(t, err)
-			return
-		}
-		if err := disktest.TestReader(img, content); err != nil {
-			t.Error(err)
-		}
+		disktest.Explore(t, disktest.Suspect{Open: func() (disk.Reader, error) {
+			return vdi.Open(bytes.NewReader(image), vdi.Options{Folder: parents})
+		}})
 	})
-}
-
-func wantRefusal(t *testing.T, err error) {
-	t.Helper()
-	for _, kind := range []error{disk.ErrCorrupt, disk.ErrUnsupported, disk.ErrBackingFile} {
-		if errors.Is(err, kind) {
-			return
-		}
-	}
-	t.Errorf("got error %v", err)
 }

@@ -8,12 +8,12 @@ import (
 // maxCandidates bounds the files that are opened to find a parent.
 const maxCandidates = 256
 
-// VirtualBoxNames are the names of the files that may be the parent of an image
+// Candidates are the names of the files that may be the parent of an image
 // of VirtualBox. None of its formats has a name of it, but a UUID: VirtualBox
 // looks into its registry. There, a snapshot is in a folder Snapshots, where it
 // is called by its own UUID, which is first, and the disk that all began with in
 // the folder above.
-func VirtualBoxNames(f Folder, first string) ([]string, error) {
+func Candidates(f Folder, first string) ([]string, error) {
 	beside, err := f.NamesIn(".")
 	if err != nil {
 		return nil, err

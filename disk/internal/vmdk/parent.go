@@ -74,7 +74,7 @@ func (d *descriptor) openByUUID(folder virtual.Folder) (virtual.Reader, error) {
 	if folder == nil {
 		return nil, missing
 	}
-	candidates, err := virtual.VirtualBoxNames(folder, "{"+d.parentUUID+"}.vmdk")
+	candidates, err := virtual.Candidates(folder, "{"+d.parentUUID+"}.vmdk")
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", missing, err)
 	}
