@@ -6,12 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
-	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -23,59 +20,6 @@ import (
 )
 
 const mib = 1 << 20
-
-// qemu runs qemu-img or qemu-io, which decide here what an image holds.
-func qemu(t *testing.T, args ...string) {
-	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v (from qemu-utils)\n%s", strings.Join(args, " "), err, out)
-	}
-}
-
-// flat is what QEMU says that an image holds.
-func flat(t *testing.T, image string) []byte {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "flat.raw")
-	qemu(t, "qemu-img", "convert", "-t", "unsafe", "-f", "vpc", "-O", "raw", image, path)
-	return readFile(t, path)
-}
-
-func readFile(t *testing.T, path string) []byte {
-	t.Helper()
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return content
-}
-
-func writeFile(t *testing.T, content []byte) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// mixture is the content of a disk: random bytes, text, zeros, single bytes.
-func mixture(seed uint64, size int) []byte {
-	content := make([]byte, size)
-	random := rand.New(rand.NewPCG(7, seed))
-	for off := 0; off < size; {
-		part := content[off:min(size, off+1+random.IntN(3*mib/2))]
-		switch random.IntN(4) {
-		case 0:
-			copy(part, bytes.Repeat([]byte("a line of text\n"), len(part)/15))
-		case 1:
-			rand.NewChaCha8([32]byte{byte(seed), byte(off >> 12), byte(off >> 20)}).Read(part)
-		case 2:
-			part[len(part)/2] = 1
-		}
-		off += len(part)
-	}
-	return content
-}
 
 // open opens an image that needs no other file.
 func open(t *testing.T, image []byte) *vhd.Image {
@@ -95,20 +39,19 @@ func TestQEMUImages(t *testing.T) {
 		} {
 			t.Run(fmt.Sprint(size, " ", o), func(t *testing.T) {
 				t.Parallel()
-				content := mixture(uint64(size), size)
+				content := disktest.Mixture(size, uint64(size))
 				image := filepath.Join(t.TempDir(), "image")
-				args := append([]string{"qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vpc"}, strings.Fields(o)...)
-				qemu(t, append(args, writeFile(t, content), image)...)
+				disktest.Make(t, image, "vpc", content, strings.Fields(o)...)
 
 				// Without force_size, QEMU makes the disk larger, up to a geometry.
-				img := open(t, readFile(t, image))
+				img := open(t, disktest.ReadFile(t, image))
 				if grown := img.Size() - int64(size); grown > 0 && !strings.Contains(o, "force_size") {
 					content = append(content, make([]byte, grown)...)
 				}
 				if err := disktest.TestReader(img, content); err != nil {
 					t.Error(err)
 				}
-				if !bytes.Equal(flat(t, image), content) {
+				if !bytes.Equal(disktest.Flat(t, "-f", "vpc", image), content) {
 					t.Error("QEMU reads something else")
 				}
 			})
@@ -122,17 +65,9 @@ func TestQEMUEdits(t *testing.T) {
 		t.Run(o, func(t *testing.T) {
 			t.Parallel()
 			image := filepath.Join(t.TempDir(), "image")
-			qemu(t, "qemu-img", "create", "-q", "-f", "vpc", "-o", o, image, fmt.Sprint(size))
-			random := rand.New(rand.NewPCG(9, uint64(seed)))
-			args := []string{"qemu-io", "-t", "unsafe", "-f", "vpc"}
-			for range 6 {
-				off := random.IntN(size/512) * 512
-				n := min(512*(1+random.IntN(3000)), size-off)
-				flags := []string{"-z", fmt.Sprint("-P ", 1+random.IntN(255))}[random.IntN(2)]
-				args = append(args, "-c", fmt.Sprintf("write %s %d %d", flags, off, n))
-			}
-			qemu(t, append(args, image)...)
-			if err := disktest.TestReader(open(t, readFile(t, image)), flat(t, image)); err != nil {
+			disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "vpc", "-o", o, image, fmt.Sprint(size))
+			disktest.Edit(t, image, "vpc", size, uint64(seed))
+			if err := disktest.TestReader(open(t, disktest.ReadFile(t, image)), disktest.Flat(t, "-f", "vpc", image)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -141,7 +76,7 @@ func TestQEMUEdits(t *testing.T) {
 
 // Disks that other products made: see testdata/disks/ORIGIN.
 func TestProducts(t *testing.T) {
-	read := func(name string) []byte { return readFile(t, filepath.Join("testdata", "disks", name)) }
+	read := func(name string) []byte { return disktest.ReadFile(t, filepath.Join("testdata", "disks", name)) }
 	for name, size := range map[string]int64{
 		"qemu.vhd": 41953280, "vbox.vhd": 40 * mib, "xapi.vhd": 40 * mib, "win8.vhd": 40 * mib, "win8.1-1GB.vhd": 1 << 30, "win8-child.vhd": 40 * mib,
 	} {
@@ -318,8 +253,6 @@ func (s spec) build() []byte {
 // fill is the content of a block.
 func fill(c byte, n int) []byte { return bytes.Repeat([]byte{c}, n) }
 
-func all(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
-
 func TestBuiltImages(t *testing.T) {
 	const b = 4096
 	blocks := []block{{data: fill('a', b)}, {}, {data: fill('c', b)}, {data: fill('d', b)}}
@@ -330,7 +263,7 @@ func TestBuiltImages(t *testing.T) {
 		}
 		return s.build()
 	}
-	content := all(fill('a', b), make([]byte, b), fill('c', b), fill('d', b))
+	content := slices.Concat(fill('a', b), make([]byte, b), fill('c', b), fill('d', b))
 	damage := func(image []byte, at int) []byte {
 		image[at+100]++
 		return image
@@ -354,10 +287,10 @@ func TestBuiltImages(t *testing.T) {
 		"last block of one sector": {small(spec{size: 3*b + 512, blocks: blocks}), content[:3*b+512]},
 		"entries beyond the disk":  {small(spec{size: 2 * b, blocks: blocks}), content[:2*b]},
 		"empty disk":               {small(spec{size: 0, blocks: []block{}}), nil},
-		"blocks of 512 bytes":      {spec{size: 1536, blockSize: 512, blocks: []block{{data: fill('a', 512)}, {}, {data: fill('c', 512)}}}.build(), all(fill('a', 512), make([]byte, 512), fill('c', 512))},
-		"blocks of 4 MiB":          {spec{size: 5 * mib, blockSize: 4 * mib, blocks: []block{{data: fill('a', 4*mib)}, {data: fill('b', 4*mib)}}}.build(), all(fill('a', 4*mib), fill('b', mib))},
+		"blocks of 512 bytes":      {spec{size: 1536, blockSize: 512, blocks: []block{{data: fill('a', 512)}, {}, {data: fill('c', 512)}}}.build(), slices.Concat(fill('a', 512), make([]byte, 512), fill('c', 512))},
+		"blocks of 4 MiB":          {spec{size: 5 * mib, blockSize: 4 * mib, blocks: []block{{data: fill('a', 4*mib)}, {data: fill('b', 4*mib)}}}.build(), slices.Concat(fill('a', 4*mib), fill('b', mib))},
 		"only some sectors":        {spec{size: 2 * mib, blocks: []block{{data: fill('x', 2*mib), bits: scattered}}}.build(), half},
-		"the least of bits":        {small(spec{size: b, blocks: []block{{data: fill('a', b), bits: []int{0, 7}}}}), all(fill('a', 512), make([]byte, b-1024), fill('a', 512))},
+		"the least of bits":        {small(spec{size: b, blocks: []block{{data: fill('a', b), bits: []int{0, 7}}}}), slices.Concat(fill('a', 512), make([]byte, b-1024), fill('a', 512))},
 		"no bits":                  {small(spec{size: b, blocks: []block{{data: fill('a', b), bits: []int{}}}}), make([]byte, b)},
 		"temporary":                {small(spec{change: func(f, _ []byte) { f[11] = 3 }}), content},
 		"table and header elsewhere": {func() []byte {
@@ -460,7 +393,7 @@ func TestDifferencing(t *testing.T) {
 	middle := small(spec{id: 2, parent: 1, parentName: utf16Of("base.vhd", true), size: 5 * b, blocks: []block{
 		{data: fill('m', b)}, {data: fill('m', b), bits: []int{7}}, {data: fill('m', b), bits: []int{0, 1}}, {}, {},
 	}})
-	want := all(fill('x', b), fill('b', b-512), fill('m', 512), fill('m', 512), fill('y', 1024), fill('c', b-1536), fill('d', b), make([]byte, b))
+	want := slices.Concat(fill('x', b), fill('b', b-512), fill('m', 512), fill('m', 512), fill('y', 1024), fill('c', b-1536), fill('d', b), make([]byte, b))
 	files := folder{"p.vhd": middle, "sub/p.vhd": middle, "ö p.vhd": middle, "base.vhd": base, "sub/base.vhd": base, "other.vhd": base, "junk.vhd": []byte("junk")}
 
 	for name, s := range map[string]spec{
@@ -497,9 +430,9 @@ func TestDifferencing(t *testing.T) {
 	named := spec{parentName: utf16Of("p.vhd", true)}
 	d := func(n int) []byte { return fill('d', n) }
 	for name, test := range map[string]struct{ parent, want []byte }{
-		"fixed":   {spec{id: 2, fixed: d(5 * b)}.build(), all(fill('x', b), d(b), d(512), fill('y', 1024), d(b-1536), d(2*b))},
-		"shorter": {spec{id: 2, fixed: d(3*b + 512)}.build(), all(fill('x', b), d(b), d(512), fill('y', 1024), d(b-1536), d(512), make([]byte, 2*b-512))},
-		"longer":  {spec{id: 2, fixed: d(7 * b)}.build(), all(fill('x', b), d(b), d(512), fill('y', 1024), d(b-1536), d(2*b))},
+		"fixed":   {spec{id: 2, fixed: d(5 * b)}.build(), slices.Concat(fill('x', b), d(b), d(512), fill('y', 1024), d(b-1536), d(2*b))},
+		"shorter": {spec{id: 2, fixed: d(3*b + 512)}.build(), slices.Concat(fill('x', b), d(b), d(512), fill('y', 1024), d(b-1536), d(512), make([]byte, 2*b-512))},
+		"longer":  {spec{id: 2, fixed: d(7 * b)}.build(), slices.Concat(fill('x', b), d(b), d(512), fill('y', 1024), d(b-1536), d(2*b))},
 	} {
 		img, err := vhd.Open(bytes.NewReader(child(named)), vhd.Options{Folder: folder{"p.vhd": test.parent}})
 		if err != nil {
@@ -617,7 +550,7 @@ func TestRefusals(t *testing.T) {
 func TestHugeDisk(t *testing.T) {
 	const blocks = 1 << 16
 	image := spec{size: blocks << 28, blockSize: 1 << 28, blocks: make([]block, blocks)}.build()
-	before := allocated()
+	before := disktest.Allocated()
 	img := open(t, image)
 	if e, err := img.NextExtent(0); err != nil || e.Length != 0 {
 		t.Errorf("got extent %+v, %v", e, err)
@@ -626,14 +559,7 @@ func TestHugeDisk(t *testing.T) {
 	if n, err := img.ReadAt(p, img.Size()-1000); n != 1000 {
 		t.Errorf("got %d, %v", n, err)
 	}
-	if n := allocated() - before; n > 64<<20 {
+	if n := disktest.Allocated() - before; n > 64<<20 {
 		t.Errorf("allocated %d MiB", n>>20)
 	}
-}
-
-// allocated is how many bytes were ever allocated.
-func allocated() uint64 {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.TotalAlloc
 }

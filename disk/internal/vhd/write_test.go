@@ -4,40 +4,18 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"io"
 	"iter"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/disktest"
 	"github.com/davit-oci/davit/disk/internal/vhd"
-	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
-func createFile(t *testing.T) *os.File {
-	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
 var id = [16]byte(uuidOf(1))
-
-func extents(all ...disk.Extent) iter.Seq2[disk.Extent, error] {
-	return func(yield func(disk.Extent, error) bool) {
-		for _, e := range all {
-			if !yield(e, nil) {
-				return
-			}
-		}
-	}
-}
 
 // A variant is a way to write a VHD.
 type variant struct {
@@ -54,72 +32,12 @@ var variants = map[string]variant{
 	}},
 }
 
-// A section is a Reader or Writer of which the contract suite sees whole sectors
-// only: that fixed disks have whole MiB is not its business.
-type section struct {
-	disk.Reader
-	disk.Writer
-	size int64
-}
-
-func (s section) Size() int64 { return s.size }
-
-func (s section) ReadAt(p []byte, off int64) (int, error) {
-	return io.NewSectionReader(s.Reader, 0, s.size).ReadAt(p, off)
-}
-
-func (s section) NextExtent(off int64) (disk.Extent, error) {
-	e, err := disk.NextExtent(s.Reader, off)
-	if e.Offset >= s.size {
-		return disk.Extent{}, err
-	}
-	e.Length = min(e.Length, s.size-e.Offset)
-	return e, err
-}
-
-func (s section) WriteAt(p []byte, off int64) (int, error) {
-	if off > s.size-int64(len(p)) {
-		return 0, errors.New("outside")
-	}
-	return s.Writer.WriteAt(p, off)
-}
-
-func TestWriters(t *testing.T) {
-	for name, v := range variants {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			f := createFile(t)
-			var whole int64
-			err := disktest.TestWriter(disktest.Target{
-				Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
-					whole = (size + 511) &^ 511
-					w, err := v.create(f, size, data)
-					if err != nil {
-						return nil, err
-					}
-					return section{w.(disk.Reader), w, whole}, nil
-				},
-				Open: func() (disk.Reader, error) {
-					img, err := vhd.Open(bytes.NewReader(readFile(t, f.Name())), vhd.Options{})
-					if err != nil {
-						return nil, err
-					}
-					return struct{ disk.Reader }{section{Reader: img, size: whole}}, nil
-				},
-			})
-			if err != nil {
-				t.Error(err)
-			}
-		})
-	}
-}
-
 // QEMU reads the same disk, of the same size, whatever the file held before; and
 // the file does not depend on that.
 func TestQEMUReadsWhatWeWrite(t *testing.T) {
 	for name, v := range variants {
 		for _, size := range []int{1, 512, mib, 2 * mib, 2*mib + 1, 5*mib + 512, 6 * mib} {
-			content := mixture(uint64(size), size)
+			content := disktest.Mixture(size, uint64(size))
 			data := []disk.Extent{{Offset: int64(size / 2), Length: 1}, {Offset: int64(size/2 + 1), Length: int64(size - size/2 - 1)}}
 			if data[1].Length == 0 {
 				data = data[:1]
@@ -127,11 +45,11 @@ func TestQEMUReadsWhatWeWrite(t *testing.T) {
 			clear(content[:size/2])
 			var first []byte
 			for _, before := range []int{0, 9 * mib} {
-				f := createFile(t)
+				f := disktest.CreateFile(t)
 				if _, err := f.Write(fill(0xee, before)); err != nil {
 					t.Fatal(err)
 				}
-				w, err := v.create(f, int64(size), extents(data...))
+				w, err := v.create(f, int64(size), disktest.Extents(data...))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -141,18 +59,18 @@ func TestQEMUReadsWhatWeWrite(t *testing.T) {
 					}
 				}
 				if before > 0 {
-					if !bytes.Equal(readFile(t, f.Name()), first) {
+					if !bytes.Equal(disktest.ReadFile(t, f.Name()), first) {
 						t.Errorf("%s, %d bytes: another file over an old one", name, size)
 					}
 					continue
 				}
-				first = readFile(t, f.Name())
+				first = disktest.ReadFile(t, f.Name())
 				rounded, err := v.diskSize(int64(size))
 				if err != nil {
 					t.Fatal(err)
 				}
 				want := append(bytes.Clone(content), make([]byte, rounded-int64(size))...)
-				if !bytes.Equal(flat(t, f.Name()), want) {
+				if !bytes.Equal(disktest.Flat(t, "-f", "vpc", f.Name()), want) {
 					t.Errorf("%s, %d bytes: QEMU reads something else", name, size)
 				}
 				if err := disktest.TestReader(open(t, first), want); err != nil {
@@ -165,9 +83,9 @@ func TestQEMUReadsWhatWeWrite(t *testing.T) {
 
 // The file is what its comment says, field by field.
 func TestDynamicLayout(t *testing.T) {
-	f := createFile(t)
+	f := disktest.CreateFile(t)
 	size := int64(5*mib + 512)
-	if _, err := vhd.NewWriter(f, size, extents(disk.Extent{Offset: 10, Length: 1}, disk.Extent{Offset: 5 * mib, Length: 1}), id); err != nil {
+	if _, err := vhd.NewWriter(f, size, disktest.Extents(disk.Extent{Offset: 10, Length: 1}, disk.Extent{Offset: 5 * mib, Length: 1}), id); err != nil {
 		t.Fatal(err)
 	}
 	s := spec{size: uint64(size), version: 0x000a0000, id: 1, change: func(f, _ []byte) {
@@ -188,7 +106,7 @@ func TestDynamicLayout(t *testing.T) {
 		want = append(want, make([]byte, 2*mib)...)
 	}
 	want = append(want, footer...)
-	if got := readFile(t, f.Name()); !bytes.Equal(got, want) {
+	if got := disktest.ReadFile(t, f.Name()); !bytes.Equal(got, want) {
 		t.Errorf("got another file (%d bytes, want %d)", len(got), len(want))
 	}
 }
@@ -206,14 +124,14 @@ func TestGeometry(t *testing.T) {
 		2040 << 30:            "\xff\xff\x10\xff",
 		0:                     "\x00\x00\x04\x11",
 	} {
-		f := createFile(t)
+		f := disktest.CreateFile(t)
 		if _, err := vhd.NewWriter(f, size, nil, id); err != nil {
 			t.Fatal(err)
 		}
-		if got := readFile(t, f.Name())[56:60]; string(got) != want {
+		if got := disktest.ReadFile(t, f.Name())[56:60]; string(got) != want {
 			t.Errorf("%d bytes: got % x, want % x", size, got, want)
 		}
-		img := open(t, readFile(t, f.Name()))
+		img := open(t, disktest.ReadFile(t, f.Name()))
 		if img.Size() != size {
 			t.Errorf("%d bytes: reads as %d", size, img.Size())
 		}
@@ -233,7 +151,7 @@ func TestDiskSize(t *testing.T) {
 	for _, size := range []int64{2040<<30 + 1, 1<<63 - 1} {
 		for name, v := range variants {
 			_, err := v.diskSize(size)
-			if _, werr := v.create(createFile(t), size, nil); !errors.Is(err, disk.ErrUnsupported) || !errors.Is(werr, disk.ErrUnsupported) {
+			if _, werr := v.create(disktest.CreateFile(t), size, nil); !errors.Is(err, disk.ErrUnsupported) || !errors.Is(werr, disk.ErrUnsupported) {
 				t.Errorf("%s, %d: got %v, %v", name, size, err, werr)
 			}
 		}
@@ -241,113 +159,32 @@ func TestDiskSize(t *testing.T) {
 }
 
 // Every byte of a footer and a header, changed, with checksums that are right
-// and that are not: the image is refused, or it is what QEMU says, or the byte
-// did not matter. Memory is bounded.
+// and that are not. The footer at the end is the one at the head.
 func TestHeaderMutations(t *testing.T) {
 	const b = 512 << 10
-	s := spec{size: b + 512, blockSize: b, blocks: []block{{data: fill('a', b)}, {data: fill('b', 512)}}}
-	image := s.build()
-	want := some(all(fill('a', b), fill('b', 512)))
-	path, flat := filepath.Join(t.TempDir(), "image"), filepath.Join(t.TempDir(), "flat")
-	end := len(image) - 512
+	content := slices.Concat(fill('a', b), fill('b', 512))
+	m := disktest.Mutations{
+		Format:  "vpc",
+		Image:   spec{size: b + 512, blockSize: b, blocks: []block{{data: content[:b]}, {data: content[b:]}}}.build(),
+		Content: content,
+		Head:    1536,
+		Open:    func(image []byte) (disk.Reader, error) { return vhd.Open(bytes.NewReader(image), vhd.Options{}) },
+	}
+	unsigned := func(image []byte) { copy(image[len(image)-512:], image[:512]) }
+	signed := func(image []byte) {
+		sign(image[:512], 64)
+		sign(image[512:1536], 36)
+		unsigned(image)
+	}
 	for off := range 1536 {
 		if off >= 88 && off < 512 && off%16 != 0 || off >= 576 && off < 1536 && off%16 != 0 {
 			continue // reserved, parent
 		}
 		for _, flip := range []byte{0x01, 0x84} {
-			for _, signed := range []bool{true, false} {
-				mutant := bytes.Clone(image[:2048])
-				mutant[off] ^= flip
-				if signed {
-					sign(mutant[:512], 64)
-					sign(mutant[512:1536], 36)
-				}
-				file := patched{bytes.NewReader(image), mutant, end}
-				before := allocated()
-				got, err := readSome(file)
-				if n := allocated() - before; err != nil && n > 64<<20 {
-					t.Errorf("byte %d ^ %#x: allocated %d MiB to refuse it", off, flip, n>>20)
-				}
-				if err != nil {
-					wantRefusal(t, err)
-					continue
-				}
-				if bytes.Equal(got, want) {
-					continue
-				}
-				whole := make([]byte, len(image))
-				if _, err := file.ReadAt(whole, 0); err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(path, whole, 0o600); err != nil {
-					t.Fatal(err)
-				}
-				out, err := exec.CommandContext(t.Context(), "qemu-img", "convert", "-t", "unsafe", "-f", "vpc", "-O", "raw", path, flat).CombinedOutput()
-				if err != nil {
-					t.Errorf("byte %d ^ %#x: reads, but not as before, and QEMU says: %s", off, flip, out)
-					continue
-				}
-				if !bytes.Equal(got, some(readFile(t, flat))) {
-					t.Errorf("byte %d ^ %#x: QEMU reads something else", off, flip)
-				}
-			}
+			m.Each = append(m.Each, disktest.Mutation{At: off, Flip: flip, Seal: signed}, disktest.Mutation{At: off, Flip: flip, Seal: unsigned})
 		}
 	}
-}
-
-// patched is a file that begins with other bytes, and has the first 512 of them
-// also at the end.
-type patched struct {
-	*bytes.Reader
-	head []byte
-	end  int
-}
-
-func (p patched) ReadAt(b []byte, off int64) (int, error) {
-	n, err := p.Reader.ReadAt(b, off)
-	for at := range b[:n] {
-		switch i := int(off) + at; {
-		case i < len(p.head):
-			b[at] = p.head[i]
-		case i >= p.end:
-			b[at] = p.head[i-p.end]
-		}
-	}
-	return n, err
-}
-
-// places are where some reads.
-var places = []int64{0, 512<<10 - 4096, 512 << 10}
-
-// some is a few KiB of a disk's content.
-func some(content []byte) (got []byte) {
-	for _, at := range places {
-		at = min(at, int64(len(content)))
-		got = append(got, content[at:min(at+4096, int64(len(content)))]...)
-	}
-	return got
-}
-
-// readSome walks all extents of an image, and reads some of it.
-func readSome(file virtual.Reader) (got []byte, err error) {
-	img, err := vhd.Open(file, vhd.Options{})
-	if err != nil {
-		return nil, err
-	}
-	for _, err := range disk.Extents(img) {
-		if err != nil {
-			return nil, err
-		}
-	}
-	for _, at := range places {
-		p := make([]byte, 4096)
-		n, err := img.ReadAt(p, at)
-		if n < len(p) && !errors.Is(err, io.EOF) {
-			return nil, err
-		}
-		got = append(got, p[:n]...)
-	}
-	return got, nil
+	m.Test(t)
 }
 
 // FuzzOpen wants of any file that it is refused as what it is, or that all ways
@@ -386,49 +223,8 @@ func FuzzOpen(f *testing.F) {
 			sign(image[512:1536], 36)
 			sign(image[:512], 64)
 		}
-		before := allocated()
-		img, err := vhd.Open(bytes.NewReader(image), vhd.Options{Folder: parents})
-		if err != nil {
-			wantRefusal(t, err)
-			return
-		}
-		rounds := 0
-		for e, err := range disk.Extents(img) {
-			if err != nil {
-				wantRefusal(t, err)
-				return
-			}
-			p := make([]byte, min(e.Length, 100))
-			if n, err := img.ReadAt(p, e.Offset); n < len(p) {
-				wantRefusal(t, err)
-			}
-			if rounds++; rounds == 100 {
-				break
-			}
-		}
-		if n := allocated() - before; n > 64<<20 {
-			t.Errorf("allocated %d MiB for a file of %d bytes", n>>20, len(image))
-		}
-		if img.Size() > 1<<20 {
-			return
-		}
-		content := make([]byte, img.Size())
-		if n, err := img.ReadAt(content, 0); n < len(content) {
-			wantRefusal(t, err)
-			return
-		}
-		if err := disktest.TestReader(img, content); err != nil {
-			t.Error(err)
-		}
+		disktest.Explore(t, disktest.Suspect{Open: func() (disk.Reader, error) {
+			return vhd.Open(bytes.NewReader(image), vhd.Options{Folder: parents})
+		}})
 	})
-}
-
-func wantRefusal(t *testing.T, err error) {
-	t.Helper()
-	for _, kind := range []error{disk.ErrCorrupt, disk.ErrUnsupported, disk.ErrBackingFile} {
-		if errors.Is(err, kind) {
-			return
-		}
-	}
-	t.Errorf("got error %v", err)
 }
