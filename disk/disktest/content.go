@@ -33,14 +33,15 @@ func Mixture(size int, seed uint64) []byte {
 	return content
 }
 
-// A Sparse is content whose extents are all ranges of whole 4 KiB that are not
-// zero.
-type Sparse struct{ *bytes.Reader }
+// Sparse is a disk whose extents are all ranges of whole 4 KiB that are not zero.
+func Sparse(content []byte) disk.Reader { return sparse{bytes.NewReader(content)} }
+
+type sparse struct{ *bytes.Reader }
 
 var page [4096]byte
 
 // NextExtent is the rest of the first range of 4 KiB with something in it.
-func (s Sparse) NextExtent(off int64) (disk.Extent, error) {
+func (s sparse) NextExtent(off int64) (disk.Extent, error) {
 	if off < 0 {
 		return disk.Extent{}, fmt.Errorf("negative offset")
 	}

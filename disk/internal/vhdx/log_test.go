@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
 	"github.com/davit-oci/davit/disk/internal/vhdx"
 )
 
 // The image of TestLog: block 0 is there, block 1 is elsewhere in the file
 // without an entry that says so.
 func unlogged() (i *image, a, b []byte, elsewhere uint64) {
-	a, b = mixture(mib, 11), mixture(mib, 12)
+	a, b = disktest.Mixture(mib, 11), disktest.Mixture(mib, 12)
 	i = newImage(2*mib, mib, 512, nil)
 	i.block(0, 6, a)
 	at := i.allocate(mib)
@@ -204,7 +205,7 @@ func TestLog(t *testing.T) {
 			out, err := exec.CommandContext(t.Context(), "qemu-img", "check", "-T", "unsafe", "-r", "all", "-f", "vhdx", path).CombinedOutput()
 			if (err == nil) != (len(test.want) == 2) {
 				t.Errorf("QEMU's replay: %v\n%s", err, out)
-			} else if err == nil && !bytes.Equal(flat(t, path), content) {
+			} else if err == nil && !bytes.Equal(disktest.Flat(t, "-f", "vhdx", path), content) {
 				t.Error("QEMU reads something else")
 			}
 		})
@@ -216,11 +217,11 @@ func TestLog(t *testing.T) {
 func TestQEMULog(t *testing.T) {
 	for _, log := range []string{"1M", "2M"} {
 		path := tempFile(t)
-		qemu(t, "qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M,log_size="+log, path, "5M")
-		qemu(t, "qemu-io", "-t", "unsafe", "-f", "vhdx", "-c", "write -P 1 1M 2M", path)
+		disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "vhdx", "-o", "block_size=1M,log_size="+log, path, "5M")
+		disktest.QEMU(t, "qemu-io", "-t", "unsafe", "-f", "vhdx", "-c", "write -P 1 1M 2M", path)
 		before := load(t, path)
-		qemu(t, "qemu-io", "-t", "unsafe", "-f", "vhdx", "-c", "write -P 3 4M 512k", path)
-		want := flat(t, path)
+		disktest.QEMU(t, "qemu-io", "-t", "unsafe", "-f", "vhdx", "-c", "write -P 3 4M 512k", path)
+		want := disktest.Flat(t, "-f", "vhdx", path)
 
 		i := &image{memory: load(t, path)}
 		table := make([]byte, 32)
@@ -236,8 +237,8 @@ func TestQEMULog(t *testing.T) {
 		}
 		testContent(t, open(t, i, vhdx.Options{}), want)
 
-		qemu(t, "qemu-img", "check", "-q", "-T", "unsafe", "-r", "all", "-f", "vhdx", i.save(t, path))
-		if !bytes.Equal(flat(t, path), want) {
+		disktest.QEMU(t, "qemu-img", "check", "-q", "-T", "unsafe", "-r", "all", "-f", "vhdx", i.save(t, path))
+		if !bytes.Equal(disktest.Flat(t, "-f", "vhdx", path), want) {
 			t.Error("QEMU reads something else")
 		}
 	}
@@ -283,9 +284,9 @@ func TestHostileLogs(t *testing.T) {
 		i, _, _, _ := unlogged()
 		i.dirty()
 		test.log(i)
-		before := allocated()
+		before := disktest.Allocated()
 		_, err := vhdx.Open(i, vhdx.Options{})
-		if n := allocated() - before; n > 64<<20 {
+		if n := disktest.Allocated() - before; n > 64<<20 {
 			t.Errorf("%s: allocated %d MiB", name, n>>20)
 		}
 		t.Run(name, func(t *testing.T) { wantRefusal(t, err, test.kind, test.words) })
@@ -303,9 +304,9 @@ func TestManyUpdates(t *testing.T) {
 	}
 	i.patch(8*mib, logEntry{sequence: 1, updates: append(updates, i.sectorOf(batAt+8, elsewhere))}.encode())
 	i.memory.size = 24 * mib
-	before := allocated()
+	before := disktest.Allocated()
 	img := open(t, i, vhdx.Options{})
-	if n := allocated() - before; n > 64<<20 {
+	if n := disktest.Allocated() - before; n > 64<<20 {
 		t.Errorf("allocated %d MiB", n>>20)
 	}
 	testContent(t, img, append(bytes.Clone(a), b...))
@@ -317,14 +318,14 @@ func TestFileIsNotChanged(t *testing.T) {
 	i.dirty()
 	i.log(0, logEntry{sequence: 1, updates: []logUpdate{i.sectorOf(batAt+8, elsewhere)}})
 	path := i.save(t, filepath.Join(t.TempDir(), "disk.vhdx"))
-	before := readFile(t, path)
+	before := disktest.ReadFile(t, path)
 	img := open(t, raw(t, path), vhdx.Options{})
 	for e, err := range disk.Extents(img) {
 		if _, err2 := img.ReadAt(make([]byte, 1), e.Offset); errors.Join(err, err2) != nil {
 			t.Fatal(fmt.Sprint(err, err2))
 		}
 	}
-	if !bytes.Equal(readFile(t, path), before) {
+	if !bytes.Equal(disktest.ReadFile(t, path), before) {
 		t.Error("the file is another")
 	}
 }

@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -19,68 +16,6 @@ import (
 	"github.com/davit-oci/davit/disk/internal/vhdx"
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
-
-// qemu runs qemu-img or qemu-io, which decide here what an image holds.
-func qemu(t *testing.T, args ...string) string {
-	t.Helper()
-	if _, err := exec.LookPath(args[0]); err != nil {
-		t.Fatalf("%v: install qemu-utils", err)
-	}
-	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// flat is what QEMU says that an image holds.
-func flat(t *testing.T, image string) []byte {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "flat.raw")
-	qemu(t, "qemu-img", "convert", "-t", "unsafe", "-f", "vhdx", "-O", "raw", image, path)
-	return readFile(t, path)
-}
-
-func readFile(t *testing.T, path string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-func writeFile(t *testing.T, path string, b []byte) string {
-	t.Helper()
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
-// mixture is the content of a disk: text, random bytes, zeros, and single
-// bytes in zeros.
-func mixture(size int, seed uint64) []byte {
-	content := make([]byte, size)
-	random := rand.New(rand.NewPCG(7, seed))
-	for off := 0; off < size; {
-		part := content[off:min(size, off+1+random.IntN(150000))]
-		switch random.IntN(4) {
-		case 0:
-			for i := range part {
-				part[i] = "a line of text\n"[(off+i)%15]
-			}
-		case 1:
-			for i := range part {
-				part[i] = byte(random.Uint32())
-			}
-		case 2:
-			part[len(part)/2] = 1
-		}
-		off += len(part)
-	}
-	return content
-}
 
 // raw opens a file without looking into it; it knows its holes.
 func raw(t *testing.T, path string) *disk.Image {
@@ -118,8 +53,7 @@ func wantRefusal(t *testing.T, err, kind error, words string) {
 }
 
 func TestQEMUImages(t *testing.T) {
-	content := mixture(2<<20+3*512, 1)
-	source := writeFile(t, filepath.Join(t.TempDir(), "source.raw"), content)
+	content := disktest.Mixture(2<<20+3*512, 1)
 	var cases []string
 	for _, sub := range []string{"dynamic", "fixed"} {
 		for size := 1; size <= 256; size *= 2 {
@@ -133,7 +67,7 @@ func TestQEMUImages(t *testing.T) {
 		t.Run(c, func(t *testing.T) {
 			t.Parallel()
 			path := tempFile(t)
-			qemu(t, "qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vhdx", "-o", c, source, path)
+			disktest.Make(t, path, "vhdx", content, "-o", c)
 			testContent(t, open(t, raw(t, path), vhdx.Options{}), content)
 		})
 	}
@@ -148,23 +82,9 @@ func TestQEMUEdits(t *testing.T) {
 		t.Run(o, func(t *testing.T) {
 			t.Parallel()
 			path := tempFile(t)
-			qemu(t, "qemu-img", "create", "-q", "-f", "vhdx", "-o", o, path, fmt.Sprint(size))
-			random := rand.New(rand.NewPCG(9, uint64(seed)))
-			args := []string{"qemu-io", "-t", "unsafe", "-f", "vhdx"}
-			for range 12 {
-				off := random.IntN(size/512) * 512
-				n := min(512*(1+random.IntN(300)), size-off)
-				switch random.IntN(4) {
-				case 0:
-					args = append(args, "-c", fmt.Sprintf("write -z %d %d", off, n))
-				case 1:
-					args = append(args, "-c", fmt.Sprintf("discard %d %d", off, n))
-				default:
-					args = append(args, "-c", fmt.Sprintf("write -P %d %d %d", 1+random.IntN(255), off, n))
-				}
-			}
-			qemu(t, append(args, path)...)
-			testContent(t, open(t, raw(t, path), vhdx.Options{}), flat(t, path))
+			disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "vhdx", "-o", o, path, fmt.Sprint(size))
+			disktest.Edit(t, path, "vhdx", size, uint64(seed))
+			testContent(t, open(t, raw(t, path), vhdx.Options{}), disktest.Flat(t, "-f", "vhdx", path))
 		})
 	}
 }
@@ -173,7 +93,7 @@ func TestQEMUEdits(t *testing.T) {
 func TestBlockStates(t *testing.T) {
 	for sector, blockSize := range map[int64]int64{512: mib, 4096: 2 * mib} {
 		size := 5*blockSize + 3*sector
-		data := mixture(int(blockSize), 2)
+		data := disktest.Mixture(int(blockSize), 2)
 		i := newImage(size, blockSize, sector, nil)
 		i.block(1, 1, nil)
 		i.block(2, 2, data) // zeros, whatever lies there
@@ -187,7 +107,7 @@ func TestBlockStates(t *testing.T) {
 		testContent(t, open(t, i, vhdx.Options{}), content)
 		if sector == 512 {
 			i.memory.size += blockSize - 3*sector // QEMU needs it
-			if !bytes.Equal(flat(t, i.save(t, tempFile(t))), content) {
+			if !bytes.Equal(disktest.Flat(t, "-f", "vhdx", i.save(t, tempFile(t))), content) {
 				t.Error("QEMU reads something else")
 			}
 		}
@@ -219,7 +139,7 @@ func TestChunks(t *testing.T) {
 	}
 	path := i.save(t, tempFile(t))
 	out := filepath.Join(t.TempDir(), "flat.raw")
-	qemu(t, "qemu-img", "convert", "-t", "unsafe", "-f", "vhdx", "-O", "raw", path, out)
+	disktest.QEMU(t, "qemu-img", "convert", "-t", "unsafe", "-f", "vhdx", "-O", "raw", path, out)
 	r := raw(t, out)
 	for _, n := range []int64{0, 4094, 4095, 4096, 4097, 4098, 8190, 8191, 8192, 8193, 9214, 9215} {
 		p, q := make([]byte, 300), make([]byte, 300)
@@ -236,7 +156,7 @@ func TestChunks(t *testing.T) {
 }
 
 func TestHeaders(t *testing.T) {
-	content := mixture(mib, 3)
+	content := disktest.Mixture(mib, 3)
 	for name, test := range map[string]struct {
 		change func(i *image)
 		kind   error // nil: reads
@@ -375,7 +295,7 @@ func TestMetadata(t *testing.T) {
 		"all blocks allocated": {value(parameters, 0, 0, 0x10, 0, 1), nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			content := mixture(mib, 4)
+			content := disktest.Mixture(mib, 4)
 			i := newImage(mib, mib, 512, nil)
 			i.block(0, 6, content)
 			test.change(i)
@@ -456,7 +376,7 @@ func TestDifferencing(t *testing.T) {
 	linkage := "{" + dataGUID + "}"
 	for _, sector := range []int64{512, 4096} {
 		// The grandparent is shorter, the parent has other blocks.
-		a, b, c := mixture(4*mib, 5), mixture(6*mib, 6), mixture(6*mib, 7)
+		a, b, c := disktest.Mixture(4*mib, 5), disktest.Mixture(6*mib, 6), disktest.Mixture(6*mib, 7)
 		base := newImage(3*mib+sector, mib, sector, nil)
 		base.block(0, 6, a[:mib])
 		base.block(1, 6, a[mib:2*mib])
@@ -509,7 +429,7 @@ func TestDifferencing(t *testing.T) {
 // A run of bits ends with its block: the next one is elsewhere.
 func TestAdjacentPartialBlocks(t *testing.T) {
 	child := newImage(2*mib, mib, 512, locator("parent_linkage", "{"+dataGUID+"}", "relative_path", "base.vhdx"))
-	content := mixture(2*mib, 31)
+	content := disktest.Mixture(2*mib, 31)
 	child.block(1, 7, content[mib:])
 	child.block(0, 7, content[:mib])
 	var sectors []int64
@@ -589,7 +509,7 @@ func TestParents(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			parent := newImage(mib, mib, 512, nil)
-			parent.block(0, 6, mixture(mib, 8))
+			parent.block(0, 6, disktest.Mixture(mib, 8))
 			child := newImage(mib, mib, 512, locator(test.pairs...))
 			all := map[string]virtual.Reader{}
 			for _, name := range test.has {
@@ -602,7 +522,7 @@ func TestParents(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			} else {
-				testContent(t, img, mixture(mib, 8))
+				testContent(t, img, disktest.Mixture(mib, 8))
 			}
 			if got := strings.Join(asked, " "); test.asked != "" && got != test.asked {
 				t.Errorf("asked for %s, want %s", got, test.asked)
@@ -646,12 +566,12 @@ func TestParents(t *testing.T) {
 // has the disk.
 func TestHugeDisk(t *testing.T) {
 	i := newImage(64*tib, mib, 512, nil)
-	data := mixture(3000, 9)
+	data := disktest.Mixture(3000, 9)
 	for _, n := range []int64{0, 5000000, 64<<20 - 1} {
 		i.block(n, 6, data)
 	}
 	path := i.save(t, tempFile(t))
-	before := allocated()
+	before := disktest.Allocated()
 	img := open(t, raw(t, path), vhdx.Options{})
 	var found []int64
 	for e, err := range disk.Extents(img) {
@@ -667,113 +587,39 @@ func TestHugeDisk(t *testing.T) {
 	if got, want := fmt.Sprint(found), "[0 5000000 67108863]"; knowsHoles(t) && got != want {
 		t.Errorf("found blocks %s, want %s", got, want)
 	}
-	if n := allocated() - before; knowsHoles(t) && n > 16<<20 {
+	if n := disktest.Allocated() - before; knowsHoles(t) && n > 16<<20 {
 		t.Errorf("allocated %d MiB", n>>20)
 	}
 }
 
-// allocated is how many bytes were ever allocated.
-func allocated() uint64 {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.TotalAlloc
-}
-
-// Every byte of what Open reads, changed, with a checksum that is right then:
-// the image is refused, or reads as before or as QEMU reads it. Memory is
-// bounded.
+// Every byte of what Open reads, changed, with a checksum that is right then.
 func TestMutations(t *testing.T) {
-	source := writeFile(t, filepath.Join(t.TempDir(), "source.raw"), mixture(mib+512, 10))
 	path := tempFile(t)
-	qemu(t, "qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vhdx", "-o", "block_size=1M", source, path)
-	origin := &image{memory: load(t, path)}
-	want := flat(t, path)
-	region := make([]byte, 64)
-	origin.ReadAt(region, 192*kib+16)
-	bat, meta := int64(le.Uint64(region[16:])), int64(le.Uint64(region[48:]))
-	type change struct{ off, sealed, length int64 }
-	var changes []change
-	for off := range int64(8) {
-		changes = append(changes, change{off, 0, 0})
+	content := disktest.Mixture(mib+512, 10)
+	disktest.Make(t, path, "vhdx", content, "-o", "block_size=1M")
+	b := disktest.ReadFile(t, path)
+	m := disktest.Mutations{
+		Format:  "vhdx",
+		Image:   b,
+		Content: content,
+		Head:    320 * kib,
+		Open:    func(image []byte) (disk.Reader, error) { return vhdx.Open(bytes.NewReader(image), vhdx.Options{}) },
 	}
-	for off := range int64(80) {
-		changes = append(changes, change{128*kib + off, 128 * kib, 4 * kib}, change{64*kib + off, 64 * kib, 4 * kib},
-			change{192*kib + off, 192 * kib, 64 * kib}, change{256*kib + off, 256 * kib, 64 * kib})
-	}
-	for off := range int64(200) {
-		changes = append(changes, change{meta + off, 0, 0})
-	}
-	for off := range int64(40) {
-		changes = append(changes, change{meta + 64*kib + off, 0, 0}, change{bat + off, 0, 0})
-	}
-
-	buffer := make([]byte, 2*mib)
-	for _, c := range changes {
-		for _, flip := range []byte{0x01, 0x84} {
-			m := &image{memory: &memory{size: origin.memory.size, pages: map[int64][]byte{}}}
-			for n, b := range origin.pages {
-				m.pages[n] = b
+	bat, meta := int(le.Uint64(b[192*kib+32:])), int(le.Uint64(b[192*kib+64:]))
+	for _, part := range []struct{ at, n, sealed int }{ // sealed: length of what has a checksum, but for that itself
+		{0, 8, 0},
+		{128 * kib, 80, 4 * kib}, {64 * kib, 80, 4 * kib}, {192 * kib, 80, 64 * kib}, {256 * kib, 80, 64 * kib},
+		{meta, 200, 0}, {meta + 64*kib, 40, 0}, {bat, 40, 0},
+	} {
+		for n := range part.n {
+			c := disktest.Mutation{At: part.at + n}
+			if part.sealed > 0 && n/4 != 1 {
+				c.Seal = func(image []byte) { seal(image[part.at:][:part.sealed]) }
 			}
-			for n := c.sealed / page; n <= (c.sealed+c.length)/page; n++ { // what is written next
-				m.pages[n] = bytes.Clone(m.pages[n])
-				if m.pages[n] == nil {
-					m.pages[n] = make([]byte, page)
-				}
-			}
-			m.pages[c.off/page] = append(make([]byte, 0, page), m.pages[c.off/page]...)
-			m.pages[c.off/page] = m.pages[c.off/page][:page]
-			m.edit(c.off, 1, func(b []byte) { b[0] ^= flip })
-			if c.length > 0 && c.off/4 != c.sealed/4+1 {
-				m.edit(c.sealed, c.length, func(b []byte) { seal(b) })
-			}
-
-			before := allocated()
-			got, err := readSome(m, buffer)
-			if n := allocated() - before; n > 64<<20 {
-				t.Errorf("byte %#x ^ %#x: allocated %d MiB", c.off, flip, n>>20)
-			}
-			if err != nil {
-				if !errors.Is(err, disk.ErrCorrupt) && !errors.Is(err, disk.ErrUnsupported) && !errors.Is(err, disk.ErrBackingFile) {
-					t.Errorf("byte %#x ^ %#x: got error %v", c.off, flip, err)
-				}
-				continue
-			}
-			if bytes.Equal(got, want) {
-				continue
-			}
-			m.save(t, path)
-			flat := filepath.Join(t.TempDir(), "flat.raw")
-			out, err := exec.CommandContext(t.Context(), "qemu-img", "convert", "-t", "unsafe", "-f", "vhdx", "-O", "raw", path, flat).CombinedOutput()
-			if err != nil {
-				t.Errorf("byte %#x ^ %#x: reads, but not as before, and QEMU says: %s", c.off, flip, out)
-				continue
-			}
-			says := make([]byte, len(got))
-			if n, _ := raw(t, flat).ReadAt(says, 0); n < len(says) || !bytes.Equal(got, says) {
-				t.Errorf("byte %#x ^ %#x: QEMU reads something else", c.off, flip)
+			for _, c.Flip = range []byte{0x01, 0x84} {
+				m.Each = append(m.Each, c)
 			}
 		}
 	}
-}
-
-// readSome walks the extents of an image, and reads into the buffer.
-func readSome(file virtual.Reader, buffer []byte) ([]byte, error) {
-	img, err := vhdx.Open(file, vhdx.Options{})
-	if err != nil {
-		return nil, err
-	}
-	rounds := 0
-	for _, err := range disk.Extents(img) {
-		if err != nil {
-			return nil, err
-		}
-		if rounds++; rounds == 100 {
-			break
-		}
-	}
-	got := buffer[:min(img.Size(), int64(len(buffer)))]
-	if n, err := img.ReadAt(got, 0); n < len(got) {
-		return nil, err
-	}
-	return got, nil
+	m.Test(t)
 }

@@ -3,9 +3,7 @@ package vhdx_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
-	"iter"
 	"os"
 	"path/filepath"
 	"testing"
@@ -17,42 +15,14 @@ import (
 
 var id = [16]byte{0: 0xd1, 1: 0x5c, 15: 1}
 
-func createFile(t *testing.T) *os.File {
-	t.Helper()
-	f, err := os.Create(tempFile(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
 func check(t *testing.T, f *os.File) {
 	t.Helper()
-	qemu(t, "qemu-img", "check", "-q", "-f", "vhdx", f.Name())
-}
-
-// sparse is content whose extents are all ranges of 4 KiB that are not zero.
-type sparse struct{ *bytes.Reader }
-
-func (s sparse) NextExtent(off int64) (disk.Extent, error) {
-	if off < 0 {
-		return disk.Extent{}, fmt.Errorf("negative offset")
-	}
-	block := make([]byte, 4096)
-	for off < s.Size() {
-		n, _ := s.ReadAt(block[:4096-off%4096], off)
-		if !bytes.Equal(block[:n], make([]byte, n)) {
-			return disk.Extent{Offset: off, Length: int64(n)}, nil
-		}
-		off += int64(n)
-	}
-	return disk.Extent{}, nil
+	disktest.QEMU(t, "qemu-img", "check", "-q", "-f", "vhdx", f.Name())
 }
 
 func write(t *testing.T, f *os.File, content []byte) {
 	t.Helper()
-	r := sparse{bytes.NewReader(content)}
+	r := disktest.Sparse(content)
 	w, err := vhdx.NewWriter(f, r.Size(), disk.Extents(r), id)
 	if err != nil {
 		t.Fatal(err)
@@ -65,36 +35,19 @@ func write(t *testing.T, f *os.File, content []byte) {
 	}
 }
 
-func TestWriter(t *testing.T) {
-	t.Parallel()
-	f := createFile(t)
-	err := disktest.TestWriter(disktest.Target{
-		Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
-			return vhdx.NewWriter(f, size, data, id)
-		},
-		Open: func() (disk.Reader, error) {
-			check(t, f)
-			return vhdx.Open(raw(t, f.Name()), vhdx.Options{})
-		},
-	})
-	if err != nil {
-		t.Error(err)
-	}
-}
-
 func TestQEMUReadsWhatWeWrite(t *testing.T) {
 	for name, content := range map[string][]byte{
-		"mixture":    mixture(6*mib, 20),
-		"odd size":   mixture(3*mib+77, 21),
+		"mixture":    disktest.Mixture(6*mib, 20),
+		"odd size":   disktest.Mixture(3*mib+77, 21),
 		"empty disk": make([]byte, 2*mib),
 		"no bytes":   nil,
 		"one byte":   {1},
-		"one block":  mixture(mib, 22),
-		"a bit more": mixture(mib+1, 23),
+		"one block":  disktest.Mixture(mib, 22),
+		"a bit more": disktest.Mixture(mib+1, 23),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := createFile(t)
+			f := disktest.CreateFile(t)
 			write(t, f, content)
 			check(t, f)
 			size, err := vhdx.DiskSize(int64(len(content)))
@@ -102,13 +55,13 @@ func TestQEMUReadsWhatWeWrite(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := append(bytes.Clone(content), make([]byte, size-int64(len(content)))...)
-			if !bytes.Equal(flat(t, f.Name()), want) {
+			if !bytes.Equal(disktest.Flat(t, "-f", "vhdx", f.Name()), want) {
 				t.Error("QEMU reads something else")
 			}
 			// A product that writes to it finds all that it needs.
-			qemu(t, "qemu-io", "-t", "unsafe", "-f", "vhdx", "-c", "write -P 7 0 512", f.Name())
+			disktest.QEMU(t, "qemu-io", "-t", "unsafe", "-f", "vhdx", "-c", "write -P 7 0 512", f.Name())
 			copy(want, bytes.Repeat([]byte{7}, 512))
-			if !bytes.Equal(flat(t, f.Name()), want) {
+			if !bytes.Equal(disktest.Flat(t, "-f", "vhdx", f.Name()), want) {
 				t.Error("QEMU reads something else than it wrote")
 			}
 			testContent(t, open(t, raw(t, f.Name()), vhdx.Options{}), want)
@@ -119,18 +72,18 @@ func TestQEMUReadsWhatWeWrite(t *testing.T) {
 // One disk with one ID is one file, over whatever the file held, and blocks are
 // in the order of the disk. Another ID changes what shall be unique.
 func TestImagesAreDeterministic(t *testing.T) {
-	content := mixture(3*mib+4096, 24)
-	f := createFile(t)
+	content := disktest.Mixture(3*mib+4096, 24)
+	f := disktest.CreateFile(t)
 	write(t, f, content)
-	want := readFile(t, f.Name())
+	want := disktest.ReadFile(t, f.Name())
 	if !bytes.Equal(want[4*mib:][:len(content)], content) {
 		t.Error("blocks are in no order, or not where they were")
 	}
-	for _, old := range [][]byte{bytes.Repeat([]byte{0xee}, 9*mib), want[:5*mib], mixture(2*mib, 25)} {
-		f := createFile(t)
+	for _, old := range [][]byte{bytes.Repeat([]byte{0xee}, 9*mib), want[:5*mib], disktest.Mixture(2*mib, 25)} {
+		f := disktest.CreateFile(t)
 		f.Write(old)
 		write(t, f, content)
-		if !bytes.Equal(readFile(t, f.Name()), want) {
+		if !bytes.Equal(disktest.ReadFile(t, f.Name()), want) {
 			t.Errorf("other bytes over a file of %d bytes", len(old))
 		}
 	}
@@ -142,7 +95,7 @@ func TestImagesAreDeterministic(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	got := readFile(t, f.Name())
+	got := disktest.ReadFile(t, f.Name())
 	for what, r := range map[string][2]int{
 		"FileWriteGuid": {128*kib + 16, 16}, "DataWriteGuid": {128*kib + 32, 16}, "Virtual Disk ID": {2*mib + 64*kib + 16, 16},
 	} {
@@ -163,14 +116,8 @@ func TestImagesAreDeterministic(t *testing.T) {
 func TestOldFiles(t *testing.T) {
 	const size = 5 * mib
 	data := []disk.Extent{{Offset: 100, Length: 200}, {Offset: mib + 4096, Length: mib}, {Offset: 4*mib + 512, Length: 10}}
-	extents := func(yield func(disk.Extent, error) bool) {
-		for _, e := range data {
-			if !yield(e, nil) {
-				return
-			}
-		}
-	}
-	f := createFile(t)
+	extents := disktest.Extents(data...)
+	f := disktest.CreateFile(t)
 	f.Write(bytes.Repeat([]byte{0xee}, 7*mib))
 	want := make([]byte, size)
 	for _, e := range data {
@@ -200,7 +147,7 @@ func TestOldFiles(t *testing.T) {
 // after it stays.
 func TestOldDataBehindTheBAT(t *testing.T) {
 	const size = 131040 * mib
-	f := createFile(t)
+	f := disktest.CreateFile(t)
 	for _, want := range []string{"\x00\x00\x00", "old", "old"} {
 		w, err := vhdx.NewWriter(f, size, func(yield func(disk.Extent, error) bool) {
 			_ = yield(disk.Extent{Offset: 0, Length: 3}, nil) && yield(disk.Extent{Offset: size - 1, Length: 1}, nil)
@@ -223,9 +170,9 @@ func TestOldDataBehindTheBAT(t *testing.T) {
 
 // What no reader here looks at, but Hyper-V may.
 func TestFields(t *testing.T) {
-	f := createFile(t)
-	write(t, f, mixture(mib, 26))
-	b := readFile(t, f.Name())
+	f := disktest.CreateFile(t)
+	write(t, f, disktest.Mixture(mib, 26))
+	b := disktest.ReadFile(t, f.Name())
 	const header, regions, table, items = 128 * kib, 192 * kib, 2 * mib, 2*mib + 64*kib
 	required, virtualDisk := []byte{4, 0, 0, 0}, []byte{6, 0, 0, 0}
 	for name, want := range map[string]struct {
@@ -264,16 +211,10 @@ func TestFields(t *testing.T) {
 // Disks up to 64 TiB, with little data, take little space, time and memory.
 func TestHugeImages(t *testing.T) {
 	for _, size := range []int64{8 * tib, 8*tib + 512, 64 * tib} {
-		f := createFile(t)
+		f := disktest.CreateFile(t)
 		data := []disk.Extent{{Offset: 12345, Length: 10}, {Offset: size / 3, Length: 10}, {Offset: size - 10, Length: 10}}
-		before := allocated()
-		w, err := vhdx.NewWriter(f, size, func(yield func(disk.Extent, error) bool) {
-			for _, e := range data {
-				if !yield(e, nil) {
-					return
-				}
-			}
-		}, id)
+		before := disktest.Allocated()
+		w, err := vhdx.NewWriter(f, size, disktest.Extents(data...), id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -300,7 +241,7 @@ func TestHugeImages(t *testing.T) {
 				t.Errorf("%d bytes: read %q, %v", size, p, err)
 			}
 		}
-		if n := allocated() - before; knowsHoles(t) && n > 16<<20 {
+		if n := disktest.Allocated() - before; knowsHoles(t) && n > 16<<20 {
 			t.Errorf("%d bytes: allocated %d MiB", size, n>>20)
 		}
 		if info, err := f.Stat(); err != nil || info.Size() > 100*mib {
@@ -318,7 +259,7 @@ func TestHugeImages(t *testing.T) {
 	if _, err := vhdx.DiskSize(64*tib + 1); err == nil {
 		t.Error("DiskSize takes more than 64 TiB")
 	}
-	if _, err := vhdx.NewWriter(createFile(t), 64*tib+1, nil, id); err == nil {
+	if _, err := vhdx.NewWriter(disktest.CreateFile(t), 64*tib+1, nil, id); err == nil {
 		t.Error("NewWriter takes more than 64 TiB")
 	}
 }
