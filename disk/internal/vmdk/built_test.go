@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/davit-oci/davit/disk/disktest"
 	"github.com/davit-oci/davit/disk/internal/vmdk"
 )
 
@@ -18,7 +19,7 @@ func line(content []byte, kind, name string) string {
 // Every way to build a hosted sparse extent is read as it was meant, and as QEMU
 // reads it, where QEMU can.
 func TestHosted(t *testing.T) {
-	content := mixture(300<<10+3*sectorSize, 1)
+	content := disktest.Mixture(300<<10+3*sectorSize, 1)
 	for name, h := range map[string]hosted{
 		"plain":                          {},
 		"holes":                          {kinds: "dudduu"},
@@ -62,7 +63,7 @@ func TestHosted(t *testing.T) {
 			// QEMU wants the file to end with the stream, reads a bare grain only
 			// if it has no size before it, and allows no large tables.
 			if h.padding == 0 && h.bare != "size" && h.gtes <= 512 {
-				if !bytes.Equal(flat(t, path), want) {
+				if !bytes.Equal(disktest.Flat(t, "-f", "vmdk", path), want) {
 					t.Error("QEMU reads something else")
 				}
 			}
@@ -72,17 +73,17 @@ func TestHosted(t *testing.T) {
 
 // A stream may have its descriptor in a file of its own.
 func TestStreamWithDescriptorFile(t *testing.T) {
-	content, dir := mixture(300<<10+3*sectorSize, 1), t.TempDir()
+	content, dir := disktest.Mixture(300<<10+3*sectorSize, 1), t.TempDir()
 	write(t, dir, "x", hosted{version: 3, stream: "footer", cutLast: true}.build(content))
 	testImage(t, write(t, dir, "disk.vmdk", []byte(describe("streamOptimized", line(content, "SPARSE", "x")))), content)
 }
 
 // Thousands of extents share their caches.
 func TestManyExtents(t *testing.T) {
-	content := mixture(9<<10, 1)
+	content := disktest.Mixture(9<<10, 1)
 	extent := hosted{grainSize: 1, gtes: 4, kinds: "d"}.build(content)
 	descriptor := []byte(describe("custom", strings.Repeat(line(content, "SPARSE", "x")+"\n", 4096)))
-	before := allocated()
+	before := disktest.Allocated()
 	img, err := vmdk.Open(bytes.NewReader(descriptor), vmdk.Options{Folder: shelf{files: map[string][]byte{"x": extent}}})
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +94,7 @@ func TestManyExtents(t *testing.T) {
 			t.Fatalf("extent %d reads something else, %v", n, err)
 		}
 	}
-	if n := allocated() - before; n > 16<<20 {
+	if n := disktest.Allocated() - before; n > 16<<20 {
 		t.Errorf("allocated %d MiB", n>>20)
 	}
 }
@@ -105,7 +106,7 @@ func TestNoBytes(t *testing.T) {
 		testImage(t, write(t, t.TempDir(), "image.vmdk", h.build(nil)), nil)
 	}
 	path := filepath.Join(t.TempDir(), "image.vmdk")
-	runQEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", path, "0")
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", path, "0")
 	testImage(t, path, nil)
 }
 
@@ -135,14 +136,14 @@ func TestCOWD(t *testing.T) {
 	} {
 		for _, kinds := range []string{"d", "dduddddu", "u"} {
 			t.Run(fmt.Sprint(grainSize, kinds), func(t *testing.T) {
-				content := mixture(size, 2)
+				content := disktest.Mixture(size, 2)
 				want := hosted{grainSize: grainSize, kinds: kinds}.disk(content, nil)
 				dir := t.TempDir()
 				testImage(t, write(t, dir, "root-delta.vmdk", cowd(content, grainSize, kinds)), want)
 
 				path := write(t, dir, "root.vmdk", []byte(describe("vmfsSparse", line(content, "VMFSSPARSE", "root-delta.vmdk"))))
 				testImage(t, path, want)
-				if !bytes.Equal(flat(t, path), want) {
+				if !bytes.Equal(disktest.Flat(t, "-f", "vmdk", path), want) {
 					t.Error("QEMU reads something else")
 				}
 			})
@@ -157,7 +158,7 @@ func TestSESparse(t *testing.T) {
 		"u":        1 << 20,
 	} {
 		t.Run(kinds, func(t *testing.T) {
-			content := mixture(size, 3)
+			content := disktest.Mixture(size, 3)
 			want := hosted{grainSize: 8, kinds: kinds}.disk(content, nil)
 			for n := range len(want) / 4096 {
 				if kinds[n%len(kinds)] == 'n' {
@@ -168,7 +169,7 @@ func TestSESparse(t *testing.T) {
 			write(t, dir, "disk-sesparse.vmdk", seSparse(content, kinds))
 			path := write(t, dir, "disk.vmdk", []byte(describe("seSparse", line(content, "SESPARSE", "disk-sesparse.vmdk"))))
 			testImage(t, path, want)
-			if !bytes.Equal(flat(t, path), want) {
+			if !bytes.Equal(disktest.Flat(t, "-f", "vmdk", path), want) {
 				t.Error("QEMU reads something else")
 			}
 		})
@@ -177,7 +178,7 @@ func TestSESparse(t *testing.T) {
 
 // Extents of all kinds in one disk, at odd places.
 func TestExtents(t *testing.T) {
-	content := mixture(1<<20, 4)
+	content := disktest.Mixture(1<<20, 4)
 	part := func(from, to int) []byte { return content[from*sectorSize : to*sectorSize] }
 	dir := t.TempDir()
 	write(t, dir, "flat.vmdk", append(make([]byte, 7*sectorSize), content...))
@@ -209,7 +210,7 @@ func TestExtents(t *testing.T) {
 // A delta of every kind, on a parent of every kind, with its extents beside it
 // in another folder.
 func TestDeltas(t *testing.T) {
-	base, middle, top := mixture(160<<10, 5), mixture(160<<10+sectorSize, 6), mixture(200<<10, 7)
+	base, middle, top := disktest.Mixture(160<<10, 5), disktest.Mixture(160<<10+sectorSize, 6), disktest.Mixture(200<<10, 7)
 	half := func(b []byte) ([]byte, []byte) { return b[:100<<10+sectorSize], b[100<<10+sectorSize:] }
 	type kind struct {
 		name  string

@@ -17,7 +17,7 @@ import (
 )
 
 func TestReadDescriptor(t *testing.T) {
-	content := mixture(10*sectorSize, 1)
+	content := disktest.Mixture(10*sectorSize, 1)
 	usual := describe("vmfs", `RW 10 VMFS "disk-flat.vmdk"`)
 	for name, test := range map[string]struct{ descriptor, extent string }{
 		"usual":                   {usual, "disk-flat.vmdk"},
@@ -117,7 +117,7 @@ func TestReadDescriptorRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			nine := mixture(9*sectorSize, 1)
+			nine := disktest.Mixture(9*sectorSize, 1)
 			write(t, dir, "short", nine)
 			write(t, dir, "sparse", hosted{}.build(nine))
 			write(t, dir, "stream", hosted{stream: "head"}.build(nine))
@@ -182,7 +182,7 @@ func TestNoFolder(t *testing.T) {
 // A parent may be called by paths of other systems, and is looked for beside the
 // image if it is not there.
 func TestParentNames(t *testing.T) {
-	base, top := mixture(100*sectorSize, 1), mixture(100*sectorSize, 2)
+	base, top := disktest.Mixture(100*sectorSize, 1), disktest.Mixture(100*sectorSize, 2)
 	for hint, want := range map[string][]string{
 		"base.vmdk":                  {"base.vmdk"},
 		"sub/base.vmdk":              {"sub/base.vmdk", "base.vmdk"},
@@ -210,7 +210,7 @@ func TestParentNames(t *testing.T) {
 // VirtualBox's differencing images name no parent; the UUID says which it is.
 // QEMU reads them as if there were none.
 func TestVirtualBoxParents(t *testing.T) {
-	base, top := mixture(100*sectorSize, 1), mixture(100*sectorSize, 2)
+	base, top := disktest.Mixture(100*sectorSize, 1), disktest.Mixture(100*sectorSize, 2)
 	const id = "12345678-9abc-def0-1234-56789abcdef0"
 	none := `ddb.uuid.parent="00000000-0000-0000-0000-000000000000"`
 	uuid := func(key, id string) string { return fmt.Sprintf("ddb.uuid.%s=%q", key, id) }
@@ -256,7 +256,7 @@ func in(f folder, name string) folder {
 
 // A parent whose content ID is not known is none.
 func TestParentIdentity(t *testing.T) {
-	content := mixture(100*sectorSize, 1)
+	content := disktest.Mixture(100*sectorSize, 1)
 	for name, parent := range map[string][]byte{
 		"another ID": hosted{descriptor: strings.Replace(describe("monolithicSparse", line(content, "SPARSE", "x")), "abcd", "abce", 1)}.build(content),
 		"no ID":      hosted{descriptor: strings.Replace(describe("monolithicSparse", line(content, "SPARSE", "x")), "CID=0000abcd", "", 1)}.build(content),
@@ -288,7 +288,7 @@ func poke(b []byte, pairs ...int) []byte {
 }
 
 func TestSparseRefused(t *testing.T) {
-	content := mixture(200<<10, 1)
+	content := disktest.Mixture(200<<10, 1)
 	descriptor := describe("monolithicSparse", line(content, "SPARSE", "x"))
 	plain := hosted{descriptor: descriptor}.build(content)
 	stream := hosted{descriptor: descriptor, version: 3, stream: "footer"}.build(content)
@@ -385,7 +385,7 @@ func TestSparseRefused(t *testing.T) {
 }
 
 func TestSESparseRefused(t *testing.T) {
-	content := mixture(200<<10, 1)
+	content := disktest.Mixture(200<<10, 1)
 	extent := seSparse(content, "d")
 	const gd, gt, first = 4 * sectorSize, (8 + 64) * sectorSize, 8
 	for name, test := range map[string]struct {

@@ -2,10 +2,9 @@ package vmdk_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io/fs"
-	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
@@ -40,7 +39,7 @@ func (s shelf) NamesIn(string) ([]string, error) { return []string{"base.vmdk", 
 
 // seeds are small images, one for each way to map a grain.
 func seeds() map[string][]byte {
-	content := mixture(9<<10, 1)
+	content := disktest.Mixture(9<<10, 1)
 	const kinds = "dudz"
 	one := line(content, "SPARSE", "x")
 	return map[string][]byte{
@@ -63,65 +62,21 @@ func seeds() map[string][]byte {
 // bounded memory.
 func look(t *testing.T, image, extent []byte, test func(r disk.Reader, content []byte) error) {
 	t.Helper()
-	base := hosted{grainSize: 8, descriptor: describe("monolithicSparse", `RW 18 SPARSE "x"`, `ddb.uuid.image="12345678-0000-0000-0000-000000000000"`)}
-	in := shelf{files: map[string][]byte{"base.vmdk": base.build(mixture(9<<10, 2)), "extent": extent}}
-	before := allocated()
-	img, err := vmdk.Open(bytes.NewReader(image), vmdk.Options{Folder: in})
-	if err != nil {
-		if n := allocated() - before; n > 64<<20 {
-			t.Errorf("allocated %d MiB for a refused file of %d bytes", n>>20, len(image))
-		}
-		wantRefusal(t, err)
-		return
-	}
-
-	// A small file can be a large disk: look around, at any size.
-	rounds := 0
-	for e, err := range disk.Extents(img) {
-		if err != nil {
-			wantRefusal(t, err)
-			return
-		}
-		p := make([]byte, min(e.Length, 100))
-		if n, err := img.ReadAt(p, e.Offset); n < len(p) {
-			wantRefusal(t, err)
-		}
-		if rounds++; rounds == 100 {
-			break
-		}
-	}
-	if n := allocated() - before; n > 64<<20 {
-		t.Errorf("allocated %d MiB for a file of %d bytes", n>>20, len(image))
-	}
-	if img.Size() > 1<<18 {
-		return
-	}
-	content := make([]byte, img.Size())
-	if n, err := img.ReadAt(content, 0); n < len(content) {
-		wantRefusal(t, err)
-		return
-	}
-	if err := test(img, content); err != nil {
-		t.Error(err)
-	}
+	in := shelf{files: map[string][]byte{"base.vmdk": base(), "extent": extent}}
+	disktest.Explore(t, disktest.Suspect{
+		Open: func() (disk.Reader, error) {
+			return vmdk.Open(bytes.NewReader(image), vmdk.Options{Folder: in})
+		},
+		Refusals: []error{fs.ErrNotExist},
+		Limit:    1 << 18,
+		Test:     test,
+	})
 }
 
-func wantRefusal(t *testing.T, err error) {
-	t.Helper()
-	for _, kind := range []error{disk.ErrCorrupt, disk.ErrUnsupported, disk.ErrBackingFile, fs.ErrNotExist} {
-		if errors.Is(err, kind) {
-			return
-		}
-	}
-	t.Errorf("got error %v", err)
-}
-
-// allocated is how many bytes were ever allocated.
-func allocated() uint64 {
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.TotalAlloc
-}
+var base = sync.OnceValue(func() []byte {
+	h := hosted{grainSize: 8, descriptor: describe("monolithicSparse", `RW 18 SPARSE "x"`, `ddb.uuid.image="12345678-0000-0000-0000-000000000000"`)}
+	return h.build(disktest.Mixture(9<<10, 2))
+})
 
 func FuzzOpen(f *testing.F) {
 	all := seeds()

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/davit-oci/davit/disk/disktest"
 	"github.com/davit-oci/davit/disk/internal/vmdk"
 )
 
@@ -218,11 +219,11 @@ func TestStream(t *testing.T) {
 				}
 			}
 
-			path := createFile(t).Name()
+			path := disktest.CreateFile(t).Name()
 			if err := os.WriteFile(path, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			ask(t, "qemu-img", "check", "-q", "-f", "vmdk", path)
+			disktest.QEMU(t, "qemu-img", "check", "-q", "-f", "vmdk", path)
 		})
 	}
 }
@@ -241,7 +242,7 @@ func TestStreamIsTheSame(t *testing.T) {
 		}
 	}
 
-	f := createFile(t)
+	f := disktest.CreateFile(t)
 	if _, err := f.Write(noise(2*len(want), 4)); err != nil {
 		t.Fatal(err)
 	}

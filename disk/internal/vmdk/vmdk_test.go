@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -120,56 +118,12 @@ func write(t *testing.T, dir, name string, content []byte) string {
 	return path
 }
 
-// mixture is the content of a disk: text, random bytes, zeros, and single bytes
-// in zeros.
-func mixture(size int, seed uint64) []byte {
-	content := make([]byte, size)
-	random := rand.New(rand.NewPCG(seed, 8))
-	for off := 0; off < size; {
-		part := content[off:min(size, off+1+random.IntN(100000))]
-		switch random.IntN(4) {
-		case 0:
-			for i := range part {
-				part[i] = "a line of text\n"[(off+i)%15]
-			}
-		case 1:
-			for i := range part {
-				part[i] = byte(random.Uint32())
-			}
-		case 2:
-			part[len(part)/2] = 1
-		}
-		off += len(part)
-	}
-	return content
-}
-
 // # What QEMU writes
-
-func runQEMU(t *testing.T, args ...string) {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-}
-
-// flat is what QEMU says that an image holds.
-func flat(t *testing.T, path string) []byte {
-	t.Helper()
-	r := convert(t, path)
-	content := make([]byte, r.Size())
-	if n, err := r.ReadAt(content, 0); n < len(content) {
-		t.Fatal(err)
-	}
-	return content
-}
 
 var subformats = []string{"monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized"}
 
 func TestQEMUImages(t *testing.T) {
-	content := mixture(1<<20+3*512, 7)
-	source := write(t, t.TempDir(), "source.raw", content)
+	content := disktest.Mixture(1<<20+3*512, 7)
 	var cases []string
 	for _, s := range subformats {
 		o := "subformat=" + s
@@ -185,7 +139,7 @@ func TestQEMUImages(t *testing.T) {
 		t.Run(c, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "image.vmdk")
-			runQEMU(t, "qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vmdk", "-o", c, source, path)
+			disktest.Make(t, path, "vmdk", content, "-o", c)
 			testImage(t, path, content)
 		})
 	}
@@ -197,30 +151,12 @@ func TestQEMUSizes(t *testing.T) {
 			t.Run(fmt.Sprint(s, " ", size), func(t *testing.T) {
 				t.Parallel()
 				content := bytes.Repeat([]byte("content\n"), size/8)
-				dir := t.TempDir()
-				source, path := write(t, dir, "source.raw", content), filepath.Join(dir, "image.vmdk")
-				runQEMU(t, "qemu-img", "convert", "-t", "unsafe", "-f", "raw", "-O", "vmdk", "-o", "subformat="+s, source, path)
+				path := filepath.Join(t.TempDir(), "image.vmdk")
+				disktest.Make(t, path, "vmdk", content, "-o", "subformat="+s)
 				testImage(t, path, content)
 			})
 		}
 	}
-}
-
-// edit is a list of qemu-io commands that leave grains of all kinds.
-func edit(seed uint64, size int) []string {
-	random := rand.New(rand.NewPCG(9, seed))
-	var args []string
-	for range 12 {
-		off := random.IntN(size/512) * 512
-		n := min(512*(1+random.IntN(400)), size-off)
-		switch random.IntN(4) {
-		case 0:
-			args = append(args, "-c", fmt.Sprintf("write -z %d %d", off, n))
-		default:
-			args = append(args, "-c", fmt.Sprintf("write -P %d %d %d", 1+random.IntN(255), off, n))
-		}
-	}
-	return args
 }
 
 func TestQEMUEdits(t *testing.T) {
@@ -232,9 +168,9 @@ func TestQEMUEdits(t *testing.T) {
 		t.Run(o, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "image with spaces.vmdk")
-			runQEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", o, path, fmt.Sprint(size))
-			runQEMU(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(seed), size)...), path)...)
-			testImage(t, path, flat(t, path))
+			disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", o, path, fmt.Sprint(size))
+			disktest.Edit(t, path, "vmdk", size, uint64(seed))
+			testImage(t, path, disktest.Flat(t, "-f", "vmdk", path))
 		})
 	}
 }
@@ -244,8 +180,8 @@ func TestQEMUSplit(t *testing.T) {
 	for _, s := range []string{"twoGbMaxExtentSparse", "twoGbMaxExtentFlat"} {
 		t.Run(s, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "image.vmdk")
-			runQEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat="+s, path, "4G")
-			runQEMU(t, "qemu-io", "-t", "unsafe", "-f", "vmdk", "-c", "write -P 1 2146500000 2000000", "-c", "write -P 2 4294966784 512", path)
+			disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat="+s, path, "4G")
+			disktest.QEMU(t, "qemu-io", "-t", "unsafe", "-f", "vmdk", "-c", "write -P 1 2146500000 2000000", "-c", "write -P 2 4294966784 512", path)
 			img, err := open(t, path)
 			if err != nil {
 				t.Fatal(err)
@@ -287,18 +223,18 @@ func TestQEMUChain(t *testing.T) {
 	for n, o := range []string{"subformat=monolithicFlat", "subformat=monolithicSparse", "zeroed_grain=on", "compat6=on"} {
 		path = filepath.Join(dir, fmt.Sprint(n, ".vmdk"))
 		create := append([]string{"qemu-img", "create", "-q", "-f", "vmdk", "-o", o}, backing...)
-		runQEMU(t, append(create, path, fmt.Sprint(size))...)
-		runQEMU(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(n), size)...), path)...)
+		disktest.QEMU(t, append(create, path, fmt.Sprint(size))...)
+		disktest.Edit(t, path, "vmdk", size, uint64(n))
 		backing = []string{"-b", fmt.Sprint(n, ".vmdk"), "-F", "vmdk"}
 		size += 512 * 100
 	}
-	testImage(t, path, flat(t, path))
+	testImage(t, path, disktest.Flat(t, "-f", "vmdk", path))
 
 	_, err := openIn(t, path, nil)
 	wantError(t, err, disk.ErrBackingFile, `"2.vmdk"`)
 
 	// A parent that has been written to since is no parent any more.
-	runQEMU(t, "qemu-io", "-t", "unsafe", "-f", "vmdk", "-c", "write 0 512", filepath.Join(dir, "1.vmdk"))
+	disktest.QEMU(t, "qemu-io", "-t", "unsafe", "-f", "vmdk", "-c", "write 0 512", filepath.Join(dir, "1.vmdk"))
 	_, err = open(t, path)
 	wantError(t, err, disk.ErrCorrupt, `"1.vmdk" is not the parent, or has changed since`)
 }
@@ -389,7 +325,7 @@ func testSame(t *testing.T, got, want disk.Reader) {
 func convert(t *testing.T, path string) disk.Reader {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "flat.raw")
-	runQEMU(t, "qemu-img", "convert", "-t", "unsafe", "-f", "vmdk", "-O", "raw", path, out)
+	disktest.QEMU(t, "qemu-img", "convert", "-t", "unsafe", "-f", "vmdk", "-O", "raw", path, out)
 	f, err := os.Open(out)
 	if err != nil {
 		t.Fatal(err)

@@ -9,8 +9,6 @@ import (
 	"iter"
 	"math/rand/v2"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -29,43 +27,10 @@ const (
 	tib   = 1 << 40
 )
 
-func createFile(t *testing.T) *os.File {
-	t.Helper()
-	f, err := os.Create(filepath.Join(t.TempDir(), "image.vmdk"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
-func extents(all ...virtual.Extent) iter.Seq2[virtual.Extent, error] {
-	return func(yield func(virtual.Extent, error) bool) {
-		for _, e := range all {
-			if !yield(e, nil) {
-				return
-			}
-		}
-	}
-}
-
 func noise(n int, seed byte) []byte {
 	p := make([]byte, n)
 	rand.NewChaCha8([32]byte{seed}).Read(p)
 	return p
-}
-
-// ask runs a QEMU tool and returns what it prints.
-func ask(t *testing.T, name string, args ...string) []byte {
-	t.Helper()
-	if _, err := exec.LookPath(name); err != nil {
-		t.Fatalf("%v: install qemu-utils", err)
-	}
-	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return out
 }
 
 var kinds = []struct {
@@ -80,33 +45,23 @@ var kinds = []struct {
 	}},
 }
 
+// QEMU reads what we write; see package disk for what we read of it.
 func TestWriters(t *testing.T) {
 	for _, kind := range kinds {
-		for _, reader := range []struct {
-			name string
-			open func(path string) (disk.Reader, error)
-		}{
-			{"read by QEMU", func(path string) (disk.Reader, error) {
-				ask(t, "qemu-img", "check", "-q", "-f", "vmdk", path)
-				return bytes.NewReader(flat(t, path)), nil
-			}},
-			{"read by us", func(path string) (disk.Reader, error) { return open(t, path) }},
-		} {
-			t.Run(kind.name+" "+reader.name, func(t *testing.T) {
-				t.Parallel()
-				f := createFile(t)
-				err := disktest.TestWriter(disktest.Target{
-					InOrder: kind.name == "streamOptimized",
-					Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
-						return kind.create(f, size, data, vmdk.WriteOptions{Jobs: 3})
-					},
-					Open: func() (disk.Reader, error) { return reader.open(f.Name()) },
-				})
-				if err != nil {
-					t.Error(err)
-				}
+		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
+			f := disktest.CreateFile(t)
+			err := disktest.TestWriter(disktest.Target{
+				InOrder: kind.name == "streamOptimized",
+				Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
+					return kind.create(f, size, data, vmdk.WriteOptions{Jobs: 3})
+				},
+				Open: func() (disk.Reader, error) { return bytes.NewReader(disktest.Flat(t, "-f", "vmdk", f.Name())), nil },
 			})
-		}
+			if err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 
@@ -131,7 +86,7 @@ func TestDiskSize(t *testing.T) {
 			t.Errorf("DiskSize(%d) = %d, %v", size, got, err)
 		}
 		for _, kind := range kinds {
-			if _, err := kind.create(createFile(t), size, nil, vmdk.WriteOptions{}); !errors.Is(err, virtual.ErrUnsupported) {
+			if _, err := kind.create(disktest.CreateFile(t), size, nil, vmdk.WriteOptions{}); !errors.Is(err, virtual.ErrUnsupported) {
 				t.Errorf("%s of %d bytes: %v", kind.name, size, err)
 			}
 		}
@@ -151,7 +106,7 @@ func info(t *testing.T, path string) (size int64, createType, cid, text string) 
 			}
 		} `json:"format-specific"`
 	}
-	if err := json.Unmarshal(ask(t, "qemu-img", "info", "--output=json", "-f", "vmdk", path), &v); err != nil {
+	if err := json.Unmarshal([]byte(disktest.QEMU(t, "qemu-img", "info", "--output=json", "-f", "vmdk", path)), &v); err != nil {
 		t.Fatal(err)
 	}
 	if got := v.Specific.Data.ParentCID; got != 0xffffffff {
@@ -202,7 +157,7 @@ func TestWrittenDescriptor(t *testing.T) {
 		{"name that is too long", mib, vmdk.WriteOptions{Name: strings.Repeat("x", 20000)}, []string{`RW 2048 SPARSE "` + strings.Repeat("x", 255) + `"`}},
 	} {
 		for _, kind := range kinds {
-			f := createFile(t)
+			f := disktest.CreateFile(t)
 			w, err := kind.create(f, test.size, nil, test.o)
 			if err != nil {
 				t.Errorf("%s: %v", test.title, err)
@@ -229,7 +184,7 @@ func TestWrittenDescriptor(t *testing.T) {
 	}
 	for _, adapter := range []string{"pvscsi", "LSILOGIC", "ide\"\nx = \"", " "} {
 		for _, kind := range kinds {
-			f := createFile(t)
+			f := disktest.CreateFile(t)
 			f.WriteString("still there")
 			if _, err := kind.create(f, mib, nil, vmdk.WriteOptions{Adapter: adapter}); err == nil {
 				t.Errorf("%s: adapter %q is fine", kind.name, adapter)
@@ -250,7 +205,7 @@ func TestContentID(t *testing.T) {
 			for id := range byte(3) {
 				var again string
 				for range 2 {
-					f := createFile(t)
+					f := disktest.CreateFile(t)
 					w, err := kind.create(f, size, nil, vmdk.WriteOptions{ID: [16]byte{15: id}})
 					if err != nil {
 						t.Fatal(err)
@@ -310,14 +265,14 @@ func readMetadata(t *testing.T, f *os.File, tables int64) (m metadata) {
 }
 
 func TestHostedSparseExtent(t *testing.T) {
-	f := createFile(t)
+	f := disktest.CreateFile(t)
 	// What no table is written over must not show.
 	if _, err := f.Write(noise(mib, 1)); err != nil {
 		t.Fatal(err)
 	}
 	const size = 4*span + 2*mib
 	data := []virtual.Extent{{Offset: 5*grain + 1000, Length: grain}, {Offset: span - 1, Length: 2}, {Offset: 3*span + grain, Length: 3 * grain}, {Offset: size - 10, Length: 10}}
-	w, err := vmdk.NewWriter(f, size, extents(data...), vmdk.WriteOptions{})
+	w, err := vmdk.NewWriter(f, size, disktest.Extents(data...), vmdk.WriteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +315,7 @@ func TestHostedSparseExtent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := vmdk.NewWriter(f, size, extents(data...), vmdk.WriteOptions{}); err != nil {
+	if _, err := vmdk.NewWriter(f, size, disktest.Extents(data...), vmdk.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if after, err := os.ReadFile(f.Name()); err != nil || !bytes.Equal(before, after) {
@@ -374,12 +329,12 @@ func TestLargeDisks(t *testing.T) {
 		{tib, 2 * mib},
 		{64 * tib, 17 * mib},
 	} {
-		f := createFile(t)
+		f := disktest.CreateFile(t)
 		var data []virtual.Extent
 		for n := range int64(8) {
 			data = append(data, virtual.Extent{Offset: test.size / 8 * n, Length: 512})
 		}
-		w, err := vmdk.NewWriter(f, test.size, extents(data...), vmdk.WriteOptions{})
+		w, err := vmdk.NewWriter(f, test.size, disktest.Extents(data...), vmdk.WriteOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -420,7 +375,7 @@ func fill(t *testing.T, w disk.Writer, data []virtual.Extent) {
 // qemu-img would look at every grain of a large disk.
 func wantFilled(t *testing.T, path string, size int64, data []virtual.Extent) {
 	t.Helper()
-	args := []string{"-r", "-f", "vmdk"}
+	args := []string{"qemu-io", "-r", "-f", "vmdk"}
 	read := func(pattern int, from, to int64) {
 		if from < to {
 			args = append(args, "-c", fmt.Sprintf("read -P %d %d %d", pattern, from, to-from))
@@ -433,15 +388,15 @@ func wantFilled(t *testing.T, path string, size int64, data []virtual.Extent) {
 		read(0, e.End(), min(e.End()+grain, size))
 		end = min(e.End()+grain, size)
 	}
-	if out := ask(t, "qemu-io", append(args, path)...); bytes.Contains(out, []byte("failed")) {
+	if out := disktest.QEMU(t, append(args, path)...); strings.Contains(out, "failed") {
 		t.Errorf("%d bytes: QEMU reads other content:\n%s", size, out)
 	}
 }
 
 func TestTooMuchData(t *testing.T) {
-	f := createFile(t)
+	f := disktest.CreateFile(t)
 	f.WriteString("still there")
-	_, err := vmdk.NewWriter(f, 4*tib, extents(virtual.Extent{Offset: tib, Length: 2 * tib}), vmdk.WriteOptions{})
+	_, err := vmdk.NewWriter(f, 4*tib, disktest.Extents(virtual.Extent{Offset: tib, Length: 2 * tib}), vmdk.WriteOptions{})
 	if !errors.Is(err, virtual.ErrUnsupported) {
 		t.Errorf("2 TiB of data: %v", err)
 	}
