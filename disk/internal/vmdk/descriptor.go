@@ -16,6 +16,10 @@ import (
 // extents need some hundred.
 const maxDescriptor = 1 << 20
 
+// maxRemains is how much of a longer text may follow a descriptor: QEMU writes a
+// new content ID without its leading zeros, and then a NUL over the end.
+const maxRemains = 16
+
 // noParent is the parentCID of a disk that is no delta, CID_NOPARENT.
 const noParent = 0xffffffff
 
@@ -54,8 +58,8 @@ func readDescriptor(file virtual.Reader) (*descriptor, error) {
 	if err != nil {
 		return nil, err
 	}
-	b = bytes.TrimRight(b, "\x00")
-	if bytes.IndexByte(b, 0) >= 0 {
+	b, rest, _ := bytes.Cut(b, []byte{0})
+	if len(bytes.TrimRight(rest, "\x00")) > maxRemains {
 		return nil, virtual.Corrupt("descriptor with bytes that are no text %s", isRaw)
 	}
 	if !IsDescriptor(b) {

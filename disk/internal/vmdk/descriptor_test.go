@@ -31,6 +31,7 @@ func TestReadDescriptor(t *testing.T) {
 		"version 4":               {strings.Replace(usual, "version=1", "version=4", 1), "disk-flat.vmdk"},
 		"no line end":             {strings.TrimSpace(usual), "disk-flat.vmdk"},
 		"padded":                  {usual + strings.Repeat("\x00", 3000), "disk-flat.vmdk"},
+		"shorter ID, by QEMU":     {strings.Replace(usual, "0000abcd", "abcd", 1) + "\x00\n\x00\n" + strings.Repeat("\x00", 100), "disk-flat.vmdk"},
 		"no create type":          {strings.Replace(usual, "createType", "type", 1), "disk-flat.vmdk"},
 		"a key twice":             {usual + "parentCID=12345678\n", "disk-flat.vmdk"},
 		"spaces in the name":      {strings.Replace(usual, "disk", "my  disk = 1", 1), "my  disk = 1-flat.vmdk"},
@@ -59,6 +60,7 @@ func TestReadDescriptorRefused(t *testing.T) {
 	}{
 		// What a guest may have written to its disk.
 		"disk with a descriptor":         {usual + strings.Repeat("\x00", 1024) + "data", disk.ErrCorrupt, "say that it is raw"},
+		"small disk with a descriptor":   {usual + "\x00" + strings.Repeat("d", 17), disk.ErrCorrupt, "say that it is raw"},
 		"large disk with a descriptor":   {usual + strings.Repeat("\n", 1<<20), disk.ErrCorrupt, "say that it is raw"},
 		"disk with a descriptor inside":  {"data\n" + usual, disk.ErrCorrupt, "say that it is raw"},
 		"disk with a descriptor, behind": {strings.Repeat("\x00", 512) + usual, disk.ErrCorrupt, "say that it is raw"},
