@@ -143,8 +143,36 @@ func (s *sparse) lookup(off, limit int64) (mapped.Run, error) {
 	for b = b[s.entrySize:]; r.Length < limit && len(b) > 0 && s.join(&r, b, off); {
 		b = b[s.entrySize:]
 	}
+	if r.Kind == mapped.Unallocated && r.Length < limit {
+		s.joinHoles(&r, gt, off, limit)
+	}
 	r.Length = min(r.Length, limit)
 	return r, nil
+}
+
+// joinHoles lengthens r, which begins at off, by the grain tables that are in
+// one hole of the file with gt, the table of off. Hosted sparse extents have all
+// their tables from the start: 64 MiB for a disk of 1 TB with nothing in it.
+func (s *sparse) joinHoles(r *mapped.Run, gt, off, limit int64) {
+	e, err := virtual.NextExtent(s.file, gt)
+	hole := e.Offset
+	if e.Length == 0 {
+		hole = s.file.Size()
+	}
+	index := off / s.span()
+	if err != nil || hole-gt < s.entries(index)*s.entrySize {
+		return
+	}
+	end := (index + 1) * s.span()
+	for end-off < limit {
+		index = end / s.span()
+		next, err := s.grainTable(index)
+		if err != nil || next != 0 && (next < gt || hole-next < s.entries(index)*s.entrySize) {
+			break
+		}
+		end += s.span()
+	}
+	r.Length = end - off
 }
 
 // noTable reports whether there is no grain table with this index. What is
