@@ -14,6 +14,7 @@ import (
 	"testing/iotest"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
 )
 
 // pack compresses content with a program, which is the judge of what a
@@ -52,7 +53,7 @@ func unpackFrom(r io.Reader) ([]byte, error) {
 
 func TestDecompressor(t *testing.T) {
 	t.Parallel()
-	content := mixture(600 << 10)
+	content := disktest.Mixture(600<<10, 1)
 	gz := pack(t, content, "gzip", "-6")
 	xz := pack(t, content, "xz", "-0")
 	zst := pack(t, content, "zstd", "-1")
@@ -97,7 +98,7 @@ func TestDecompressor(t *testing.T) {
 }
 
 func TestDecompressorRefuses(t *testing.T) {
-	content := mixture(300 << 10)
+	content := disktest.Mixture(300<<10, 1)
 	gz := pack(t, content, "gzip", "-1")
 	xz := pack(t, content, "xz", "-0")
 	zst := pack(t, content, "zstd", "-1")
@@ -131,12 +132,12 @@ func TestDecompressorRefuses(t *testing.T) {
 		"zstd dictionary":              {[]byte("\x28\xb5\x2f\xfd\x01\x00\x07\x01\x00\x00"), disk.ErrUnsupported, "dictionary"},
 		"lz4 in a skippable frame":     {slices.Concat([]byte("\x50\x2a\x4d\x18\x00\x00\x00\x00"), lz4), disk.ErrCorrupt, "zstd: "},
 	} {
-		before := allocated()
+		before := disktest.Allocated()
 		_, err := unpack(test.file)
 		if !errors.Is(err, test.kind) || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: got error %v, want one that is %q and says %s", name, err, test.kind, test.says)
 		}
-		if n := allocated() - before; n > 32<<20 {
+		if n := disktest.Allocated() - before; n > 32<<20 {
 			t.Errorf("%s: allocated %d MiB", name, n>>20)
 		}
 	}
@@ -144,7 +145,7 @@ func TestDecompressorRefuses(t *testing.T) {
 
 // A file that is damaged or cut short is read right, or refused.
 func TestDecompressorFindsDamage(t *testing.T) {
-	content := mixture(1 << 20)[100000:101500]
+	content := disktest.Mixture(1<<20, 1)[100000:101500]
 	for program, args := range map[string][]string{"gzip": {"-9"}, "xz": {"-0"}, "zstd": {"-3"}, "bzip2": {"-1"}} {
 		file := pack(t, content, program, args...)
 		for i := range file {
@@ -167,7 +168,7 @@ func TestDecompressorFindsDamage(t *testing.T) {
 func TestDecompressorPassesErrorsOfTheFileOn(t *testing.T) {
 	broken := errors.New("broken")
 	for program, args := range map[string][]string{"gzip": {"-9"}, "xz": {"-0"}, "zstd": {"-3"}, "bzip2": {"-1"}} {
-		file := pack(t, mixture(100000), program, args...)
+		file := pack(t, disktest.Mixture(100000, 1), program, args...)
 		for _, n := range []int{0, 600, len(file) / 2, len(file) - 1, len(file)} {
 			_, err := unpackFrom(io.MultiReader(bytes.NewReader(file[:min(n, len(file))]), iotest.ErrReader(broken)))
 			if !errors.Is(err, broken) || errors.Is(err, disk.ErrCorrupt) {
@@ -190,7 +191,7 @@ func TestCompressedFilesAreNamed(t *testing.T) {
 		"bzip2":    at(0, "BZh9"),
 		"lz4":      at(0, "\x04\x22\x4d\x18"),
 		"lzip":     at(0, "LZIP\x01"),
-		"lzma":     pack(t, mixture(100000), "xz", "--format=lzma"),
+		"lzma":     pack(t, disktest.Mixture(100000, 1), "xz", "--format=lzma"),
 		"lzop":     at(0, "\x89LZO\x00\x0d\x0a\x1a\x0a"),
 		"compress": at(0, "\x1f\x9d\x90"),
 		"zip":      at(0, "PK\x03\x04"),
@@ -198,7 +199,7 @@ func TestCompressedFilesAreNamed(t *testing.T) {
 		"rar":      at(0, "Rar!\x1a\x07\x01"),
 		"tar":      at(257, "ustar"),
 	} {
-		path := writeFile(t, "image.qcow2", content)
+		path := disktest.WriteFile(t, "image.qcow2", content)
 		for _, format := range []disk.Format{"", disk.QCOW2} {
 			img, err := disk.Open(path, disk.OpenOptions{Format: format})
 			wantError(t, img, err, disk.ErrCompressed, by)
@@ -215,7 +216,7 @@ func TestCompressedFilesAreNamed(t *testing.T) {
 // What is read is what the program that the format is named for reads; what
 // the standard library reads is not refused.
 func FuzzDecompressor(f *testing.F) {
-	content := mixture(1 << 20)[100000:102000]
+	content := disktest.Mixture(1<<20, 1)[100000:102000]
 	for _, program := range []string{"gzip", "xz", "zstd", "bzip2"} {
 		file := pack(f, content, program)
 		f.Add(file)

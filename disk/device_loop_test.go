@@ -32,7 +32,7 @@ func run(t *testing.T, args ...string) string {
 // loop is a block device full of rubbish.
 func loop(t *testing.T, size int) string {
 	t.Helper()
-	path := writeFile(t, "device", bytes.Repeat([]byte{0xee}, size))
+	path := disktest.WriteFile(t, "device", bytes.Repeat([]byte{0xee}, size))
 	device := run(t, "losetup", "--find", "--show", path)
 	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
 	return device

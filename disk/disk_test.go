@@ -83,7 +83,7 @@ func TestOtherFormatsAreNotTakenForRaw(t *testing.T) {
 		"VirtualBox":   at(0, "\x7fVirtualBox SavedState V2.0\n"),
 		"saved memory": at(0, "LibvirtQemudSave"),
 	} {
-		path := writeFile(t, "image", content)
+		path := disktest.WriteFile(t, "image", content)
 		img, err := disk.Open(path, disk.OpenOptions{})
 		wantError(t, img, err, disk.ErrUnsupported, says)
 		testImage(t, path, disk.OpenOptions{Format: disk.Raw}, content)
@@ -99,7 +99,7 @@ func TestOtherFormatsAreNotTakenForRaw(t *testing.T) {
 		"VHDX":            at(0, "vhdxfile"),
 		"dynamic VHD":     at(0, "conectix"),
 	} {
-		path := writeFile(t, "image", content)
+		path := disktest.WriteFile(t, "image", content)
 		if img, err := disk.Open(path, disk.OpenOptions{}); err == nil {
 			t.Errorf("%s of %d bytes is opened", name, len(content))
 			img.Close()
@@ -110,11 +110,11 @@ func TestOtherFormatsAreNotTakenForRaw(t *testing.T) {
 
 // A VHD is told by either of its footers.
 func TestDamagedVHD(t *testing.T) {
-	content := mixture(3 << 20)
+	content := disktest.Mixture(3<<20, 1)
 	for _, format := range []disk.Format{disk.VHD, disk.VHDFixed} {
 		path := filepath.Join(t.TempDir(), "image")
 		create(t, path, format, bytes.NewReader(content), disk.WriteOptions{})
-		image := readFile(t, path)
+		image := disktest.ReadFile(t, path)
 		damaged := [][]byte{image}
 		if format == disk.VHD {
 			head, tail := bytes.Clone(image), bytes.Clone(image)
@@ -123,7 +123,7 @@ func TestDamagedVHD(t *testing.T) {
 			damaged = append(damaged, head, tail)
 		}
 		for i, b := range damaged {
-			img, err := disk.Open(writeFile(t, "image", b), disk.OpenOptions{})
+			img, err := disk.Open(disktest.WriteFile(t, "image", b), disk.OpenOptions{})
 			if err != nil {
 				t.Fatalf("%s, damage %d: %v", format, i, err)
 			}
@@ -140,7 +140,7 @@ func TestDamagedVHD(t *testing.T) {
 
 // The guest of a fixed VHD owns its first sector.
 func TestVHDWithAnotherHeader(t *testing.T) {
-	content := mixture(1 << 20)
+	content := disktest.Mixture(1<<20, 1)
 	copy(content, "QFI\xfb\x00\x00\x00\x03")
 	path := filepath.Join(t.TempDir(), "image")
 	create(t, path, disk.VHDFixed, bytes.NewReader(content), disk.WriteOptions{})
@@ -154,21 +154,21 @@ func TestOpenRefuses(t *testing.T) {
 	wantError(t, img, err, fs.ErrNotExist, "none")
 	img, err = disk.Open(t.TempDir(), disk.OpenOptions{})
 	wantError(t, img, err, disk.ErrUnsupported, "neither")
-	img, err = disk.Open(writeFile(t, "image", nil), disk.OpenOptions{Format: disk.QCOW2})
+	img, err = disk.Open(disktest.WriteFile(t, "image", nil), disk.OpenOptions{Format: disk.QCOW2})
 	wantError(t, img, err, disk.ErrCorrupt, "not a qcow2 image")
-	img, err = disk.Open(writeFile(t, "image", nil), disk.OpenOptions{Format: "qed"})
+	img, err = disk.Open(disktest.WriteFile(t, "image", nil), disk.OpenOptions{Format: "qed"})
 	wantError(t, img, err, disk.ErrUnsupported, `"qed"`)
 }
 
 func TestRaw(t *testing.T) {
 	for _, size := range []int{0, 1, 511, 4096, 1<<20 + 77} {
-		content := mixture(size)
-		testImage(t, writeFile(t, "image", content), disk.OpenOptions{}, content)
+		content := disktest.Mixture(size, 1)
+		testImage(t, disktest.WriteFile(t, "image", content), disk.OpenOptions{}, content)
 	}
 }
 
 func TestHolesOfRawAreNoData(t *testing.T) {
-	path := writeFile(t, "image", nil)
+	path := disktest.WriteFile(t, "image", nil)
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -221,11 +221,11 @@ func knowsHoles(t *testing.T) bool {
 func edited(t *testing.T, options string, do func(b []byte)) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "image")
-	source := writeFile(t, "source.raw", mixture(1<<20))
-	qemu(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", options, source, path)
-	b := readFile(t, path)
+	source := disktest.WriteFile(t, "source.raw", disktest.Mixture(1<<20, 1))
+	disktest.QEMU(t, "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", options, source, path)
+	b := disktest.ReadFile(t, path)
 	do(b)
-	return writeFile(t, "edited", b)
+	return disktest.WriteFile(t, "edited", b)
 }
 
 func TestQCOW2RefusesByName(t *testing.T) {
@@ -276,7 +276,7 @@ func rename(b []byte, bit byte, name string) {
 
 func TestDirtyImagesAreRead(t *testing.T) {
 	path := edited(t, "lazy_refcounts=on", func(b []byte) { b[79] |= 1 })
-	testImage(t, path, disk.OpenOptions{}, mixture(1<<20))
+	testImage(t, path, disk.OpenOptions{}, disktest.Mixture(1<<20, 1))
 }
 
 // What a table says is wrong when it is read, with the rest of the disk intact.
@@ -324,22 +324,22 @@ func TestQCOW2RefusesTables(t *testing.T) {
 func TestTruncatedImages(t *testing.T) {
 	t.Parallel()
 	for _, o := range []string{"", "-c", "-c -o compression_type=zstd", "-o extended_l2=on,cluster_size=16k"} {
-		source := writeFile(t, "source.raw", mixture(300<<10))
+		source := disktest.WriteFile(t, "source.raw", disktest.Mixture(300<<10, 3))
 		path := filepath.Join(t.TempDir(), "image")
 		args := []string{"qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-o", "cluster_size=4k"}
-		qemu(t, append(append(args, strings.Fields(o)...), source, path)...)
-		image := readFile(t, path)
-		whole, err := readSome(path)
+		disktest.QEMU(t, append(append(args, strings.Fields(o)...), source, path)...)
+		image := disktest.ReadFile(t, path)
+		whole, err := readAll(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for cut := len(image) - 1; cut > 0; cut -= 1 + len(image)/150 {
-			short := writeFile(t, "short", image[:cut])
-			got, err := readSome(short)
+			short := disktest.WriteFile(t, "short", image[:cut])
+			got, err := readAll(short)
 			switch {
 			case err == nil && bytes.Equal(got, whole):
 			case err == nil && !strings.Contains(o, "-c") && len(image)-cut < 16<<10:
-				if !bytes.Equal(got, flat(t, short)) {
+				if !bytes.Equal(got, disktest.Flat(t, short)) {
 					t.Errorf("%s: %d of %d bytes: QEMU reads something else", o, cut, len(image))
 				}
 			case !errors.Is(err, disk.ErrCorrupt):
@@ -353,7 +353,7 @@ func TestBackingFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	inside := filepath.Join(dir, "inside")
-	content := mixture(1 << 20)
+	content := disktest.Mixture(1<<20, 1)
 	for _, d := range []string{inside, filepath.Join(inside, "sub"), filepath.Join(dir, "outside")} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
 			t.Fatal(err)
@@ -365,8 +365,8 @@ func TestBackingFiles(t *testing.T) {
 	overlay := func(name, backing, format string) string {
 		t.Helper()
 		path := filepath.Join(inside, name)
-		qemu(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", backing, path, "1M")
-		b := readFile(t, path)
+		disktest.QEMU(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "raw", "-b", backing, path, "1M")
+		b := disktest.ReadFile(t, path)
 		if format != "raw" { // -u, but QEMU knows what it would refuse
 			at := bytes.Index(b, []byte("\xe2\x79\x2a\xca"))
 			if format == "" {
@@ -392,7 +392,7 @@ func TestBackingFiles(t *testing.T) {
 	symlink("base-loop", "base-loop")
 
 	// A raw disk whose guest wrote a header onto it stays raw.
-	evil := readFile(t, overlay("evil-overlay", filepath.Join(dir, "outside", "base"), "raw"))
+	evil := disktest.ReadFile(t, overlay("evil-overlay", filepath.Join(dir, "outside", "base"), "raw"))
 	if err := os.WriteFile(filepath.Join(inside, "evil"), evil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -495,19 +495,19 @@ func TestCorpus(t *testing.T) {
 		defer img.Close()
 		copied := filepath.Join(t.TempDir(), "copy.raw")
 		create(t, copied, disk.Raw, img, disk.WriteOptions{})
-		qemu(t, "qemu-img", "compare", "-f", "qcow2", "-F", "raw", path, copied)
+		disktest.QEMU(t, "qemu-img", "compare", "-f", "qcow2", "-F", "raw", path, copied)
 	}
 }
 
 func TestReaderContractHoldsForBytes(t *testing.T) {
-	if err := disktest.TestReader(bytes.NewReader(mixture(100000)), mixture(100000)); err != nil {
+	if err := disktest.TestReader(bytes.NewReader(disktest.Mixture(100000, 1)), disktest.Mixture(100000, 1)); err != nil {
 		t.Error(err)
 	}
 }
 
 // A suite that finds nothing tests nothing.
 func TestReaderContractFindsFaults(t *testing.T) {
-	content := mixture(100000)
+	content := disktest.Mixture(100000, 1)
 	wrong := bytes.Clone(content)
 	wrong[77777]++
 	for name, r := range map[string]disk.Reader{

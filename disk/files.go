@@ -257,6 +257,9 @@ func (a *files) open(root *os.Root, local string) (*raw.Image, os.FileInfo, erro
 	if len(a.opened) == maxFiles {
 		return nil, nil, virtual.Unsupported("an image of more than %d files", maxFiles)
 	}
+	if strings.Contains(local, "\x00") {
+		return nil, nil, virtual.Corrupt("a name with a byte 0")
+	}
 	// Asked first, because opening a named pipe waits for its other end.
 	info, err := root.Stat(local)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
 )
 
 // createEdited makes an image with qemu-img create and qemu-io.
@@ -20,8 +21,8 @@ func createEdited(t *testing.T, path, format, options string, size int, seed uin
 	if options != "" {
 		args = append(args, strings.Fields(options)...)
 	}
-	qemu(t, append(args, path, fmt.Sprint(size))...)
-	qemu(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", format}, edit(seed, size)...), path)...)
+	disktest.QEMU(t, append(args, path, fmt.Sprint(size))...)
+	disktest.Edit(t, path, format, size, seed)
 }
 
 func TestQCOW2DataFile(t *testing.T) {
@@ -40,7 +41,7 @@ func TestQCOW2DataFile(t *testing.T) {
 			// A comma in an option is written twice.
 			data := strings.ReplaceAll(filepath.Join(dir, "data.raw"), ",", ",,")
 			createEdited(t, path, "qcow2", "-o data_file="+data+","+o, size, uint64(seed))
-			testImage(t, path, disk.OpenOptions{BackingDir: dir}, flat(t, path))
+			testImage(t, path, disk.OpenOptions{BackingDir: dir}, disktest.Flat(t, path))
 			img, err := disk.Open(path, disk.OpenOptions{})
 			wantError(t, img, err, disk.ErrBackingFile, "data.raw")
 		})
@@ -58,7 +59,7 @@ func TestQCOW2DataFileInChains(t *testing.T) {
 	base, top := filepath.Join(dir, "sub", "base"), filepath.Join(dir, "top")
 	createEdited(t, base, "qcow2", "-o cluster_size=4k,data_file="+filepath.Join(dir, "sub", "data"), 1<<20, 1)
 	createEdited(t, top, "qcow2", "-b sub/base -F qcow2 -o cluster_size=64k,data_file="+filepath.Join(dir, "data"), 3<<20+512, 2)
-	want := flat(t, top)
+	want := disktest.Flat(t, top)
 	testImage(t, top, disk.OpenOptions{BackingDir: dir}, want)
 
 	// The same with names that are relative to the image that has them.
@@ -74,7 +75,7 @@ func TestQCOW2DataFileInChains(t *testing.T) {
 func renameDataFile(t *testing.T, path, name string) {
 	t.Helper()
 	be := binary.BigEndian
-	b := readFile(t, path)
+	b := disktest.ReadFile(t, path)
 	at := bytes.Index(b, []byte("DATA"))
 	if at < 0 || len(name) > 8 || be.Uint32(b[at+4:]) < 24 {
 		t.Fatalf("%s cannot be told of a data file %s", path, name)
@@ -115,7 +116,7 @@ func TestQCOW2DataFileIsNotOpened(t *testing.T) {
 		"a folder":          {disk.OpenOptions{BackingDir: dir}, ".", disk.ErrUnsupported, "not a regular file"},
 	} {
 		renamed := filepath.Join(inside, "renamed.vmdk")
-		if err := os.WriteFile(renamed, readFile(t, path), 0o600); err != nil {
+		if err := os.WriteFile(renamed, disktest.ReadFile(t, path), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		renameDataFile(t, renamed, test.as)
@@ -134,9 +135,9 @@ func TestQCOW2DataFileTables(t *testing.T) {
 	be := binary.BigEndian
 	dir := t.TempDir()
 	path := filepath.Join(dir, "image")
-	qemu(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=64k,data_file="+filepath.Join(dir, "data"), path, "1M")
-	qemu(t, "qemu-io", "-t", "unsafe", "-f", "qcow2", "-c", "write -P 1 0 64k", "-c", "write -P 2 512k 64k", path)
-	image := readFile(t, path)
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "cluster_size=64k,data_file="+filepath.Join(dir, "data"), path, "1M")
+	disktest.QEMU(t, "qemu-io", "-t", "unsafe", "-f", "qcow2", "-c", "write -P 1 0 64k", "-c", "write -P 2 512k 64k", path)
+	image := disktest.ReadFile(t, path)
 	l2 := int(be.Uint64(image[be.Uint64(image[40:]):]) & (1<<56 - 512))
 	if first := be.Uint64(image[l2:]); first != 1<<63 {
 		t.Fatalf("the first cluster is %#x", first)
@@ -158,7 +159,7 @@ func TestQCOW2DataFileTables(t *testing.T) {
 			t.Fatal(err)
 		}
 		if test.says == "" {
-			testImage(t, path, disk.OpenOptions{BackingDir: dir}, flat(t, path))
+			testImage(t, path, disk.OpenOptions{BackingDir: dir}, disktest.Flat(t, path))
 			continue
 		}
 		img, err := disk.Open(path, disk.OpenOptions{BackingDir: dir})
@@ -171,52 +172,18 @@ func TestQCOW2DataFileTables(t *testing.T) {
 	}
 }
 
-// Every byte of the header of an image with a data file, changed: it is
-// refused, or read as QEMU does, in bounded memory.
-func TestQCOW2DataFileMutations(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "image")
-	createEdited(t, path, "qcow2", "-o cluster_size=4k,data_file="+filepath.Join(dir, "data"), 300<<10, 6)
-	image := readFile(t, path)
-	want := flat(t, path)
-	for off := range 200 {
-		mutant := bytes.Clone(image)
-		mutant[off] ^= 0x01
-		if err := os.WriteFile(path, mutant, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		before := allocated()
-		img, err := disk.Open(path, disk.OpenOptions{BackingDir: dir, Format: disk.QCOW2})
-		if n := allocated() - before; n > 16<<20 {
-			t.Errorf("byte %d: allocated %d MiB", off, n>>20)
-		}
-		if err != nil {
-			continue
-		}
-		got := make([]byte, min(img.Size(), 1<<20))
-		if _, err := img.ReadAt(got, 0); err == nil && !bytes.Equal(got, want) {
-			// QEMU's disks have whole sectors.
-			whole := flat(t, path)
-			if n := min(len(got), len(whole)); len(got)-n >= 512 || !bytes.Equal(got[:n], whole[:n]) {
-				t.Errorf("byte %d: QEMU reads something else", off)
-			}
-		}
-		img.Close()
-	}
-}
-
 func TestQCOW2RefusesEncryption(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "image")
-	qemu(t, "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=key,data=secret", "-o", "encrypt.format=aes,encrypt.key-secret=key", path, "1M")
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=key,data=secret", "-o", "encrypt.format=aes,encrypt.key-secret=key", path, "1M")
 	img, err := disk.Open(path, disk.OpenOptions{})
 	wantError(t, img, err, disk.ErrEncrypted, "AES")
 	wantError(t, img, err, disk.ErrUnsupported, "AES")
 
 	// A LUKS key takes QEMU long, and not every machine can measure how long.
-	b := readFile(t, path)
+	b := disktest.ReadFile(t, path)
 	b[35] = 2
-	img, err = disk.Open(writeFile(t, "image", b), disk.OpenOptions{})
+	img, err = disk.Open(disktest.WriteFile(t, "image", b), disk.OpenOptions{})
 	wantError(t, img, err, disk.ErrEncrypted, "LUKS")
 }
 
@@ -235,7 +202,7 @@ func TestQCOW2OnEveryFormat(t *testing.T) {
 			createEdited(t, filepath.Join(dir, "base"), format, options, 2088960, uint64(seed))
 			top := filepath.Join(dir, "top")
 			createEdited(t, top, "qcow2", "-b base -F "+format+" -o cluster_size=4k", 4<<20, uint64(seed+100))
-			testImage(t, top, disk.OpenOptions{BackingDir: dir}, flat(t, top))
+			testImage(t, top, disk.OpenOptions{BackingDir: dir}, disktest.Flat(t, top))
 			img, err := disk.Open(top, disk.OpenOptions{})
 			wantError(t, img, err, disk.ErrBackingFile, `"base"`)
 		})
@@ -259,8 +226,8 @@ func TestQCOW2LongChains(t *testing.T) {
 	} {
 		path = filepath.Join(dir, fmt.Sprint(n))
 		createEdited(t, path, "qcow2", backing+" -o "+o.options, o.size, uint64(n+40))
-		qemu(t, "qemu-io", "-t", "unsafe", "-f", "qcow2", "-c", fmt.Sprintf("write -P %d 100k 300k", n+1), "-c", "write -z 150k 70k", "-c", "discard 256k 64k", path)
-		testImage(t, path, disk.OpenOptions{BackingDir: dir}, flat(t, path))
+		disktest.QEMU(t, "qemu-io", "-t", "unsafe", "-f", "qcow2", "-c", fmt.Sprintf("write -P %d 100k 300k", n+1), "-c", "write -z 150k 70k", "-c", "discard 256k 64k", path)
+		testImage(t, path, disk.OpenOptions{BackingDir: dir}, disktest.Flat(t, path))
 		backing = fmt.Sprintf("-b %d -F qcow2", n)
 	}
 }
@@ -275,15 +242,15 @@ func TestQCOW2SnapshotsOfEverySort(t *testing.T) {
 			createEdited(t, filepath.Join(dir, "base"), "qcow2", "", 1<<20, 7)
 			createEdited(t, path, "qcow2", "-b base -F qcow2 -o "+o, 2<<20, 8)
 			sizes := map[string]int{"": 1 << 20, "large": 2 << 20, "small": 1 << 20}
-			qemu(t, "qemu-img", "snapshot", "-c", "large", path)
+			disktest.QEMU(t, "qemu-img", "snapshot", "-c", "large", path)
 			if strings.Contains(o, "compat=0.10") { // which cannot shrink then
 				sizes[""], sizes["small"] = 2<<20, 2<<20
 			} else {
-				qemu(t, "qemu-img", "resize", "-q", "--shrink", path, "1M")
+				disktest.QEMU(t, "qemu-img", "resize", "-q", "--shrink", path, "1M")
 			}
-			qemu(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "qcow2"}, edit(9, 1<<20)...), path)...)
-			qemu(t, "qemu-img", "snapshot", "-c", "small", path)
-			qemu(t, "qemu-io", "-t", "unsafe", "-f", "qcow2", "-c", "write -P 99 0 1M", path)
+			disktest.Edit(t, path, "qcow2", 1<<20, 9)
+			disktest.QEMU(t, "qemu-img", "snapshot", "-c", "small", path)
+			disktest.QEMU(t, "qemu-io", "-t", "unsafe", "-f", "qcow2", "-c", "write -P 99 0 1M", path)
 
 			for name, size := range sizes {
 				// QEMU reads as much of a snapshot as the disk has now.
@@ -291,7 +258,7 @@ func TestQCOW2SnapshotsOfEverySort(t *testing.T) {
 				if name != "" {
 					args = []string{"-l", name, path}
 				}
-				want := flat(t, args...)
+				want := disktest.Flat(t, args...)
 				img, err := disk.Open(path, disk.OpenOptions{BackingDir: dir, Snapshot: name})
 				if err != nil {
 					t.Fatal(err)
@@ -305,8 +272,8 @@ func TestQCOW2SnapshotsOfEverySort(t *testing.T) {
 			}
 			// What QEMU says that a larger snapshot holds, after going back to it.
 			if sizes["large"] > sizes[""] {
-				qemu(t, "qemu-img", "snapshot", "-a", "large", path)
-				testImage(t, path, disk.OpenOptions{BackingDir: dir, Snapshot: "large"}, flat(t, path))
+				disktest.QEMU(t, "qemu-img", "snapshot", "-a", "large", path)
+				testImage(t, path, disk.OpenOptions{BackingDir: dir, Snapshot: "large"}, disktest.Flat(t, path))
 			}
 		})
 	}
@@ -318,19 +285,19 @@ func TestQCOW2SnapshotsWithMachineState(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "image")
 	createEdited(t, path, "qcow2", "-o cluster_size=512", 2<<20, 3)
-	qemu(t, "qemu-img", "snapshot", "-c", "running", path)
-	image := readFile(t, path)
-	content := flat(t, path)
+	disktest.QEMU(t, "qemu-img", "snapshot", "-c", "running", path)
+	image := disktest.ReadFile(t, path)
+	content := disktest.Flat(t, path)
 	for name, patch := range map[string]func(entry []byte){
 		"in 32 bits": func(entry []byte) { binary.BigEndian.PutUint32(entry[32:], 1<<20) },
 		"in 64 bits": func(entry []byte) { binary.BigEndian.PutUint64(entry[40:], 1<<20) },
 	} {
 		b := bytes.Clone(image)
 		patch(b[binary.BigEndian.Uint64(b[64:]):])
-		path := writeFile(t, "image", b)
+		path := disktest.WriteFile(t, "image", b)
 		img, err := disk.Open(path, disk.OpenOptions{Snapshot: "running"})
 		wantError(t, img, err, disk.ErrUnsupported, `snapshot "running" with the saved memory`)
-		if list := qemu(t, "qemu-img", "snapshot", "-l", path); name == "in 64 bits" && !strings.Contains(list, "1 MiB") {
+		if list := disktest.QEMU(t, "qemu-img", "snapshot", "-l", path); name == "in 64 bits" && !strings.Contains(list, "1 MiB") {
 			t.Errorf("%s: QEMU knows of no state:\n%s", name, list)
 		}
 		testImage(t, path, disk.OpenOptions{}, content)
@@ -341,9 +308,9 @@ func TestQCOW2SnapshotsWithMachineState(t *testing.T) {
 func TestQCOW2Bitmaps(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "image")
-	qemu(t, "qemu-img", "create", "-q", "-f", "qcow2", path, "2M")
-	qemu(t, "qemu-img", "bitmap", "--add", "-g", "64k", path, "daily")
-	qemu(t, "qemu-img", "bitmap", "--add", "--disable", path, "weekly")
-	qemu(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "qcow2"}, edit(5, 2<<20)...), path)...)
-	testImage(t, path, disk.OpenOptions{}, flat(t, path))
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "qcow2", path, "2M")
+	disktest.QEMU(t, "qemu-img", "bitmap", "--add", "-g", "64k", path, "daily")
+	disktest.QEMU(t, "qemu-img", "bitmap", "--add", "--disable", path, "weekly")
+	disktest.Edit(t, path, "qcow2", 2<<20, 5)
+	testImage(t, path, disk.OpenOptions{}, disktest.Flat(t, path))
 }

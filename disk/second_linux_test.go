@@ -10,6 +10,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,7 +107,7 @@ func TestGuestsOpenNoFiles(t *testing.T) {
 				if opened() {
 					t.Errorf("%s in %s: the other file was opened", what, file)
 				}
-				if readFile(t, secret); !opened() {
+				if disktest.ReadFile(t, secret); !opened() {
 					t.Fatal("an open that is not seen: this tests nothing")
 				}
 				img, err := disk.Open(path, disk.OpenOptions{Format: disk.Raw})

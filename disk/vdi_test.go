@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
 )
 
 // VirtualBox keeps a machine's snapshots in a folder below that of its first
@@ -19,16 +20,16 @@ func TestVDISnapshots(t *testing.T) {
 		t.Fatal(err)
 	}
 	const size = 2 << 20
-	content := mixture(size)
+	content := disktest.Mixture(size, 1)
 	base := filepath.Join(dir, "machine.vdi")
 	create(t, base, disk.VDI, bytes.NewReader(content), disk.WriteOptions{})
 
 	// A snapshot is an empty disk that is made to continue in another.
-	parent := readFile(t, base)
+	parent := disktest.ReadFile(t, base)
 	for _, name := range []string{"{first}.vdi", "{second}.VDI"} {
 		path := filepath.Join(dir, "Snapshots", name)
-		create(t, path, disk.VDI, sparse{bytes.NewReader(make([]byte, size))}, disk.WriteOptions{})
-		image := readFile(t, path)
+		create(t, path, disk.VDI, disktest.Sparse(make([]byte, size)), disk.WriteOptions{})
+		image := disktest.ReadFile(t, path)
 		binary.LittleEndian.PutUint32(image[76:], 4) // differencing
 		copy(image[424:456], parent[392:424])        // UUIDs of the parent, and of its state
 		if err := os.WriteFile(path, image, 0o600); err != nil {

@@ -1,12 +1,12 @@
 package disk_test
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
 )
 
 // A child that Windows made, which names its parent by ".\win8.vhd".
@@ -14,7 +14,7 @@ func TestVHDChild(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	product := func(name string) []byte {
-		return readFile(t, filepath.Join("internal", "vhd", "testdata", "disks", name))
+		return disktest.ReadFile(t, filepath.Join("internal", "vhd", "testdata", "disks", name))
 	}
 	child := filepath.Join(dir, "child.vhd")
 	if err := os.WriteFile(child, product("win8-child.vhd"), 0o600); err != nil {
@@ -50,8 +50,8 @@ func TestVHDChild(t *testing.T) {
 func TestFixedVHDIsDetected(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "image")
-	content := mixture(2 << 20)
-	create(t, path, disk.VHDFixed, sparse{bytes.NewReader(content)}, disk.WriteOptions{})
+	content := disktest.Mixture(2<<20, 1)
+	create(t, path, disk.VHDFixed, disktest.Sparse(content), disk.WriteOptions{})
 	img, err := disk.Open(path, disk.OpenOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -61,5 +61,5 @@ func TestFixedVHDIsDetected(t *testing.T) {
 	}
 	img.Close()
 	testImage(t, path, disk.OpenOptions{}, content)
-	testImage(t, path, disk.OpenOptions{Format: disk.Raw}, readFile(t, path))
+	testImage(t, path, disk.OpenOptions{Format: disk.Raw}, disktest.ReadFile(t, path))
 }

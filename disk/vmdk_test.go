@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/disktest"
 )
 
 // A descriptor's extents open if it is called .vmdk and they lie beside it, or
@@ -20,9 +21,9 @@ func TestVMDKFiles(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
 			path := filepath.Join(dir, "disk.vmdk")
-			qemu(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat="+subformat, path, fmt.Sprint(size))
-			qemu(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(seed), size)...), path)...)
-			content := flat(t, path)
+			disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat="+subformat, path, fmt.Sprint(size))
+			disktest.Edit(t, path, "vmdk", size, uint64(seed))
+			content := disktest.Flat(t, path)
 			testImage(t, path, disk.OpenOptions{Extents: true}, content)
 			testImage(t, path, disk.OpenOptions{BackingDir: dir}, content)
 
@@ -65,18 +66,18 @@ func TestVMDKParents(t *testing.T) {
 	for n, subformat := range []string{"twoGbMaxExtentFlat", "monolithicSparse", "monolithicSparse"} {
 		path = filepath.Join(dir, fmt.Sprint(n, ".vmdk"))
 		create := append([]string{"qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=" + subformat}, backing...)
-		qemu(t, append(create, path, fmt.Sprint(size))...)
-		qemu(t, append(append([]string{"qemu-io", "-t", "unsafe", "-f", "vmdk"}, edit(uint64(n), size)...), path)...)
+		disktest.QEMU(t, append(create, path, fmt.Sprint(size))...)
+		disktest.Edit(t, path, "vmdk", size, uint64(n))
 		backing = []string{"-b", fmt.Sprint(n, ".vmdk"), "-F", "vmdk"}
 	}
-	content := flat(t, path)
+	content := disktest.Flat(t, path)
 	testImage(t, path, disk.OpenOptions{BackingDir: dir}, content)
 	img, err := disk.Open(path, disk.OpenOptions{Extents: true})
 	wantError(t, img, err, disk.ErrBackingFile, "1.vmdk")
 
 	// A parent that is not where the hint says is looked for beside the image.
 	moved := filepath.Join(dir, "moved.vmdk")
-	header, rest := string(readFile(t, path)[:512]), string(readFile(t, path)[512:])
+	header, rest := string(disktest.ReadFile(t, path)[:512]), string(disktest.ReadFile(t, path)[512:])
 	rest = strings.Replace(rest, "\x00", "", 1) // behind the descriptor, for the place that a longer name takes
 	image := header + strings.Replace(rest, `Hint="1.vmdk"`, `Hint="/1.vmdk"`, 1)
 	if err := os.WriteFile(moved, []byte(image), 0o600); err != nil {

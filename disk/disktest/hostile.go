@@ -122,6 +122,8 @@ type Mutations struct {
 	// changed.
 	Head int
 
+	Refusals []error // as those of a [Suspect]
+
 	// Open opens an image. It is closed if it is an [io.Closer].
 	Open func(image []byte) (disk.Reader, error)
 }
@@ -147,7 +149,7 @@ func (m Mutations) Test(t *testing.T) {
 		}
 		switch {
 		case err != nil:
-			(&Suspect{}).wantRefusal(t, err)
+			(&Suspect{Refusals: m.Refusals}).wantRefusal(t, err)
 		case !bytes.Equal(got, m.Content):
 			if err := m.compare(t, path, mutant, got); err != nil {
 				t.Errorf("byte %#x ^ %#x: %v", c.At, c.Flip, err)
