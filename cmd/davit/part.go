@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -35,7 +36,7 @@ func openPart(path string, force bool) (*partFile, error) {
 		}
 	}
 	p := &partFile{path: path, force: force}
-	part := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".davit-part")
+	part := partPath(path)
 	p.File, err = os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
 	if errors.Is(err, fs.ErrExist) {
 		p.resumed = true
@@ -48,6 +49,18 @@ func openPart(path string, force bool) (*partFile, error) {
 		return nil, errors.Join(fmt.Errorf("%s: another davit is writing it: %w", path, err), p.Close())
 	}
 	return p, nil
+}
+
+// partPath is the part of the file at path. A name that is too long for the
+// addition is cut and told apart by its digest.
+func partPath(path string) string {
+	const longest = 255 - len("..davit-part") // of a name, in bytes
+	name := filepath.Base(path)
+	if len(name) > longest {
+		sum := sha256.Sum256([]byte(name))
+		name = fmt.Sprintf("%s-%x", name[:100], sum[:16])
+	}
+	return filepath.Join(filepath.Dir(path), "."+name+".davit-part")
 }
 
 // openOwn opens a part that is there. It must be a plain file: what somebody

@@ -86,6 +86,11 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 			return err
 		}
 	}
+	if dest == "-" { // what can be said without a look at the artifact
+		if _, err := o.target.resolve(dest, ""); err != nil {
+			return err
+		}
+	}
 	trust, err := o.trustFlags.resolve(o.globals, ref)
 	if err != nil {
 		return err
