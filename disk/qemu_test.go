@@ -28,13 +28,16 @@ func testImage(t *testing.T, path string, o disk.OpenOptions, content []byte) {
 }
 
 func TestQEMUImages(t *testing.T) {
-	content := disktest.Mixture(2<<20+3*512, 1)
+	content := disktest.Mixture(1<<20+3*512, 1)
 	source := disktest.WriteFile(t, "source.raw", content)
 
 	var cases []string // arguments of qemu-img convert
 	for size := 512; size <= 2<<20; size *= 2 {
 		o := fmt.Sprintf("-o cluster_size=%d", size)
-		cases = append(cases, o, o+",compat=0.10", o+",compat=0.10 -c", o+" -c", o+",compression_type=zstd -c")
+		cases = append(cases, o, o+" -c", o+",compression_type=zstd -c")
+		if size == 512 || size == 64<<10 || size == 2<<20 {
+			cases = append(cases, o+",compat=0.10", o+",compat=0.10 -c")
+		}
 		if size >= 16<<10 {
 			cases = append(cases, o+",extended_l2=on", o+",extended_l2=on,compression_type=zstd -c")
 		}
@@ -199,8 +202,8 @@ func TestQEMUReadsWhatWeWrite(t *testing.T) {
 	random := make([]byte, 1<<20)
 	rand.NewChaCha8([32]byte{}).Read(random)
 	for name, content := range map[string][]byte{
-		"mixture":        disktest.Mixture(6<<20, 1),
-		"odd size":       disktest.Mixture(3<<20+77, 1),
+		"mixture":        disktest.Mixture(3<<20, 1),
+		"odd size":       disktest.Mixture(1<<20+77, 1),
 		"no bytes":       {},
 		"one byte":       {1},
 		"one zero":       {0},
@@ -295,7 +298,7 @@ func TestSevenZipReadsWhatWeWrite(t *testing.T) {
 	if _, err := exec.LookPath("7zz"); err != nil {
 		t.Fatalf("%v: install 7zip", err)
 	}
-	for _, content := range [][]byte{disktest.Mixture(5<<20, 1), disktest.Mixture(3<<20+7*512, 1)} {
+	for _, content := range [][]byte{disktest.Mixture(5<<19, 1), disktest.Mixture(1<<20+7*512, 1)} {
 		for _, format := range writable {
 			if format == disk.Raw || format == disk.QCOW2Zstd { // which it does not know
 				continue

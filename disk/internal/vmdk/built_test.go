@@ -53,6 +53,10 @@ func TestHosted(t *testing.T) {
 		"unknown flags that are no harm": {flags: 0xff00},
 	} {
 		t.Run(name, func(t *testing.T) {
+			content := content
+			if h.stream != "" && h.grainSize == 1 { // each of which is inflated again and again
+				content = content[:60<<10+3*sectorSize]
+			}
 			// It has been renamed since, and had a name that cannot be read here.
 			h.descriptor = describe("monolithicSparse", line(content, "SPARSE", "vsan://\x90\xe0"), "encoding=GBK")
 			want := h.disk(content, nil)
