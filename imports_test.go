@@ -36,9 +36,10 @@ var imports = map[string]struct {
 	},
 	"disk/disktest":          {may: []string{"disk"}},
 	"disk/guest":             {may: []string{"disk", "disk/internal/virtual"}, tests: []string{"disk/disktest"}},
-	"disk/internal/blocks":   {may: []string{"disk/internal/hostfile", "disk/internal/virtual"}}, // the formats' common ground: how they are
-	"disk/internal/gather":   {may: []string{"disk/internal/virtual"}},                           // written in any order, compressed,
-	"disk/internal/mapped":   {may: []string{"disk/internal/virtual"}},                           // and read
+	// The formats' common ground: how they are written in any order, compressed, and read.
+	"disk/internal/blocks":   {may: []string{"disk/internal/hostfile", "disk/internal/virtual"}, tests: []string{"disk", "disk/disktest"}},
+	"disk/internal/gather":   {may: []string{"disk/internal/virtual"}},
+	"disk/internal/mapped":   {may: []string{"disk/internal/virtual"}, tests: []string{"disk/disktest"}},
 	"disk/internal/hostfile": {may: []string{sys}},
 	"disk/internal/inflate":  {},
 	"disk/internal/qcow2": {

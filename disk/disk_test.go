@@ -185,7 +185,7 @@ func TestHolesOfRawAreNoData(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer img.Close()
-	if !knowsHoles(t) {
+	if !disktest.KnowsHoles(t) {
 		return
 	}
 	e, err := disk.NextExtent(img, 0)
@@ -195,26 +195,6 @@ func TestHolesOfRawAreNoData(t *testing.T) {
 	if e, err := disk.NextExtent(img, e.End()); err != nil || e.Length != 0 {
 		t.Errorf("second extent is %+v, %v", e, err)
 	}
-}
-
-// knowsHoles is true where tests of holes mean something: the file system of
-// temporary files has them, and we can ask.
-func knowsHoles(t *testing.T) bool {
-	f, err := os.Create(filepath.Join(t.TempDir(), "hole"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := f.Truncate(1 << 20); err != nil {
-		t.Fatal(err)
-	}
-	img, err := disk.Open(f.Name(), disk.OpenOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer img.Close()
-	e, err := disk.NextExtent(img, 0)
-	return err == nil && e.Length == 0
 }
 
 // An edited image is a qcow2 image after do.

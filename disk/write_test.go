@@ -136,7 +136,7 @@ func TestHalfWrittenImagesAreKept(t *testing.T) {
 		if err := disktest.TestReader(r, content); err != nil {
 			t.Errorf("%s: %v", format, err)
 		}
-		if e, err := disk.NextExtent(r, 0); err != nil || knowsHoles(t) && (e.Offset < 5<<20 || e.Length > 1<<20) {
+		if e, err := disk.NextExtent(r, 0); err != nil || disktest.KnowsHoles(t) && (e.Offset < 5<<20 || e.Length > 1<<20) {
 			t.Errorf("%s: looks for what is there in %+v, %v", format, e, err)
 		}
 	}
@@ -274,7 +274,7 @@ func TestHugeDisks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer img.Close()
-		if format != disk.Raw || knowsHoles(t) {
+		if format != disk.Raw || disktest.KnowsHoles(t) {
 			total := int64(0)
 			for e, err := range disk.Extents(img) {
 				if err != nil {

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/davit-oci/davit/disk"
 )
 
 // QEMU runs qemu-img or qemu-io, which decide what an image holds, and returns
@@ -99,4 +101,21 @@ func ReadFile(t testing.TB, path string) []byte {
 		t.Fatal(err)
 	}
 	return content
+}
+
+// KnowsHoles is true where tests of holes mean something: the file system of
+// temporary files has them, and we can ask.
+func KnowsHoles(t testing.TB) bool {
+	t.Helper()
+	f := CreateFile(t)
+	if err := f.Truncate(1 << 20); err != nil {
+		t.Fatal(err)
+	}
+	img, err := disk.Open(f.Name(), disk.OpenOptions{Format: disk.Raw})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	e, err := disk.NextExtent(img, 0)
+	return err == nil && e.Length == 0
 }

@@ -584,10 +584,10 @@ func TestHugeDisk(t *testing.T) {
 		}
 		found = append(found, e.Offset/mib)
 	}
-	if got, want := fmt.Sprint(found), "[0 5000000 67108863]"; knowsHoles(t) && got != want {
+	if got, want := fmt.Sprint(found), "[0 5000000 67108863]"; disktest.KnowsHoles(t) && got != want {
 		t.Errorf("found blocks %s, want %s", got, want)
 	}
-	if n := disktest.Allocated() - before; knowsHoles(t) && n > 16<<20 {
+	if n := disktest.Allocated() - before; disktest.KnowsHoles(t) && n > 16<<20 {
 		t.Errorf("allocated %d MiB", n>>20)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
@@ -241,7 +240,7 @@ func TestHugeImages(t *testing.T) {
 				t.Errorf("%d bytes: read %q, %v", size, p, err)
 			}
 		}
-		if n := disktest.Allocated() - before; knowsHoles(t) && n > 16<<20 {
+		if n := disktest.Allocated() - before; disktest.KnowsHoles(t) && n > 16<<20 {
 			t.Errorf("%d bytes: allocated %d MiB", size, n>>20)
 		}
 		if info, err := f.Stat(); err != nil || info.Size() > 100*mib {
@@ -262,18 +261,4 @@ func TestHugeImages(t *testing.T) {
 	if _, err := vhdx.NewWriter(disktest.CreateFile(t), 64*tib+1, nil, id); err == nil {
 		t.Error("NewWriter takes more than 64 TiB")
 	}
-}
-
-// knowsHoles reports whether this host tells where a file has holes.
-func knowsHoles(t *testing.T) bool {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "holes")
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(path, mib); err != nil {
-		t.Fatal(err)
-	}
-	e, err := disk.NextExtent(raw(t, path), 0)
-	return err == nil && e.Length == 0
 }
