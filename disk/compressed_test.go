@@ -53,7 +53,7 @@ func unpackFrom(r io.Reader) ([]byte, error) {
 
 func TestDecompressor(t *testing.T) {
 	t.Parallel()
-	content := disktest.Mixture(300<<10, 1)
+	content := disktest.Mixture(200<<10, 1)
 	gz := pack(t, content, "gzip", "-6")
 	xz := pack(t, content, "xz", "-0")
 	zst := pack(t, content, "zstd", "-1")
@@ -74,8 +74,8 @@ func TestDecompressor(t *testing.T) {
 		"xz -C none":                 {pack(t, content, "xz", "-0", "-C", "none"), content},
 		"xz -C crc32":                {pack(t, content, "xz", "-0", "-C", "crc32"), content},
 		"xz -C sha256":               {pack(t, content, "xz", "-0", "-C", "sha256"), content},
-		"xz -T2":                     {pack(t, content, "xz", "-0", "-T2", "--block-size=100KiB"), content},
-		"xz blocks without sizes":    {pack(t, content, "xz", "-0", "-T1", "--block-size=125KiB"), content},
+		"xz -T2":                     {pack(t, content, "xz", "-0", "-T2", "--block-size=60KiB"), content},
+		"xz blocks without sizes":    {pack(t, content, "xz", "-0", "-T1", "--block-size=80KiB"), content},
 		"xz lc, lp and pb":           {pack(t, content, "xz", "--lzma2=preset=0,lc=0,lp=4,pb=1"), content},
 		"xz streams":                 {slices.Concat(xz, xz), twice},
 		"xz streams with padding":    {slices.Concat(xz, make([]byte, 8), xz, make([]byte, 4)), twice},

@@ -53,6 +53,8 @@ func TestReadDescriptor(t *testing.T) {
 func TestReadDescriptorRefused(t *testing.T) {
 	usual := describe("vmfs", `RW 10 VMFS "disk-flat.vmdk"`)
 	with := func(line string) string { return describe("custom", line) }
+	nine := disktest.Mixture(9*sectorSize, 1)
+	sparse, stream := hosted{}.build(nine), hosted{stream: "head"}.build(nine)
 	for name, test := range map[string]struct {
 		content string
 		kind    error
@@ -119,10 +121,9 @@ func TestReadDescriptorRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			nine := disktest.Mixture(9*sectorSize, 1)
 			write(t, dir, "short", nine)
-			write(t, dir, "sparse", hosted{}.build(nine))
-			write(t, dir, "stream", hosted{stream: "head"}.build(nine))
+			write(t, dir, "sparse", sparse)
+			write(t, dir, "stream", stream)
 			write(t, dir, "sub.vmdk", []byte(describe("custom", "RW 9 ZERO")))
 			_, err := open(t, write(t, dir, "image.vmdk", []byte(test.content)))
 			wantError(t, err, test.kind, test.words)

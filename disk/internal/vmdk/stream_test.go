@@ -230,7 +230,7 @@ func TestStream(t *testing.T) {
 
 // How many compress shows nowhere, nor where the bytes go.
 func TestStreamIsTheSame(t *testing.T) {
-	content := append(bytes.Repeat([]byte("text "), 50*grain/5), noise(9*grain, 3)...)
+	content := append(bytes.Repeat([]byte("text "), 20*grain/5), noise(5*grain, 3)...)
 	want := stream(t, int64(len(content)), vmdk.WriteOptions{Jobs: 1}, piece{0, content})
 	for _, jobs := range []int{0, 2, 7} {
 		var pieces []piece
