@@ -18,7 +18,7 @@ import (
 	"github.com/davit-oci/davit/disk/internal/xz"
 )
 
-// ErrCompressed: the file is compressed, or an archive, and whether there is a
+// ErrCompressed says that the file is compressed, or an archive, and whether there is a
 // disk in it remains to be seen. Every such error is a [CompressedError], and
 // [ErrUnsupported] as well.
 var ErrCompressed = errors.New("compressed file")

@@ -29,27 +29,27 @@ import (
 )
 
 var (
-	// ErrBackingFile: the image continues in a second file, and that file may
+	// ErrBackingFile says that the image continues in a second file, and that file may
 	// not be opened or its format is not known for sure.
 	ErrBackingFile = virtual.ErrBackingFile
 
-	// ErrUnknownSnapshot: the image has no snapshot of that name or ID.
+	// ErrUnknownSnapshot says that the image has no snapshot of that name or ID.
 	ErrUnknownSnapshot = virtual.ErrUnknownSnapshot
 
-	// ErrUnsupported: the image is of a format, or needs a feature, that this
+	// ErrUnsupported says that the image is of a format, or needs a feature, that this
 	// package does not read. The message names it.
 	ErrUnsupported = virtual.ErrUnsupported
 
-	// ErrEncrypted: the image is encrypted, which is [ErrUnsupported] as well.
+	// ErrEncrypted says that the image is encrypted, which is [ErrUnsupported] as well.
 	ErrEncrypted = virtual.ErrEncrypted
 
-	// ErrCorrupt: the image contradicts its format or itself, or is cut short.
+	// ErrCorrupt says that the image contradicts its format or itself, or is cut short.
 	ErrCorrupt = virtual.ErrCorrupt
 
-	// ErrInUse: a block device is mounted or held by somebody.
+	// ErrInUse says that a block device is mounted or held by somebody.
 	ErrInUse = errors.New("device is in use")
 
-	// ErrTooSmall: the disk does not fit on the block device.
+	// ErrTooSmall says that the disk does not fit on the block device.
 	ErrTooSmall = errors.New("device is too small")
 )
 

@@ -15,6 +15,7 @@ import (
 // A Format is a format of image files, with the variant of it that is written.
 type Format string
 
+// The formats. For reading, all variants of one are the same.
 const (
 	Raw        Format = "raw"         // the bytes of the disk
 	QCOW2      Format = "qcow2"       // QEMU's; written without compression

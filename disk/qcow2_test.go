@@ -214,7 +214,7 @@ func TestQCOW2OnEveryFormat(t *testing.T) {
 func TestQCOW2LongChains(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	path, backing := "", ""
+	var path, backing string
 	for n, o := range []struct {
 		options string
 		size    int

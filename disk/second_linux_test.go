@@ -19,9 +19,7 @@ import (
 func TestGuestsOpenNoFiles(t *testing.T) {
 	const size = 2 << 20
 	headers := map[string]func(name string) []byte{
-		"qcow2 with a backing file": func(name string) []byte {
-			return withBacking(name)
-		},
+		"qcow2 with a backing file": withBacking,
 		"VMDK descriptor": func(name string) []byte {
 			return []byte("# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n" +
 				"RW 2048 FLAT \"" + name + "\" 0\n")

@@ -24,7 +24,7 @@ func Mixture(size int, seed uint64) []byte {
 				n += copy(part[n:], text[(off+n)%15:])
 			}
 		case 1:
-			rand.NewChaCha8([32]byte{byte(seed), byte(off), byte(off >> 8), byte(off >> 16)}).Read(part)
+			_, _ = rand.NewChaCha8([32]byte{byte(seed), byte(off), byte(off >> 8), byte(off >> 16)}).Read(part)
 		case 2:
 			part[len(part)/2] = 1
 		}

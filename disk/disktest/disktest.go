@@ -65,7 +65,7 @@ func prepare(p []byte) []byte {
 func testWhole(f *faults, r disk.Reader, content []byte) {
 	p := prepare(make([]byte, len(content)))
 	n, err := r.ReadAt(p, 0)
-	if n != len(p) || err != nil && err != io.EOF {
+	if n != len(p) || !nilOrEOF(err) {
 		f.addf("ReadAt(%d bytes, 0) = %d, %v", len(p), n, err)
 	}
 	if at := firstDifference(p[:n], content[:n]); at >= 0 {
@@ -104,8 +104,8 @@ func testEnd(f *faults, r disk.Reader, content []byte) {
 	}
 }
 
-func isEOF(err error) bool    { return err == io.EOF }
-func nilOrEOF(err error) bool { return err == nil || err == io.EOF }
+func isEOF(err error) bool    { return err == io.EOF } //nolint:errorlint // it is to be that itself
+func nilOrEOF(err error) bool { return err == nil || isEOF(err) }
 func isError(err error) bool  { return err != nil }
 
 // maxRange is the longest range that testRanges reads. Its buffers are used
@@ -134,7 +134,7 @@ func testRanges(f *faults, r disk.Reader, content []byte) {
 				}
 				p := prepare(buffer[:n:n])
 				got, err := r.ReadAt(p, int64(off))
-				if got != n || err != nil && (err != io.EOF || off+n < len(content)) {
+				if got != n || !nilOrEOF(err) || err != nil && off+n < len(content) {
 					f.addf("ReadAt(%d bytes, %d) = %d, %v", n, off, got, err)
 					continue
 				}
@@ -327,7 +327,7 @@ func fill(p []byte, seed int64) {
 		case 0, 1:
 			copy(part, letters()[(seed+int64(i)*9973)%(1<<16):])
 		case 3:
-			random.Read(part)
+			_, _ = random.Read(part)
 		}
 		p = p[len(part):]
 	}
@@ -336,7 +336,7 @@ func fill(p []byte, seed int64) {
 // letters are random, but compress.
 var letters = sync.OnceValue(func() []byte {
 	p := make([]byte, 1<<17)
-	rand.NewChaCha8([32]byte{1}).Read(p)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(p)
 	for i := range p {
 		p[i] = p[i]%4 + 'a'
 	}

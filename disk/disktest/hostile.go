@@ -197,7 +197,7 @@ func (m Mutations) compare(t *testing.T, path string, image, got []byte) error {
 	defer f.Close()
 	want := make([]byte, maxMutant)
 	n, err := f.ReadAt(want, 0)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	if want, got = want[:n], got[:len(got)&^511]; !bytes.Equal(got, want) { // QEMU's disks have whole sectors

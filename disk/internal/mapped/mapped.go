@@ -28,6 +28,7 @@ type Run struct {
 // A Kind is a way to map a range.
 type Kind uint8
 
+// The ways to map a range.
 const (
 	Unallocated Kind = iota // as in the parent, else zeros
 	Zeros
@@ -216,7 +217,7 @@ func (i *Image) NextExtent(off int64) (virtual.Extent, error) {
 			return virtual.Extent{}, err
 		}
 		if err != nil {
-			break // for the call that begins there
+			break
 		}
 		switch {
 		case r.Length == 0 && found.Length > 0:
@@ -232,7 +233,7 @@ func (i *Image) NextExtent(off int64) (virtual.Extent, error) {
 		}
 		off += r.Length
 	}
-	return found, nil
+	return found, nil //nolint:nilerr // an error behind an extent is for the call that begins there
 }
 
 // skipHole cuts r, the run at off, down to the first range of it that may hold

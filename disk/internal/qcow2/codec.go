@@ -17,6 +17,7 @@ import (
 // A Compression is the compression type of an image.
 type Compression uint8
 
+// The compression types of the specification.
 const (
 	Zlib Compression = 0 // in fact raw deflate
 	Zstd Compression = 1

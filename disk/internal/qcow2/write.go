@@ -141,7 +141,7 @@ func writeTables(f *os.File, size int64, p places, clusters *blocks.Map) error {
 	entry := make([]byte, 8)
 	put := func(n int64) {
 		binary.BigEndian.PutUint64(entry, uint64(n))
-		b.Write(entry) // errors stay until Flush
+		_, _ = b.Write(entry) // errors stay until Flush
 	}
 	pad := func(entries int64) {
 		for range entries {
@@ -149,7 +149,7 @@ func writeTables(f *os.File, size int64, p places, clusters *blocks.Map) error {
 		}
 	}
 
-	b.Write(encodeHeader(size, p, Zlib))
+	_, _ = b.Write(encodeHeader(size, p, Zlib))
 
 	block := p.refcountTable + p.refcountClusters
 	for c := block; c < p.l1; c++ {
@@ -159,9 +159,9 @@ func writeTables(f *os.File, size int64, p places, clusters *blocks.Map) error {
 
 	ones := bytes.Repeat([]byte{0, 1}, blockEntries)
 	for n := p.end; n > 0; n -= blockEntries {
-		b.Write(ones[:2*min(n, blockEntries)])
+		_, _ = b.Write(ones[:2*min(n, blockEntries)])
 	}
-	b.Write(make([]byte, 2*((p.l1-block)*blockEntries-p.end)))
+	_, _ = b.Write(make([]byte, 2*((p.l1-block)*blockEntries-p.end)))
 
 	groups := clusters.Groups()
 	l1 := int64(0)

@@ -27,8 +27,10 @@ func Open(f *os.File) (*Image, error) {
 	return &Image{f, size}, nil
 }
 
+// Size is the size that the file had when it was opened, in bytes.
 func (i *Image) Size() int64 { return i.size }
 
+// ReadAt reads the file.
 func (i *Image) ReadAt(p []byte, off int64) (int, error) {
 	return virtual.ReadAt(p, off, i.size, func(p []byte, off int64) error {
 		n, err := i.f.ReadAt(p, off)
@@ -105,6 +107,7 @@ func NewDenseWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error
 	return &Writer{Image{f, size}}, nil
 }
 
+// WriteAt writes into the file.
 func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 	if err := virtual.CheckWrite(len(p), off, w.size); err != nil {
 		return 0, err
@@ -112,4 +115,5 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 	return w.f.WriteAt(p, off)
 }
 
+// Close has nothing to do.
 func (w *Writer) Close() error { return nil }

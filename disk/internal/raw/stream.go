@@ -14,10 +14,12 @@ type StreamWriter struct {
 	err       error // of w: after it nobody knows what w has got
 }
 
+// NewStreamWriter starts a stream of size bytes.
 func NewStreamWriter(w io.Writer, size int64) *StreamWriter {
 	return &StreamWriter{w: w, size: size}
 }
 
+// WriteAt writes p, and zeros before it.
 func (s *StreamWriter) WriteAt(p []byte, off int64) (int, error) {
 	if s.err != nil {
 		return 0, s.err

@@ -10,6 +10,7 @@ import (
 	"iter"
 )
 
+// The reasons to refuse a file; package disk says what they mean.
 var (
 	ErrBackingFile     = errors.New("image needs a backing file")
 	ErrUnknownSnapshot = errors.New("unknown snapshot")
