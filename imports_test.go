@@ -34,8 +34,8 @@ var imports = map[string]struct {
 			"disk/internal/vhdx", "disk/internal/virtual", "disk/internal/vmdk", "disk/internal/xz", compress, sys},
 		tests: []string{"disk/disktest"},
 	},
-	"disk/disktest":          {may: []string{"disk"}},
-	"disk/guest":             {may: []string{"disk", "disk/internal/virtual"}, tests: []string{"disk/disktest"}},
+	"disk/disktest": {may: []string{"disk"}},
+	"disk/guest":    {may: []string{"disk", "disk/internal/virtual"}, tests: []string{"disk/disktest"}},
 	// The formats' common ground: how they are written in any order, compressed, and read.
 	"disk/internal/blocks":   {may: []string{"disk/internal/hostfile", "disk/internal/virtual"}, tests: []string{"disk", "disk/disktest"}},
 	"disk/internal/gather":   {may: []string{"disk/internal/virtual"}},
