@@ -241,16 +241,8 @@ func TestQEMUChain(t *testing.T) {
 
 // # What other products wrote
 
-// corpus is the folder of disks that other products made.
-func corpus(t *testing.T) string {
-	t.Helper()
-	dir := filepath.Join("..", "..", "..", "..", "shared", "corpus", "disks")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("%v: needs the shared corpus beside the repository", err)
-	}
-	return dir
-}
-
+// TestCorpus reads the disks of testdata/disks and, where a larger collection
+// lies beside the repository, those of it, too.
 func TestCorpus(t *testing.T) {
 	refused := map[string]struct {
 		kind  error
@@ -266,13 +258,21 @@ func TestCorpus(t *testing.T) {
 		// The first 1 MiB of 10 MB, as the appliance's manifest has it.
 		"ttylinux-pc_i486-16.1-disk1.vmdk": {disk.ErrCorrupt, "cut short"},
 	}
-	paths, err := filepath.Glob(filepath.Join(corpus(t), "*", "*.vmdk"))
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no disks: %v", err)
+	root := filepath.Join("..", "..", "..")
+	corpus := filepath.Join(root, "..", "shared", "corpus", "disks")
+	var paths []string
+	for _, pattern := range []string{filepath.Join(root, "testdata", "disks", "*.vmdk"), filepath.Join(corpus, "*", "*.vmdk")} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if paths = append(paths, found...); len(paths) == 0 {
+			t.Fatal("no disks")
+		}
 	}
-	ovas, err := filepath.Glob(filepath.Join(corpus(t), "*", "*.ova"))
-	if err != nil || len(ovas) == 0 {
-		t.Fatalf("no appliances: %v", err)
+	ovas, err := filepath.Glob(filepath.Join(corpus, "*", "*.ova"))
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, ova := range ovas {
 		paths = append(paths, unpack(t, ova)...)
