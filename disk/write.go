@@ -87,7 +87,7 @@ func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, err
 		name = filepath.Base(f.Name())
 	}
 	if o.ID == [16]byte{} {
-		rand.Read(o.ID[:])
+		o.ID = newID()
 	}
 	switch format {
 	case Raw:
@@ -112,6 +112,16 @@ func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, err
 		return vhdx.NewWriter(f, size, data, o.ID)
 	}
 	return nil, virtual.Unsupported("format %q", format)
+}
+
+// newID is a random UUID (RFC 9562, version 4). Some formats have the third
+// field in little endian, so the version is in either half of it.
+func newID() (id [16]byte) {
+	rand.Read(id[:])
+	id[6] = id[6]&0x0f | 0x40
+	id[7] = id[7]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
 }
 
 // NewStreamWriter writes the bytes of a disk of size bytes to w, each byte
