@@ -48,22 +48,22 @@ var imports = map[string]struct {
 	},
 	"disk/internal/raw": {may: []string{"disk/internal/hostfile", "disk/internal/virtual", sys}},
 	"disk/internal/vdi": {
-		may:   []string{"disk/internal/blocks", "disk/internal/hostfile", "disk/internal/mapped", "disk/internal/virtual"},
+		may:   []string{"disk/internal/blocks", "disk/internal/mapped", "disk/internal/virtual"},
 		tests: []string{"disk", "disk/disktest"},
 	},
 	"disk/internal/vhd": {
-		may:   []string{"disk/internal/blocks", "disk/internal/hostfile", "disk/internal/mapped", "disk/internal/raw", "disk/internal/virtual"},
+		may:   []string{"disk/internal/blocks", "disk/internal/mapped", "disk/internal/raw", "disk/internal/virtual"},
 		tests: []string{"disk", "disk/disktest"},
 	},
 	"disk/internal/vhdx": {
-		may:   []string{"disk/internal/blocks", "disk/internal/hostfile", "disk/internal/mapped", "disk/internal/virtual"},
+		may:   []string{"disk/internal/blocks", "disk/internal/mapped", "disk/internal/virtual"},
 		tests: []string{"disk", "disk/disktest"},
 	},
 	"disk/internal/virtual": {},
 	"disk/internal/vmdk": { // zlib to compress: that of the standard library takes three times as long
-		may: []string{"disk/internal/blocks", "disk/internal/gather", "disk/internal/hostfile", "disk/internal/inflate", "disk/internal/mapped",
+		may: []string{"disk/internal/blocks", "disk/internal/gather", "disk/internal/inflate", "disk/internal/mapped",
 			"disk/internal/virtual", compress},
-		tests: []string{"disk", "disk/disktest", "disk/internal/raw"},
+		tests: []string{"disk", "disk/disktest", "disk/internal/hostfile", "disk/internal/raw"},
 	},
 	"disk/internal/xz": {may: []string{"disk/internal/virtual", xz}}, // of the module only what decodes a block: its reader is unbounded
 	"artifact": {

@@ -191,9 +191,10 @@ type Writer struct {
 	l Layout
 }
 
-// NewWriter gives f, a regular file, its size, and zeroes what it held in
-// allocated blocks but not in data, the extents that m was made of. What it
-// held in data stays. All outside of blocks is the format's to write.
+// NewWriter gives f, a regular file, its size, and zeroes what it held before the
+// first block, and in allocated blocks but not in data, the extents that m was
+// made of. What it held in data stays. All outside of blocks is the format's to
+// write; before the first one it may leave out zeros.
 func NewWriter(f *os.File, m *Map, l Layout, data iter.Seq2[virtual.Extent, error]) (*Writer, error) {
 	if l.Stride == 0 {
 		l.Stride = m.blockSize
@@ -211,8 +212,12 @@ func NewWriter(f *os.File, m *Map, l Layout, data iter.Seq2[virtual.Extent, erro
 		return nil, err
 	}
 	w := &Writer{f, m, l}
-	if info.Size() > l.First {
-		if err := w.zeroGaps(virtual.Ascending(data, l.Size), info.Size()); err != nil {
+	before := info.Size()
+	if err := hostfile.Zero(f, 0, min(l.First, before)); err != nil {
+		return nil, err
+	}
+	if before > l.First {
+		if err := w.zeroGaps(virtual.Ascending(data, l.Size), before); err != nil {
 			return nil, err
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 
 	"github.com/davit-oci/davit/disk/internal/blocks"
-	"github.com/davit-oci/davit/disk/internal/hostfile"
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
@@ -66,10 +65,6 @@ func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error], id
 	}
 	w, err := blocks.NewWriter(f, m, blocks.Layout{Size: rounded, First: h.offData, End: h.offData + m.Len()*blockSize}, data)
 	if err != nil {
-		return nil, err
-	}
-	// What an older file had here and is not overwritten.
-	if err := hostfile.Zero(f, 0, h.offData); err != nil {
 		return nil, err
 	}
 	if _, err := f.WriteAt(h.encode(), 0); err != nil {

@@ -9,7 +9,6 @@ import (
 	"os"
 
 	"github.com/davit-oci/davit/disk/internal/blocks"
-	"github.com/davit-oci/davit/disk/internal/hostfile"
 	"github.com/davit-oci/davit/disk/internal/raw"
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
@@ -95,10 +94,6 @@ func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error], id
 		Dense:  true,
 	}, data)
 	if err != nil {
-		return nil, err
-	}
-	// What an older file had here and is not overwritten.
-	if err := hostfile.Zero(f, 0, start); err != nil {
 		return nil, err
 	}
 	footer := encodeFooter(rounded, typeDynamic, id)

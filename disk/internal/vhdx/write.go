@@ -10,7 +10,6 @@ import (
 	"unicode/utf16"
 
 	"github.com/davit-oci/davit/disk/internal/blocks"
-	"github.com/davit-oci/davit/disk/internal/hostfile"
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
@@ -83,9 +82,6 @@ func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error], id
 	}
 
 	// What is not written here is zeros, and most of the BAT of a large disk.
-	if err := hostfile.Zero(f, 0, first); err != nil {
-		return nil, err
-	}
 	for _, part := range []struct {
 		offset int64
 		bytes  []byte

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/disk/internal/blocks"
-	"github.com/davit-oci/davit/disk/internal/hostfile"
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
@@ -269,16 +268,8 @@ func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error], o 
 		return nil, virtual.Unsupported("a VMDK with %d bytes of data: its file cannot be larger than %d", grains.Len()*grainBytes, int64(maxFile))
 	}
 
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	w, err := blocks.NewWriter(f, grains, layout, data)
 	if err != nil {
-		return nil, err
-	}
-	// Not all of the metadata gets written.
-	if err := hostfile.Zero(f, 0, min(layout.First, info.Size())); err != nil {
 		return nil, err
 	}
 	return w, writeMetadata(f, rounded, p, descriptor, grains)
