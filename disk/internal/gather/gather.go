@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -19,13 +20,15 @@ const perJob = 16
 // A Compress appends the compressed form of src to dst.
 type Compress func(dst, src []byte) ([]byte, error)
 
-// Options are all needed.
+// Options are all needed, but for Jobs.
 type Options struct {
 	Size      int64 // of the disk in bytes
 	BlockSize int64 // in bytes; the last block of a disk is filled up with zeros
 
-	// Jobs compress, each one at a time.
-	Jobs []Compress
+	// NewCompress makes a Compress for each of the jobs. Below 1, Jobs is one
+	// per CPU that Go uses.
+	NewCompress func() (Compress, error)
+	Jobs        int
 
 	// Append gets each block that is not all zeros, in ascending order, one at
 	// a time. It may keep neither plain nor packed.
@@ -35,6 +38,7 @@ type Options struct {
 // A Writer gathers blocks. It is not safe for concurrent use.
 type Writer struct {
 	o       Options
+	jobs    []Compress
 	written int64    // end of the last WriteAt
 	batch   []*block // to compress, ascending; the last may get more
 	free    []*block // can be used again
@@ -51,7 +55,20 @@ type block struct {
 }
 
 // New returns a Writer that has nothing yet.
-func New(o Options) *Writer { return &Writer{o: o, zeros: make([]byte, o.BlockSize)} }
+func New(o Options) (*Writer, error) {
+	w := &Writer{o: o, zeros: make([]byte, o.BlockSize)}
+	if o.Jobs < 1 {
+		o.Jobs = runtime.GOMAXPROCS(0)
+	}
+	for range o.Jobs {
+		compress, err := o.NewCompress()
+		if err != nil {
+			return nil, err
+		}
+		w.jobs = append(w.jobs, compress)
+	}
+	return w, nil
+}
 
 // WriteAt takes p, which it does not keep. What is never written is zeros.
 func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
@@ -83,7 +100,7 @@ func (w *Writer) last(index int64) (*block, error) {
 	if n := len(w.batch); n > 0 && w.batch[n-1].index == index {
 		return w.batch[n-1], nil
 	}
-	if len(w.batch) == perJob*len(w.o.Jobs) {
+	if len(w.batch) == perJob*len(w.jobs) {
 		if err := w.flush(); err != nil {
 			return nil, err
 		}
@@ -108,7 +125,7 @@ func (w *Writer) flush() error {
 	}
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for _, compress := range w.o.Jobs {
+	for _, compress := range w.jobs {
 		wg.Go(func() {
 			for n := next.Add(1) - 1; n < int64(len(w.batch)); n = next.Add(1) - 1 {
 				b := w.batch[n]

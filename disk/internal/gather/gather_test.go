@@ -15,15 +15,16 @@ const blockSize = 10
 
 // newWriter makes a Writer whose blocks become lines: number, content, and its
 // compressed form, which is the content twice.
-func newWriter(blocks int64, jobs int, got *strings.Builder, fail func(block int64) error) *gather.Writer {
-	o := gather.Options{Size: blocks * blockSize, BlockSize: blockSize}
-	for range jobs {
-		o.Jobs = append(o.Jobs, func(dst, src []byte) ([]byte, error) {
+func newWriter(t *testing.T, blocks int64, jobs int, got *strings.Builder, fail func(block int64) error) *gather.Writer {
+	t.Helper()
+	o := gather.Options{Size: blocks * blockSize, BlockSize: blockSize, Jobs: jobs}
+	o.NewCompress = func() (gather.Compress, error) {
+		return func(dst, src []byte) ([]byte, error) {
 			if src[0] == '!' {
 				return nil, errBroken
 			}
 			return append(append(dst, src...), src...), nil
-		})
+		}, nil
 	}
 	o.Append = func(block int64, plain, packed []byte) error {
 		if !bytes.Equal(packed, append(bytes.Clone(plain), plain...)) {
@@ -32,7 +33,11 @@ func newWriter(blocks int64, jobs int, got *strings.Builder, fail func(block int
 		fmt.Fprintf(got, "%d:%s ", block, bytes.TrimRight(plain, "\x00"))
 		return fail(block)
 	}
-	return gather.New(o)
+	w, err := gather.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }
 
 var errBroken = errors.New("broken")
@@ -55,7 +60,7 @@ func TestOrder(t *testing.T) {
 	for _, jobs := range []int{1, 2, 5} {
 		for _, step := range []int{1, 7, 10, 33, len(content)} {
 			var got strings.Builder
-			w := newWriter(count, jobs, &got, never)
+			w := newWriter(t, count, jobs, &got, never)
 			for off := 0; off < len(content); off += step {
 				if step == blockSize && off/blockSize%3 == 1 {
 					continue // as one that is not told of zeros
@@ -98,7 +103,7 @@ func TestErrorsEndIt(t *testing.T) {
 		"of Compress": {"!", never, "39:x "},
 	} {
 		var got strings.Builder
-		w := newWriter(200, 2, &got, test.fail)
+		w := newWriter(t, 200, 2, &got, test.fail)
 		var err error
 		for n := int64(0); n < 200 && err == nil; n++ {
 			c := "x"
@@ -119,7 +124,7 @@ func TestErrorsEndIt(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	var got strings.Builder
-	w := newWriter(3, 1, &got, never)
+	w := newWriter(t, 3, 1, &got, never)
 	if _, err := w.WriteAt([]byte("abc"), 5); err != nil {
 		t.Fatal(err)
 	}

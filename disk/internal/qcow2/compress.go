@@ -3,7 +3,6 @@ package qcow2
 import (
 	"encoding/binary"
 	"os"
-	"runtime"
 
 	"github.com/davit-oci/davit/disk/internal/gather"
 	"github.com/davit-oci/davit/disk/internal/virtual"
@@ -46,18 +45,16 @@ func NewCompressor(f *os.File, size int64, c Compression, jobs int) (*Compressor
 		return nil, err
 	}
 	w := &Compressor{f: f, size: rounded, compression: c, l1: make([]byte, virtual.RoundUp(8*l1Entries(rounded), clusterSize))}
-	if jobs < 1 {
-		jobs = runtime.GOMAXPROCS(0)
+	w.Writer, err = gather.New(gather.Options{
+		Size:        rounded,
+		BlockSize:   clusterSize,
+		NewCompress: func() (gather.Compress, error) { return newCompressor(c) },
+		Jobs:        jobs,
+		Append:      w.append,
+	})
+	if err != nil {
+		return nil, err
 	}
-	o := gather.Options{Size: rounded, BlockSize: clusterSize, Append: w.append}
-	for range jobs {
-		compress, err := newCompressor(c)
-		if err != nil {
-			return nil, err
-		}
-		o.Jobs = append(o.Jobs, compress)
-	}
-	w.Writer = gather.New(o)
 
 	// The most that the disk can become: all clusters stored as they are, each
 	// table and each block with less than a cluster lost before it.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"runtime"
 
 	"github.com/davit-oci/davit/disk/internal/gather"
 	"github.com/davit-oci/davit/disk/internal/virtual"
@@ -60,20 +59,10 @@ func NewStream(w io.Writer, size int64, o WriteOptions) (*Stream, error) {
 	}
 	s := &Stream{w: w, header: newHeader(rounded), table: make([]byte, gtBytes), index: -1}
 	s.directory = make([]byte, virtual.RoundUp(4*gtCount(rounded), sectorSize))
-
-	jobs := o.Jobs
-	if jobs < 1 {
-		jobs = runtime.GOMAXPROCS(0)
+	s.Writer, err = gather.New(gather.Options{Size: size, BlockSize: grainBytes, NewCompress: newGrainCompressor, Jobs: o.Jobs, Append: s.append})
+	if err != nil {
+		return nil, err
 	}
-	g := gather.Options{Size: size, BlockSize: grainBytes, Append: s.append}
-	for range jobs {
-		compress, err := newGrainCompressor()
-		if err != nil {
-			return nil, err
-		}
-		g.Jobs = append(g.Jobs, compress)
-	}
-	s.Writer = gather.New(g)
 
 	// The technical note knows versions 1 and 2 only, but ESXi refuses streams
 	// of version 1: "sparse VMDK version too old". That there is no redundant
