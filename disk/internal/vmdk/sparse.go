@@ -122,11 +122,7 @@ func (s *sparse) lookup(off, limit int64) (mapped.Run, error) {
 		return mapped.Run{}, err
 	}
 	if gt == 0 {
-		end := (index + 1) * s.span()
-		for end-off < limit && s.noTable(end/s.span()) {
-			end += s.span()
-		}
-		return mapped.Run{Kind: mapped.Unallocated, Length: min(end-off, limit)}, nil
+		return mapped.Run{Kind: mapped.Unallocated, Length: min(s.emptyFrom(off, limit, gt, gt), limit)}, nil
 	}
 
 	first := off % s.span() / s.grainSize
@@ -143,43 +139,46 @@ func (s *sparse) lookup(off, limit int64) (mapped.Run, error) {
 	for b = b[s.entrySize:]; r.Length < limit && len(b) > 0 && s.join(&r, b, off); {
 		b = b[s.entrySize:]
 	}
-	if r.Kind == mapped.Unallocated && r.Length < limit {
-		s.joinHoles(&r, gt, off, limit)
+	if len(b) == 0 && r.Kind == mapped.Unallocated && r.Length < limit {
+		if hole := s.hole(gt); s.isEmpty(index, gt, hole) {
+			r.Length = s.emptyFrom(off, limit, gt, hole)
+		}
 	}
 	r.Length = min(r.Length, limit)
 	return r, nil
 }
 
-// joinHoles lengthens r, which begins at off, by the grain tables that are in
-// one hole of the file with gt, the table of off. Hosted sparse extents have all
-// their tables from the start: 64 MiB for a disk of 1 TB with nothing in it.
-func (s *sparse) joinHoles(r *mapped.Run, gt, off, limit int64) {
+// hole is the end of the hole of the file that begins at gt or before it; gt if
+// there is none. Hosted sparse extents have all their tables from the start: 64
+// MiB for a disk of 1 TB with nothing in it.
+func (s *sparse) hole(gt int64) int64 {
 	e, err := virtual.NextExtent(s.file, gt)
-	hole := e.Offset
-	if e.Length == 0 {
-		hole = s.file.Size()
+	switch {
+	case err != nil:
+		return gt
+	case e.Length == 0:
+		return s.file.Size()
 	}
-	index := off / s.span()
-	if err != nil || hole-gt < s.entries(index)*s.entrySize {
-		return
-	}
-	end := (index + 1) * s.span()
-	for end-off < limit {
-		index = end / s.span()
-		next, err := s.grainTable(index)
-		if err != nil || next != 0 && (next < gt || hole-next < s.entries(index)*s.entrySize) {
-			break
-		}
-		end += s.span()
-	}
-	r.Length = end - off
+	return e.Offset
 }
 
-// noTable reports whether there is no grain table with this index. What is
-// wrong with it, and in join with a grain, is for the call that begins there.
-func (s *sparse) noTable(index int64) bool {
+// emptyFrom is how many bytes from off on are mapped by the grain table of off,
+// which is empty, and by the empty ones after it. It looks no further than limit.
+// From and to are a hole of the file, in both.
+func (s *sparse) emptyFrom(off, limit, from, to int64) int64 {
+	end := (off/s.span() + 1) * s.span()
+	for end-off < limit && s.isEmpty(end/s.span(), from, to) {
+		end += s.span()
+	}
+	return end - off
+}
+
+// isEmpty reports whether there is no grain table with this index, or it lies in
+// a hole of the file. What is wrong with it, and in join with a grain, is for the
+// call that begins there.
+func (s *sparse) isEmpty(index, from, to int64) bool {
 	gt, err := s.grainTable(index)
-	return gt == 0 && err == nil
+	return err == nil && (gt == 0 || gt >= from && to-gt >= s.entries(index)*s.entrySize)
 }
 
 // join lengthens r, which begins at off, by the grain of the entry that b begins
