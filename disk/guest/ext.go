@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
 // The features that decide what bitmaps mean (Linux, fs/ext4/ext4.h), and those that
@@ -191,12 +192,12 @@ func openExt(v volume) (*extFS, error) {
 	if string(readAt(v, fs.blocks*fs.blockSize, len(verityMagic))) == verityMagic {
 		return nil, unknown("%s with checksums of its blocks behind it (%s)", name, verity)
 	}
-	fs.inodeTable = divideUp(inodes*inodeSize, fs.blockSize)
-	fs.groups = divideUp(fs.blocks-fs.first, fs.perGroup)
+	fs.inodeTable = virtual.DivUp(inodes*inodeSize, fs.blockSize)
+	fs.groups = virtual.DivUp(fs.blocks-fs.first, fs.perGroup)
 	if fs.groups > extMaxGroups {
 		return nil, unknown("%s of more than %d groups", name, extMaxGroups)
 	}
-	fs.descBlocks = divideUp(fs.groups*fs.descSize, fs.blockSize)
+	fs.descBlocks = virtual.DivUp(fs.groups*fs.descSize, fs.blockSize)
 	fs.reserved = u16(0xCE)
 	if fs.incompat&extMetaBG != 0 {
 		fs.firstMetaBG = u32(0x104)
@@ -395,13 +396,13 @@ func (fs *extFS) free(yield func(disk.Extent, error) bool) {
 		}
 		start := fs.start(g.number)
 		blocks := min(fs.perGroup, fs.blocks-start)
-		clusters := divideUp(blocks, fs.ratio)
+		clusters := virtual.DivUp(blocks, fs.ratio)
 
 		// What is in use in any case.
 		clear(meta)
 		mark := func(from, to int64) {
 			from, to = max(from-start, 0), min(to-start, blocks)
-			meta.set(from/fs.ratio, divideUp(to, fs.ratio))
+			meta.set(from/fs.ratio, virtual.DivUp(to, fs.ratio))
 		}
 		mark(start, start+fs.copies(g.number))
 		for len(tables) > 0 && tables[0].End() <= start {
@@ -543,8 +544,6 @@ func crc16(sum uint16, p []byte) uint16 {
 	}
 	return sum
 }
-
-func divideUp(a, b int64) int64 { return (a + b - 1) / b }
 
 // readVolume fills p.
 func readVolume(v volume, p []byte, off int64) error {

@@ -8,6 +8,7 @@ import (
 	"math/bits"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
 // A fat is a FAT file system: a boot sector, tables with an entry for each
@@ -82,7 +83,7 @@ func readBootSector(v volume) (*fat, error) {
 	if fat32 {
 		tableSectors = int64(le.Uint32(b[36:]))
 	}
-	rootSectors := divideUp(32*rootEntries, sectorSize)
+	rootSectors := virtual.DivUp(32*rootEntries, sectorSize)
 	first := reserved + tables*tableSectors + rootSectors // of the data
 	if tableSectors == 0 || first >= total || fat32 != (rootEntries == 0) {
 		return nil, notClean("FAT of %d sectors: data after %d, %d entries in the root folder", total, first, rootEntries)
@@ -134,7 +135,7 @@ func readBootSector(v volume) (*fat, error) {
 }
 
 // tableBytes is how much of a table is used.
-func (f *fat) tableBytes() int64 { return divideUp((f.clusters+2)*f.entryBits, 8) }
+func (f *fat) tableBytes() int64 { return virtual.DivUp((f.clusters+2)*f.entryBits, 8) }
 
 // # FAT data structure
 

@@ -12,6 +12,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
 // An ntfs is an NTFS volume: all of it, even its own tables, lies in files. A
@@ -53,7 +54,7 @@ func openNTFS(v volume) (iter.Seq2[disk.Extent, error], error) {
 		return nil, fmt.Errorf("$Bitmap: %w", err)
 	}
 	// What is not initialised reads as zeros, which would be free.
-	if need := divideUp(n.clusters, 8); bitmap.initialized < need {
+	if need := virtual.DivUp(n.clusters, 8); bitmap.initialized < need {
 		return nil, notClean("$Bitmap has %d bytes for %d clusters", bitmap.initialized, n.clusters)
 	}
 	return func(yield func(disk.Extent, error) bool) { n.free(bitmap, yield) }, nil
@@ -103,7 +104,7 @@ func readNTFSBoot(v volume) (*ntfs, error) {
 	// The first records of the MFT are always where it begins, enough for the
 	// one that says where it goes on.
 	lcn := le.Uint64(b[48:])
-	need := divideUp(n.recordSize, n.clusterSize)
+	need := virtual.DivUp(n.recordSize, n.clusterSize)
 	if lcn == 0 || lcn >= uint64(n.clusters) || need > n.clusters-int64(lcn) {
 		return nil, notClean("MFT at cluster %d of %d", lcn, n.clusters)
 	}
@@ -705,7 +706,7 @@ func (n *ntfs) findInRoot(name string) (reference, error) {
 	if err != nil {
 		return 0, err
 	}
-	used := make([]byte, min(divideUp(blocks.initialized/blockSize, 8), bitmap.initialized))
+	used := make([]byte, min(virtual.DivUp(blocks.initialized/blockSize, 8), bitmap.initialized))
 	if err := bitmap.read(used, 0); err != nil {
 		return 0, err
 	}
@@ -825,7 +826,7 @@ const bitmapChunk = 64 << 10
 // the last cluster is nobody's.
 func (n *ntfs) free(bitmap *ntfsStream, yield func(disk.Extent, error) bool) {
 	g := gatherer{yield: yield, unit: n.clusterSize}
-	need := divideUp(n.clusters, 8)
+	need := virtual.DivUp(n.clusters, 8)
 	p := make([]byte, min(bitmapChunk, need))
 	for off := int64(0); off < need; off += int64(len(p)) {
 		p = p[:min(int64(len(p)), need-off)]

@@ -253,7 +253,7 @@ type freeList struct {
 }
 
 func (l *freeList) add(start, end int64) {
-	start = (start + block - 1) &^ (block - 1)
+	start = virtual.RoundUp(start, block)
 	end &^= block - 1
 	if end-start < max(l.shortest, block) {
 		return

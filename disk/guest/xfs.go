@@ -10,6 +10,7 @@ import (
 	"math/bits"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
 // An xfs is an XFS of version 4 or 5. The names are those of "XFS Algorithms &
@@ -144,7 +145,7 @@ func readXFSSuperblock(v volume) (*xfs, error) {
 	x.blocks = int64(blocks)
 	x.agBlocks, x.agCount = int64(be.Uint32(b[84:])), int64(be.Uint32(b[88:]))
 	if x.agBlocks < xfsMinAGBlocks || x.agCount == 0 ||
-		x.agCount != divideUp(x.blocks, x.agBlocks) || x.agLength(x.agCount-1) < xfsMinAGBlocks {
+		x.agCount != virtual.DivUp(x.blocks, x.agBlocks) || x.agLength(x.agCount-1) < xfsMinAGBlocks {
 		return nil, notClean("%d blocks in %d allocation groups of %d", x.blocks, x.agCount, x.agBlocks)
 	}
 
@@ -214,7 +215,7 @@ func (x *xfs) freeIn(ag int64, yield func(disk.Extent, error) bool) error {
 		ag:    ag,
 		yield: yield,
 		// Superblock, AGF, AGI and AGFL have a sector each.
-		next: divideUp(4*x.sectorSize, 1<<x.blockLog),
+		next: virtual.DivUp(4*x.sectorSize, 1<<x.blockLog),
 	}
 	if err := t.walk(root, int(levels)-1); err != nil {
 		return err
@@ -403,9 +404,9 @@ func (x *xfs) checkLog() error {
 	}
 	headers := int64(1)
 	if version&2 != 0 && size > xlogCycleSize {
-		headers = divideUp(size, xlogCycleSize)
+		headers = virtual.DivUp(size, xlogCycleSize)
 	}
-	end := at + headers + divideUp(length, basicBlock)
+	end := at + headers + virtual.DivUp(length, basicBlock)
 	if end != head || operations != 1 || headers >= head-at {
 		return notClean("there is a log to replay")
 	}

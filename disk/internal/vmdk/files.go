@@ -28,7 +28,7 @@ func (f *files) add(file virtual.Reader) (base int64, err error) {
 	}
 	base = f.end
 	f.parts = append(f.parts, part{base, file})
-	f.end += (max(1, file.Size()) + fileAlign - 1) &^ (fileAlign - 1)
+	f.end += virtual.RoundUp(max(1, file.Size()), fileAlign)
 	return base, nil
 }
 
