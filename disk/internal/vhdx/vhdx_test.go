@@ -214,21 +214,26 @@ func TestHeaders(t *testing.T) {
 		"metadata of no length": {func(i *image) { i.regions(0, func(b []byte) { clear(b[72:76]) }) }, disk.ErrCorrupt, "region of 0 bytes"},
 		"no metadata there":     {func(i *image) { i.regions(0, func(b []byte) { le.PutUint64(b[64:], 1*mib) }) }, disk.ErrCorrupt, "no table"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			i := newImage(mib, mib, 512, nil)
-			i.block(0, 6, content)
-			test.change(i)
-			img, err := vhdx.Open(i, vhdx.Options{})
-			if test.kind != nil {
-				wantRefusal(t, err, test.kind, test.words)
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			testContent(t, img, content)
-		})
+		t.Run(name, func(t *testing.T) { testChanged(t, content, test.change, test.kind, test.words) })
 	}
+}
+
+// testChanged opens an image of one block after a change to it, and wants the
+// content, or a refusal if kind is not nil.
+func testChanged(t *testing.T, content []byte, change func(*image), kind error, words string) {
+	t.Helper()
+	i := newImage(mib, mib, 512, nil)
+	i.block(0, 6, content)
+	change(i)
+	img, err := vhdx.Open(i, vhdx.Options{})
+	if kind != nil {
+		wantRefusal(t, err, kind, words)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	testContent(t, img, content)
 }
 
 func TestMetadata(t *testing.T) {
@@ -294,21 +299,7 @@ func TestMetadata(t *testing.T) {
 		"parent not located":   {value(parameters, 0, 0, 0x10, 0, 2), disk.ErrCorrupt, "parent locator of 0 bytes"},
 		"all blocks allocated": {value(parameters, 0, 0, 0x10, 0, 1), nil, ""},
 	} {
-		t.Run(name, func(t *testing.T) {
-			content := disktest.Mixture(mib, 4)
-			i := newImage(mib, mib, 512, nil)
-			i.block(0, 6, content)
-			test.change(i)
-			img, err := vhdx.Open(i, vhdx.Options{})
-			if test.kind != nil {
-				wantRefusal(t, err, test.kind, test.words)
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			testContent(t, img, content)
-		})
+		t.Run(name, func(t *testing.T) { testChanged(t, disktest.Mixture(mib, 4), test.change, test.kind, test.words) })
 	}
 }
 
