@@ -12,7 +12,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/guest"
-	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -222,11 +222,11 @@ func (o *inspectOptions) addArtifact(ctx context.Context, r *inspectReport, repo
 	for _, l := range slices.Concat(m.Layers, m.Files) {
 		r.Layers = append(r.Layers, inspectedLayer{l.Digest, l.MediaType, l.Size, l.Annotations[ocispec.AnnotationTitle]})
 	}
-	ovf, err := readOVF(ctx, repo, m)
+	config, err := readOVF(ctx, repo, m)
 	if err != nil {
 		return err
 	}
-	disks, err := machine.Disks(ovf)
+	disks, err := ovf.Disks(config)
 	if err != nil {
 		o.stderr.warn("the OVF cannot be read: %v", err)
 	}
@@ -260,11 +260,11 @@ func (o *inspectOptions) printOVF(ctx context.Context, stdout io.Writer, repo *r
 	if err != nil {
 		return err
 	}
-	ovf, err := readOVF(ctx, repo, m)
+	config, err := readOVF(ctx, repo, m)
 	if err != nil {
 		return err
 	}
-	_, err = stdout.Write(ovf)
+	_, err = stdout.Write(config)
 	return err
 }
 

@@ -14,7 +14,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
-	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
 	"github.com/opencontainers/go-digest"
@@ -420,13 +420,13 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 			return reuse.blame(base, err)
 		}
 	}
-	var disks []machine.Disk
+	var disks []ovf.Disk
 	for _, d := range out.Disks {
-		disks = append(disks, machine.Disk{Name: d.Name, Capacity: d.Size})
+		disks = append(disks, ovf.Disk{Name: d.Name, Capacity: d.Size})
 	}
-	ovf := machine.BareOVF(disks)
+	config := ovf.Bare(disks)
 	m := artifact.Manifest{
-		OVF:         ocispec.Descriptor{MediaType: artifact.TypeOVF, Digest: digest.FromBytes(ovf), Size: int64(len(ovf))},
+		OVF:         ocispec.Descriptor{MediaType: artifact.TypeOVF, Digest: digest.FromBytes(config), Size: int64(len(config))},
 		Disks:       out.Disks,
 		Layers:      out.Layers,
 		Annotations: p.notes,
@@ -449,7 +449,7 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 	if err := reuse.provide(ctx, p.repo, out.Packed); err != nil {
 		return err
 	}
-	blobs := map[string][]byte{artifact.TypeOVF: ovf}
+	blobs := map[string][]byte{artifact.TypeOVF: config}
 	if p.gitlab {
 		blobs[ocispec.MediaTypeImageConfig] = artifact.GitlabConfig
 	}

@@ -1,4 +1,4 @@
-package machine
+package ovf
 
 import (
 	"errors"
@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/davit-oci/davit/machine"
 )
 
 // As the generator of testdata/vectors writes it, which is not this code.
@@ -22,20 +24,20 @@ const oneDisk = `<?xml version="1.0" encoding="UTF-8"?>
   </DiskSection>
 `
 
-func TestBareOVFBytes(t *testing.T) {
-	got := string(BareOVF([]Disk{{Name: "disk0", Capacity: 16384}}))
+func TestBareBytes(t *testing.T) {
+	got := string(Bare([]Disk{{Name: "disk0", Capacity: 16384}}))
 	if !strings.HasPrefix(got, oneDisk) {
-		t.Errorf("BareOVF begins with\n%s", got[:min(len(got), len(oneDisk))])
+		t.Errorf("Bare begins with\n%s", got[:min(len(got), len(oneDisk))])
 	}
 	// The config of a vector: "size":1899 in testdata/vectors, for a disk of five digits and one that is called disk0.
 	if len(got) != 1899 {
-		t.Errorf("BareOVF has %d bytes, want 1899", len(got))
+		t.Errorf("Bare has %d bytes, want 1899", len(got))
 	}
 }
 
-// The vectors were made by another program: each config in them that names a bare disk is what BareOVF writes.
-func TestBareOVFVectors(t *testing.T) {
-	files, err := filepath.Glob("../testdata/vectors/ok-*.vec")
+// The vectors were made by another program: each config in them that names a bare disk is what Bare writes.
+func TestBareVectors(t *testing.T) {
+	files, err := filepath.Glob("../../testdata/vectors/ok-*.vec")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no vectors: %v", err)
 	}
@@ -60,8 +62,8 @@ func TestBareOVFVectors(t *testing.T) {
 			continue
 		}
 		checked++
-		if got := BareOVF(disks); string(got) != string(want) {
-			t.Errorf("%s: BareOVF(%v) is\n%s\nwant\n%s", file, disks, got, want)
+		if got := Bare(disks); string(got) != string(want) {
+			t.Errorf("%s: Bare(%v) is\n%s\nwant\n%s", file, disks, got, want)
 		}
 	}
 	if checked == 0 {
@@ -69,7 +71,7 @@ func TestBareOVFVectors(t *testing.T) {
 	}
 }
 
-func TestBareOVFValidates(t *testing.T) {
+func TestBareValidates(t *testing.T) {
 	xmllint, err := exec.LookPath("xmllint")
 	if err != nil {
 		t.Skip("xmllint is missing: apt-get install libxml2-utils runs this test")
@@ -79,11 +81,11 @@ func TestBareOVFValidates(t *testing.T) {
 		{{Name: "disk0"}, {Name: "data.1", Capacity: 1 << 57}, {Name: "A_b-c", Capacity: 513}},
 	} {
 		path := filepath.Join(t.TempDir(), "vm.ovf")
-		if err := os.WriteFile(path, BareOVF(disks), 0o600); err != nil {
+		if err := os.WriteFile(path, Bare(disks), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		out, err := exec.CommandContext(t.Context(), xmllint, "--nonet", "--noout",
-			"--schema", "../testdata/schema/dsp8023_1.1.1.xsd", path).CombinedOutput()
+			"--schema", "../../testdata/schema/dsp8023_1.1.1.xsd", path).CombinedOutput()
 		if err != nil {
 			t.Errorf("OVF of %v: %v\n%s", disks, err, out)
 		}
@@ -160,7 +162,7 @@ func TestDisksRefuses(t *testing.T) {
 		{"units of an unknown form", disk(`ovf:diskId="a" ovf:capacity="1" ovf:capacityAllocationUnits="byte / 2"`)},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got, err := Disks([]byte(test.ovf)); !errors.Is(err, ErrMalformed) || got != nil {
+			if got, err := Disks([]byte(test.ovf)); !errors.Is(err, machine.ErrMalformed) || got != nil {
 				t.Errorf("Disks = %v, %v; want ErrMalformed", got, err)
 			}
 		})
@@ -177,8 +179,8 @@ func manyDisks(n int) []string {
 
 // What was read can be written, and is then read as the same.
 func FuzzDisks(f *testing.F) {
-	f.Add(BareOVF([]Disk{{Name: "disk0", Capacity: 16384}}))
-	f.Add(BareOVF([]Disk{{Name: "a"}, {Name: "b", Capacity: 1 << 58}}))
+	f.Add(Bare([]Disk{{Name: "disk0", Capacity: 16384}}))
+	f.Add(Bare([]Disk{{Name: "a"}, {Name: "b", Capacity: 1 << 58}}))
 	f.Add([]byte(envelope(`<Disk ovf:diskId="a&#10;" ovf:capacity="8" ovf:capacityAllocationUnits="byte * 2^30"/>`)))
 	f.Add([]byte(`<!DOCTYPE e [<!ENTITY x "1">]>` + envelope("&x;")))
 	f.Fuzz(func(t *testing.T, ovf []byte) {
@@ -186,7 +188,7 @@ func FuzzDisks(f *testing.F) {
 		if err != nil || len(disks) == 0 {
 			return
 		}
-		again, err := Disks(BareOVF(disks))
+		again, err := Disks(Bare(disks))
 		if err != nil {
 			t.Fatalf("reading back %+v: %v", disks, err)
 		}

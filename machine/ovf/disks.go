@@ -1,4 +1,4 @@
-package machine
+package ovf
 
 import (
 	"bytes"
@@ -10,10 +10,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/davit-oci/davit/machine"
 )
 
-// ErrMalformed is wrapped by errors about what is not a well-formed OVF.
-var ErrMalformed = errors.New("malformed OVF")
+// A Disk is a virtual disk of a machine.
+type Disk struct {
+	Name     string // its ovf:diskId
+	Capacity int64  // bytes
+	FileRef  string // the ovf:id of the file that holds it; empty: none does, the disk is blank
+}
 
 // Limits of what an OVF can make us do.
 const (
@@ -31,7 +37,7 @@ const (
 
 // Disks returns the Disk elements of an OVF 1.x or 2.x, in order. A document
 // type, an entity of its own, an encoding other than UTF-8, a disk without
-// capacity and two disks of one name are [ErrMalformed].
+// capacity and two disks of one name are [machine.ErrMalformed].
 func Disks(ovf []byte) ([]Disk, error) {
 	if len(ovf) > maxOVF {
 		return nil, malformed("%d bytes, more than %d", len(ovf), maxOVF)
@@ -51,7 +57,7 @@ func Disks(ovf []byte) ([]Disk, error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+			return nil, fmt.Errorf("%w: %w", machine.ErrMalformed, err)
 		}
 		switch t := token.(type) {
 		case xml.Directive:
@@ -193,5 +199,5 @@ func parseDecimal(s string) (int64, error) {
 }
 
 func malformed(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s", machine.ErrMalformed, fmt.Sprintf(format, args...))
 }

@@ -1,4 +1,4 @@
-package machine
+package ovf
 
 import (
 	"bytes"
@@ -67,10 +67,10 @@ const (
 	bareFirstDisk = 4 // rasd:InstanceID of the first disk, after CPU, memory and controller
 )
 
-// BareOVF returns the OVF of a machine that is known by its disks alone. It
+// Bare returns the OVF of a machine that is known by its disks alone. It
 // depends on names and capacities, and validates against DMTF DSP8023 1.1.1.
 // There is at least one disk.
-func BareOVF(disks []Disk) []byte {
+func Bare(disks []Disk) []byte {
 	var b bytes.Buffer
 	b.WriteString(bareHead)
 	for n := range disks {

@@ -1,0 +1,174 @@
+// Package xmltree reads an XML document from a stranger as a tree.
+//
+// It is strict where XML is dangerous or has two meanings: no document type,
+// no entities but the five of XML, one root, no attribute twice, and limits on
+// size, depth and number of elements. What names and values mean is for the
+// reader of a format to say.
+package xmltree
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Limits of a document.
+const (
+	maxSize     = 16 << 20 // bytes; the largest real one we know has 3 MB
+	maxDepth    = 64       // elements within elements; real ones have about 12
+	maxElements = 1 << 18  // some 60 MB as a tree; real ones have at most 50,000
+	maxAttrs    = 256      // of an element, each compared with all others
+)
+
+// An Element is an element with all that is in it.
+type Element struct {
+	Name     xml.Name // Space is the namespace, or the prefix if it was not declared
+	Attrs    []xml.Attr
+	Children []*Element
+	Text     string // directly in it, in one piece, as it is
+	Line     int    // where it begins, from 1
+}
+
+// Parse returns the root element of a document.
+func Parse(data []byte) (*Element, error) {
+	if len(data) > maxSize {
+		return nil, fmt.Errorf("%d bytes, more than %d", len(data), maxSize)
+	}
+	d := xml.NewDecoder(bytes.NewReader(data))
+	d.CharsetReader = charset
+	var (
+		root  *Element
+		open  []*Element
+		texts [][]byte // of the elements in open
+		count int
+	)
+	for {
+		token, err := d.Token()
+		line, _ := d.InputPos()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, err // a syntax error has its line
+		}
+		bad := func(format string, args ...any) (*Element, error) {
+			return nil, fmt.Errorf("line %d: %s", line, fmt.Sprintf(format, args...))
+		}
+		switch t := token.(type) {
+		case xml.Directive:
+			return bad("it has a document type")
+		case xml.StartElement:
+			if len(open) == 0 && root != nil {
+				return bad("two documents in one")
+			}
+			if len(open) == maxDepth {
+				return bad("elements nested deeper than %d", maxDepth)
+			}
+			if count++; count > maxElements {
+				return bad("more than %d elements", maxElements)
+			}
+			if len(t.Attr) > maxAttrs {
+				return bad("<%s> has more than %d attributes", t.Name.Local, maxAttrs)
+			}
+			e := &Element{Name: t.Name, Attrs: t.Attr, Line: line}
+			for i, a := range e.Attrs {
+				for _, b := range e.Attrs[:i] {
+					if a.Name == b.Name {
+						return bad("<%s> has two attributes %s", t.Name.Local, a.Name.Local)
+					}
+				}
+			}
+			if len(open) == 0 {
+				root = e
+			} else {
+				parent := open[len(open)-1]
+				parent.Children = append(parent.Children, e)
+			}
+			open, texts = append(open, e), append(texts, nil)
+		case xml.EndElement:
+			n := len(open) - 1
+			open[n].Text = string(texts[n])
+			open, texts = open[:n], texts[:n]
+		case xml.CharData:
+			if len(open) > 0 {
+				n := len(open) - 1
+				texts[n] = append(texts[n], t...)
+			} else if len(bytes.TrimSpace(t)) > 0 {
+				return bad("text outside of the document")
+			}
+		}
+	}
+	if root == nil {
+		return nil, errors.New("no XML document")
+	}
+	return root, nil
+}
+
+// charset reads the one other encoding that is a part of UTF-8.
+func charset(name string, r io.Reader) (io.Reader, error) {
+	switch strings.ToLower(name) {
+	case "us-ascii", "ascii":
+		return r, nil
+	}
+	return nil, fmt.Errorf("encoding %q: only UTF-8 is read", name)
+}
+
+// Attr returns the value of the attribute with that name and namespace.
+func (e *Element) Attr(space, local string) (value string, ok bool) {
+	for _, a := range e.Attrs {
+		if a.Name.Local == local && a.Name.Space == space {
+			return a.Value, true
+		}
+	}
+	return "", false
+}
+
+// Get returns the value of the attribute of that name without a namespace,
+// or "".
+func (e *Element) Get(local string) string {
+	v, _ := e.Attr("", local)
+	return v
+}
+
+// Child returns the first child element of that name in the namespace of e,
+// nil if there is none. It can be called on nil.
+func (e *Element) Child(local string) *Element {
+	for _, c := range e.All(local) {
+		return c
+	}
+	return nil
+}
+
+// All returns the child elements of that name in the namespace of e. It can be
+// called on nil.
+func (e *Element) All(local string) []*Element {
+	if e == nil {
+		return nil
+	}
+	var all []*Element
+	for _, c := range e.Children {
+		if c.Name.Local == local && c.Name.Space == e.Name.Space {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// Path is the first element at the end of a path of [Element.Child].
+func (e *Element) Path(locals ...string) *Element {
+	for _, local := range locals {
+		e = e.Child(local)
+	}
+	return e
+}
+
+// TextOf is the text of e without space around it; "" for nil.
+func (e *Element) TextOf() string {
+	if e == nil {
+		return ""
+	}
+	return strings.TrimSpace(e.Text)
+}
