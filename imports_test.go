@@ -79,10 +79,19 @@ var imports = map[string]struct {
 		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf, sync},
 		tests: []string{"sign", olareg, oras}, // a real registry between the two, and the real cosign
 	},
-	"machine":     {},
+	"machine": {},
+	// Descriptors, one package each; none knows another. Package appliance finds the files that they name, and opens them.
+	"machine/appliance":        {may: []string{"machine", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx"}},
+	"machine/hyperv":           {may: []string{"machine"}},
+	"machine/internal/xmltree": {},
+	"machine/libvirt":          {may: []string{"machine", "machine/internal/xmltree"}},
+	"machine/ovf":              {may: []string{"machine", "machine/internal/xmltree"}},
+	"machine/vbox":             {may: []string{"machine", "machine/internal/xmltree"}},
+	"machine/vmx":              {may: []string{"machine"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
 	"bench/scale": {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}}, // measures the real code with made-up artifacts
 	"cmd/davit": {
-		may: []string{"artifact", "chunker", "disk", "disk/guest", "machine", "registry", "sign", "verify",
+		may: []string{"artifact", "chunker", "disk", "disk/guest",
+			"machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},
 	},

@@ -1,0 +1,2 @@
+// Package appliance opens and writes virtual appliances: machines with all their files.
+package appliance

@@ -1,0 +1,2 @@
+// Package libvirt reads and writes the domain XML of libvirt.
+package libvirt

@@ -1,0 +1,2 @@
+// Package vbox reads the .vbox files of VirtualBox.
+package vbox

@@ -1,0 +1,2 @@
+// Package vmx reads and writes the .vmx files of VMware.
+package vmx
