@@ -173,8 +173,12 @@ func Open(path string, o OpenOptions) (*Image, error) {
 	}
 	folder, err := newFolder(path, f, o)
 	img := &Image{files: folder.files}
+	var file *raw.Image
 	if err == nil {
-		img.content, img.format, err = open(f, folder, o)
+		file, err = raw.Open(f)
+	}
+	if err == nil {
+		img.content, img.format, err = open(file, folder, o)
 	}
 	folder.closeRoots()
 	if err != nil {
@@ -184,11 +188,21 @@ func Open(path string, o OpenOptions) (*Image, error) {
 	return img, nil
 }
 
-func open(f *os.File, c *folder, o OpenOptions) (virtual.Reader, Format, error) {
-	file, err := raw.Open(f)
+// OpenReader opens an image file that is part of something else: a member of
+// an archive, say. It has no second file, whatever o says. The caller closes r
+// after the image.
+//
+// Errors are those of [Open] but for ErrBackingFile's way out.
+func OpenReader(r Reader, o OpenOptions) (*Image, error) {
+	alone := &folder{files: &files{}, first: true}
+	content, format, err := open(r, alone, o)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
+	return &Image{content, format, alone.files}, nil
+}
+
+func open(file virtual.Reader, c *folder, o OpenOptions) (_ virtual.Reader, _ Format, err error) {
 	format := o.Format.container()
 	if format == "" {
 		if format, err = detect(file); err != nil {
@@ -203,7 +217,7 @@ func open(f *os.File, c *folder, o OpenOptions) (virtual.Reader, Format, error) 
 }
 
 // openContent reads file as an image of this format.
-func openContent(file *raw.Image, f Format, c *folder, snapshot string) (virtual.Reader, error) {
+func openContent(file virtual.Reader, f Format, c *folder, snapshot string) (virtual.Reader, error) {
 	if snapshot != "" && f.container() != QCOW2 {
 		return nil, fmt.Errorf("%w %q: %s images have none", ErrUnknownSnapshot, snapshot, f)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -511,4 +512,35 @@ type noEOF struct{ *bytes.Reader }
 func (r noEOF) ReadAt(p []byte, off int64) (int, error) {
 	n, _ := r.Reader.ReadAt(p, off)
 	return n, nil
+}
+
+// An image that is a part of something else reads as one in a file of its own, and opens nothing.
+func TestOpenReader(t *testing.T) {
+	var stream bytes.Buffer
+	content := bytes.Repeat([]byte("content of a disk"), 10000)
+	w, err := disk.NewVMDKStream(&stream, int64(len(content)), disk.WriteOptions{Name: "a.vmdk"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.WriteAt(content, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	member := io.NewSectionReader(bytes.NewReader(append([]byte("before"), stream.Bytes()...)), 6, int64(stream.Len()))
+	img, err := disk.OpenReader(member, disk.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	got := make([]byte, len(content))
+	if n, err := img.ReadAt(got, 0); n < len(got) || !bytes.Equal(got, content) || img.Format() != disk.VMDK {
+		t.Errorf("%s: read %d bytes, %v", img.Format(), n, err)
+	}
+
+	descriptor := []byte("# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\nRW 8 FLAT \"disk_test.go\" 0\n")
+	if _, err := disk.OpenReader(bytes.NewReader(descriptor), disk.OpenOptions{Extents: true, BackingDir: "."}); !errors.Is(err, disk.ErrBackingFile) {
+		t.Errorf("a descriptor in an archive: %v, want ErrBackingFile", err)
+	}
 }

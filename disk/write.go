@@ -40,6 +40,10 @@ type WriteOptions struct {
 	// descriptor; default: that of the file.
 	Name string
 
+	// Adapter is what a VMDK says that it is attached to: "ide", "buslogic" or
+	// "lsilogic" (default), which stands for everything newer as well.
+	Adapter string
+
 	// ID identifies the disk in VDI, VHD and VHDX images, where hypervisors
 	// refuse two disks with one ID, and in VMDKs that can have a delta, which
 	// knows by it that its parent was replaced. Default: a random one. All else
@@ -99,9 +103,9 @@ func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, err
 	case QCOW2Zstd:
 		return qcow2.NewCompressor(f, size, qcow2.Zstd, o.Jobs)
 	case VMDK:
-		return vmdk.NewWriter(f, size, data, vmdk.WriteOptions{Name: name, ID: o.ID})
+		return vmdk.NewWriter(f, size, data, vmdk.WriteOptions{Name: name, Adapter: o.Adapter, ID: o.ID})
 	case VMDKStream:
-		return vmdk.NewStreamFile(f, size, vmdk.WriteOptions{Name: name, Jobs: o.Jobs})
+		return vmdk.NewStreamFile(f, size, vmdk.WriteOptions{Name: name, Adapter: o.Adapter, Jobs: o.Jobs})
 	case VDI:
 		return vdi.NewWriter(f, size, data, o.ID)
 	case VHD:
@@ -128,6 +132,17 @@ func newID() (id [16]byte) {
 // once: calls of WriteAt come one after another, with ascending ranges. The
 // zeros between and after them are filled in. It does not close w.
 func NewStreamWriter(w io.Writer, size int64) Writer { return raw.NewStreamWriter(w, size) }
+
+// NewVMDKStream writes a [VMDKStream] image to w, each byte once, as the member
+// of an archive needs it. What it takes is what the [Writer] of such a file
+// takes. It does not close w.
+func NewVMDKStream(w io.Writer, size int64, o WriteOptions) (Writer, error) {
+	s, err := vmdk.NewStream(w, size, vmdk.WriteOptions{Name: o.Name, Adapter: o.Adapter, Jobs: o.Jobs})
+	if err != nil {
+		return nil, fmt.Errorf("starting a %s image: %w", VMDKStream, err)
+	}
+	return s, nil
+}
 
 // OpenDevice opens the block device at path for a [NewWriter] of a raw image of
 // size bytes, and keeps others from mounting it until it is closed. It refuses
