@@ -1,0 +1,75 @@
+package machine_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/davit-oci/davit/machine"
+)
+
+func TestFileName(t *testing.T) {
+	for _, test := range []struct{ name, in, want string }{
+		{"plain", "web01", "web01"},
+		{"allowed punctuation stays", "a.b_c-d", "a.b_c-d"},
+		{"case stays", "WebServer", "WebServer"},
+		{"a space is a dash", "Ubuntu 24.04 LTS", "Ubuntu-24.04-LTS"},
+		{"a run of others is one dash", "a /\\:*?\"<>| b", "a-b"},
+		{"others at the ends go", " (web) ", "web"},
+		{"letters beyond ASCII go", "Müller Köln", "M-ller-K-ln"},
+		{"a letter that looks like ASCII is not", "p\u0430th", "p-th"},
+		{"nothing is left", "日本語", "vm"},
+		{"empty", "", "vm"},
+		{"dots only", "...", "vm"},
+		{"parent directory", "../../etc/passwd", "etc-passwd"},
+		{"absolute path", "/etc/passwd", "etc-passwd"},
+		{"path of Windows", `C:\Windows\system32`, "C-Windows-system32"},
+		{"hidden file", ".bashrc", "bashrc"},
+		{"option of a command", "--force", "force"},
+		{"option behind a dot", ".-rf", "rf"},
+		{"dot that Windows drops", "name.", "name"},
+		{"alternate stream", "disk.vmdk:stream", "disk.vmdk-stream"},
+		{"control characters", "a\x00b\nc\x1b[31md", "a-b-c-31md"},
+		{"right to left", "gpj\u202eexe.vmdk", "gpj-exe.vmdk"},
+		{"no UTF-8", "a\xffb\xc3", "a-b"},
+		{"shell", "$(reboot);`id`&", "reboot-id"},
+		{"device", "CON", "_CON"},
+		{"device in lower case", "nul", "_nul"},
+		{"device with an extension", "aux.disk1.vmdk", "_aux.disk1.vmdk"},
+		{"numbered device", "Com1", "_Com1"},
+		{"device that trimming uncovers", " .LPT9. ", "_LPT9"},
+		{"device with a superscript digit", "COM\u00b9", "COM"},
+		{"no device", "CONSOLE", "CONSOLE"},
+		{"no numbered device", "COM10", "COM10"},
+		{"63 bytes", strings.Repeat("x", 63), strings.Repeat("x", 63)},
+		{"64 bytes", strings.Repeat("x", 64), strings.Repeat("x", 63)},
+		{"cut before a dot", strings.Repeat("x", 62) + ".vmdk", strings.Repeat("x", 62)},
+		{"cut makes no device", "NUL." + strings.Repeat("x", 64), "_NUL." + strings.Repeat("x", 58)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := machine.FileName(test.in, "vm"); got != test.want {
+				t.Errorf("FileName(%q) = %q, want %q", test.in, got, test.want)
+			}
+			if again := machine.FileName(test.want, "vm"); again != test.want {
+				t.Errorf("FileName(%q) = %q, not the same again", test.want, again)
+			}
+		})
+	}
+}
+
+func FuzzFileName(f *testing.F) {
+	f.Add("Ubuntu 24.04")
+	f.Add("../.-CON.-x")
+	f.Add("\xff\x00日本")
+	f.Fuzz(func(t *testing.T, s string) {
+		name := machine.FileName(s, "vm")
+		if name == "" || len(name) > 63 || strings.HasPrefix(name, ".") || strings.HasPrefix(name, "-") || strings.HasSuffix(name, ".") {
+			t.Errorf("FileName(%q) = %q", s, name)
+		}
+		if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
+			t.Errorf("FileName(%q) = %q has other characters", s, name)
+		}
+		if again := machine.FileName(name, "vm"); again != name {
+			t.Errorf("FileName(%q) = %q, and of that %q", s, name, again)
+		}
+	})
+}
