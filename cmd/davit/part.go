@@ -106,6 +106,67 @@ func (p *partFile) abandon(useful bool) {
 	}
 }
 
+// outputs are the files that a command writes. They appear together, when all
+// of them are complete.
+type outputs struct {
+	parts []*partFile
+	undo  []func() // of folders that were made
+}
+
+// folder makes a folder whose parent is there, unless it is there.
+func (o *outputs) folder(path string) error {
+	remove, err := makeFolder(path)
+	if err == nil {
+		o.undo = append(o.undo, remove)
+	}
+	return err
+}
+
+// create opens a part of what is going to be the file at path.
+func (o *outputs) create(path string, force bool) (*partFile, error) {
+	part, err := openPart(path, force)
+	if err == nil {
+		o.parts = append(o.parts, part)
+	}
+	return part, err
+}
+
+// write makes a small file of the given bytes.
+func (o *outputs) write(path string, force bool, data []byte) error {
+	part, err := o.create(path, force)
+	if err != nil {
+		return err
+	}
+	if err := part.Truncate(0); err != nil { // of a run that was killed
+		return err
+	}
+	_, err = part.WriteAt(data, 0)
+	return err
+}
+
+// commit gives all files their names.
+func (o *outputs) commit() error {
+	for len(o.parts) > 0 {
+		if err := o.parts[0].commit(); err != nil {
+			return err
+		}
+		o.parts = o.parts[1:]
+	}
+	o.undo = nil
+	return nil
+}
+
+// abandon closes what was not committed. Nothing of it stays, unless refused is
+// false, and a part is one that the next run can go on with.
+func (o *outputs) abandon(refused bool) {
+	for _, p := range o.parts {
+		p.abandon(p.resumed || p.resumable && !refused)
+	}
+	for _, u := range o.undo {
+		u()
+	}
+}
+
 // makeFolder makes a folder whose parent is there, and returns what undoes it.
 func makeFolder(path string) (undo func(), err error) {
 	err = os.Mkdir(path, 0o777)

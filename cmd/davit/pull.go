@@ -239,34 +239,23 @@ func diskNames(img *artifact.Image) string {
 
 // pullDisks writes all disks. Files get their names when all are complete.
 func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds *pullSeeds) (_ []artifact.Restored, err error) {
-	var parts []*partFile
-	var undo []func()
-	defer func() {
-		for _, p := range parts {
-			// What a refused pull has begun is no use to anybody; what a failed one
-			// has, is where the next one goes on.
-			p.abandon(p.resumed || p.resumable && exitCode(err) != exitRefused)
-		}
-		for _, u := range undo {
-			u()
-		}
-	}()
+	var out outputs
+	// What a refused pull has begun is no use to anybody; what a failed one has,
+	// is where the next one goes on.
+	defer func() { out.abandon(exitCode(err) == exitRefused) }()
 	var all []artifact.Restored
 	for _, t := range targets {
 		var part *partFile
 		if t.dest.kind == toFile && !o.dryRun {
 			if t.folder != "" {
-				remove, err := makeFolder(t.folder)
-				if err != nil {
+				if err := out.folder(t.folder); err != nil {
 					return nil, err
 				}
-				undo = append(undo, remove)
 			}
-			if part, err = openPart(t.dest.path, t.dest.force); err != nil {
+			if part, err = out.create(t.dest.path, t.dest.force); err != nil {
 				return nil, err
 			}
 			part.resumable = !t.dest.format.InOrder()
-			parts = append(parts, part)
 		}
 		done, err := o.pullDisk(ctx, t, part, seeds)
 		if err != nil {
@@ -274,14 +263,7 @@ func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds
 		}
 		all = append(all, done)
 	}
-	for len(parts) > 0 {
-		if err := parts[0].commit(); err != nil {
-			return nil, err
-		}
-		parts = parts[1:]
-	}
-	undo = nil
-	return all, nil
+	return all, out.commit()
 }
 
 // pullDisk writes one disk; part is the file it goes to, if it goes to one.
