@@ -1,0 +1,204 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/machine"
+)
+
+// A target is what machines are written for: a descriptor in the words of its
+// hypervisor, and disks beside it in the format that it takes.
+type target struct {
+	name    string
+	ext     string      // of the descriptor
+	disks   disk.Format // of the disks' files
+	archive bool        // descriptor and disks make one file, an OVA
+	several bool        // one descriptor takes all machines of an envelope
+
+	// write returns the descriptor of e, of its one machine unless several.
+	// The disks in it are in the files that e names: see [target.place].
+	write func(e *machine.Envelope) ([]byte, []machine.Loss, error)
+}
+
+// targets are all, in the order in which they are told to users.
+var targets = []target{
+	{name: "ova", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, write: notBuilt},
+	{name: "ovf", ext: ".ovf", disks: disk.VMDKStream, several: true, write: notBuilt},
+	{name: "vmware", ext: ".vmx", disks: disk.VMDK, write: notBuilt},
+	{name: "virtualbox", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, write: notBuilt},
+	{name: "libvirt", ext: ".xml", disks: disk.QCOW2, write: notBuilt},
+	{name: "hyperv", ext: ".ps1", disks: disk.VHDX, write: notBuilt},
+}
+
+func notBuilt(*machine.Envelope) ([]byte, []machine.Loss, error) {
+	return nil, nil, errors.New("not built")
+}
+
+// targetNames are the names of -O that are about machines.
+const targetNames = "ova, ovf, vmware, virtualbox, libvirt, hyperv"
+
+// findTarget returns the target that -O names, nil if it names none.
+func findTarget(name string) *target {
+	i := slices.IndexFunc(targets, func(t target) bool { return t.name == name })
+	if i < 0 {
+		return nil
+	}
+	return &targets[i]
+}
+
+// A descriptor is a file that describes machines.
+type descriptor struct {
+	name string // of the file, with extension; it is never a path
+	data []byte
+}
+
+// describe returns the descriptors of e for t, one for each machine unless one
+// takes all, and what they cannot express. Where there are several, fields of
+// losses begin with the machine, as in "machines[1].nics[0].type". The names
+// differ, on file systems that ignore case as well.
+func (t *target) describe(e *machine.Envelope) (files []descriptor, losses []machine.Loss, err error) {
+	if t.several {
+		data, losses, err := t.write(e)
+		if err != nil {
+			return nil, nil, err
+		}
+		name := e.Name
+		if len(e.Machines) == 1 {
+			name = orDefault(e.Machines[0].Name, e.Machines[0].ID)
+		}
+		return []descriptor{{machine.FileName(name, "vm") + t.ext, data}}, list(losses), nil
+	}
+	var names uniqueNames
+	for i, m := range e.Machines {
+		one := *e
+		one.Machines = []*machine.Machine{m}
+		data, lost, err := t.write(&one)
+		if err != nil {
+			if len(e.Machines) > 1 {
+				err = fmt.Errorf("machine %q: %w", m.ID, err)
+			}
+			return nil, nil, err
+		}
+		files = append(files, descriptor{names.file(orDefault(m.Name, m.ID), "vm", i) + t.ext, data})
+		for _, l := range lost {
+			l.Field = machineField(e, i, l.Field)
+			losses = append(losses, l)
+		}
+	}
+	return files, list(losses), nil
+}
+
+// place returns a copy of e with its files as they lie beside a descriptor for
+// t: each disk that a file holds is whole in NAME.EXT, in the format that t
+// takes. Files of other kinds, such as images of CDs, keep a name that is no
+// path. Other names are places of the host that e comes from and are left out,
+// which is a loss. Sizes are not known.
+func (t *target) place(e *machine.Envelope) (*machine.Envelope, []machine.Loss) {
+	placed := *e
+	placed.Disks, placed.Files = slices.Clone(e.Disks), nil
+	var names uniqueNames
+	files := make(map[string]string) // by disk
+	for i := range placed.Disks {
+		d := &placed.Disks[i]
+		if d.File != "" {
+			files[d.Name] = names.disk(d.Name, i) + t.disks.Ext()
+		}
+		t.put(d, files)
+		placeFile(&placed, d.File)
+	}
+
+	var losses []machine.Loss
+	keep := func(field, name string) string {
+		if name == "" || isPlain(name) {
+			placeFile(&placed, name)
+			return name
+		}
+		losses = append(losses, machine.Loss{Field: field, Value: pathBase(name), Reason: "it lies somewhere else than the descriptor"})
+		return ""
+	}
+	placed.Machines = make([]*machine.Machine, len(e.Machines))
+	for i, m := range e.Machines {
+		field := func(format string, args ...any) string {
+			return machineField(e, i, fmt.Sprintf(format, args...))
+		}
+		m := *m
+		m.Disks, m.CDROMs = slices.Clone(m.Disks), slices.Clone(m.CDROMs)
+		for n := range m.Disks {
+			t.put(&m.Disks[n], files)
+		}
+		for n := range m.CDROMs {
+			m.CDROMs[n].File = keep(field("cdroms[%d].file", n), m.CDROMs[n].File)
+		}
+		m.NVRAM = keep(field("nvram"), m.NVRAM)
+		placed.Machines[i] = &m
+	}
+	return &placed, losses
+}
+
+// put says in which of files, by disk, d is.
+func (t *target) put(d *machine.Disk, files map[string]string) {
+	d.File, d.Format, d.Parent = files[d.Name], "", ""
+	if d.File != "" {
+		d.Format = string(t.disks)
+	}
+}
+
+// placeFile adds a file to those of e, once.
+func placeFile(e *machine.Envelope, name string) {
+	if name == "" || slices.ContainsFunc(e.Files, func(f machine.File) bool { return f.Name == name }) {
+		return
+	}
+	e.Files = append(e.Files, machine.File{ID: fmt.Sprint("file", len(e.Files)), Name: name, Size: -1})
+}
+
+// machineField is how a loss names a field of machine i of e.
+func machineField(e *machine.Envelope, i int, field string) string {
+	if len(e.Machines) == 1 {
+		return field
+	}
+	return fmt.Sprintf("machines[%d].%s", i, field)
+}
+
+// uniqueNames makes names of files from names of strangers.
+type uniqueNames map[string]bool
+
+// file returns the name that [machine.FileName] makes of name. Where nothing is
+// left of it, or it was returned before, it is fallback and the next number
+// from the given one.
+func (u *uniqueNames) file(name, fallback string, number int) string {
+	if *u == nil {
+		*u = make(uniqueNames)
+	}
+	name = machine.FileName(name, fmt.Sprint(fallback, number))
+	for (*u)[strings.ToLower(name)] {
+		number++
+		name = fmt.Sprint(fallback, number)
+	}
+	(*u)[strings.ToLower(name)] = true
+	return name
+}
+
+// disk is file for disk number i of an envelope, called as in an artifact.
+func (u *uniqueNames) disk(name string, i int) string {
+	if !artifact.ValidDiskName(name) {
+		name = ""
+	}
+	return u.file(name, "disk", i)
+}
+
+// isPlain says whether a file's name is that of a file beside its descriptor,
+// on any system.
+func isPlain(name string) bool {
+	return filepath.IsLocal(name) && name != "." && !strings.ContainsAny(name, `/\:`)
+}
+
+// pathBase is the last element of a path of any system.
+func pathBase(path string) string {
+	return path[strings.LastIndexAny(path, `/\`)+1:]
+}
