@@ -29,12 +29,6 @@ const (
 	maxCapacity = 1 << 58  // bytes; what an artifact can describe
 )
 
-// The namespaces of OVF 1.x and 2.x.
-const (
-	namespace1 = "http://schemas.dmtf.org/ovf/envelope/1"
-	namespace2 = "http://schemas.dmtf.org/ovf/envelope/2"
-)
-
 // Disks returns the Disk elements of an OVF 1.x or 2.x, in order. A document
 // type, an entity of its own, an encoding other than UTF-8, a disk without
 // capacity and two disks of one name are [machine.ErrMalformed].
