@@ -2,17 +2,20 @@
 //
 // It is strict where XML is dangerous or has two meanings: no document type,
 // no entities but the five of XML, one root, no attribute twice, and limits on
-// size, depth and number of elements. What names and values mean is for the
-// reader of a format to say.
+// size, depth and number of elements. It reads UTF-8, UTF-16 and ISO-8859-1.
+// What names and values mean is for the reader of a format to say.
 package xmltree
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/xml"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // Limits of a document.
@@ -36,6 +39,10 @@ type Element struct {
 func Parse(data []byte) (*Element, error) {
 	if len(data) > maxSize {
 		return nil, fmt.Errorf("%d bytes, more than %d", len(data), maxSize)
+	}
+	data, err := decode(data)
+	if err != nil {
+		return nil, err
 	}
 	d := xml.NewDecoder(bytes.NewReader(data))
 	d.CharsetReader = charset
@@ -107,13 +114,88 @@ func Parse(data []byte) (*Element, error) {
 	return root, nil
 }
 
-// charset reads the one other encoding that is a part of UTF-8.
+// The marks of an encoding at the beginning of a document.
+const (
+	bomUTF8    = "\xef\xbb\xbf"
+	bomUTF16BE = "\xfe\xff"
+	bomUTF16LE = "\xff\xfe"
+)
+
+// decode returns the document without its mark, and in UTF-8 if that was one of
+// UTF-16.
+func decode(data []byte) ([]byte, error) {
+	var order binary.ByteOrder
+	switch {
+	case bytes.HasPrefix(data, []byte(bomUTF8)):
+		return data[len(bomUTF8):], nil
+	case bytes.HasPrefix(data, []byte(bomUTF16BE)):
+		order = binary.BigEndian
+	case bytes.HasPrefix(data, []byte(bomUTF16LE)):
+		order = binary.LittleEndian
+	default:
+		return data, nil
+	}
+	if len(data)%2 != 0 {
+		return nil, errors.New("UTF-16 of an odd number of bytes")
+	}
+	text := make([]byte, 0, len(data)/2)
+	for i := len(bomUTF16BE); i < len(data); i += 2 {
+		r := rune(order.Uint16(data[i:]))
+		if utf16.IsSurrogate(r) {
+			if i += 2; i < len(data) {
+				r = utf16.DecodeRune(r, rune(order.Uint16(data[i:])))
+			}
+			if i == len(data) || r == utf8.RuneError {
+				return nil, errors.New("UTF-16 with half a character")
+			}
+		}
+		text = utf8.AppendRune(text, r)
+	}
+	return text, nil
+}
+
+// charset reads the encodings that a document declares and that are not UTF-8,
+// one byte at a time into one or two.
 func charset(name string, r io.Reader) (io.Reader, error) {
 	switch strings.ToLower(name) {
 	case "us-ascii", "ascii":
 		return r, nil
+	case "utf-16", "utf-16le", "utf-16be":
+		// Either decode has seen to it, or it is not true: the declaration was read
+		// as bytes. Programs on .NET that make their XML as a string write that.
+		return r, nil
+	case "iso-8859-1", "latin1":
+		return &latin1{bytes: r}, nil
 	}
-	return nil, fmt.Errorf("encoding %q: only UTF-8 is read", name)
+	return nil, fmt.Errorf("encoding %q: only UTF-8, UTF-16 and ISO-8859-1 are read", name)
+}
+
+// latin1 is ISO-8859-1 in UTF-8. The first 256 characters of Unicode are those.
+type latin1 struct {
+	bytes io.Reader
+	next  []byte // the second byte of a character
+}
+
+func (l *latin1) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if len(l.next) > 0 {
+		n := copy(p, l.next)
+		l.next = l.next[n:]
+		return n, nil
+	}
+	var in [512]byte
+	n, err := l.bytes.Read(in[:min(len(in), max(1, len(p)/2))])
+	out := make([]byte, 0, 2*len(in))
+	for _, c := range in[:n] {
+		out = utf8.AppendRune(out, rune(c))
+	}
+	n = copy(p, out)
+	if l.next = out[n:]; len(l.next) > 0 {
+		err = nil // it comes again
+	}
+	return n, err
 }
 
 // Attr returns the value of the attribute with that name and namespace.

@@ -1,8 +1,12 @@
 package xmltree
 
 import (
+	"encoding/binary"
+	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
+	"unicode/utf16"
 )
 
 func TestParse(t *testing.T) {
@@ -22,24 +26,65 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestParseEncodings(t *testing.T) {
+	utf16 := func(order binary.AppendByteOrder, s string) (b []byte) {
+		for _, c := range utf16.Encode([]rune(s)) {
+			b = order.AppendUint16(b, c)
+		}
+		return b
+	}
+	const want = "Grüße \U0001F5A5"
+	for name, doc := range map[string][]byte{
+		"UTF-8":                        []byte("<a>" + want + "</a>"),
+		"UTF-8 that says so":           []byte(`<?xml version="1.0" encoding="utf-8"?><a>` + want + "</a>"),
+		"UTF-8 with a mark":            []byte("\ufeff<a>" + want + "</a>"),
+		"UTF-8 that is called UTF-16":  []byte(`<?xml version="1.0" encoding="utf-16"?><a>` + want + "</a>"),
+		"UTF-16, big-endian":           utf16(binary.BigEndian, "\ufeff"+`<?xml version="1.0" encoding="UTF-16"?><a>`+want+"</a>"),
+		"UTF-16, little-endian":        utf16(binary.LittleEndian, "\ufeff"+`<?xml version="1.0" encoding="UTF-16"?><a>`+want+"</a>"),
+		"UTF-16 without a declaration": utf16(binary.LittleEndian, "\ufeff<a>"+want+"</a>"),
+		"ISO-8859-1":                   []byte(`<?xml version="1.0" encoding="ISO-8859-1"?><a>Gr` + "\xfc\xdf" + `e &#x1F5A5;</a>`),
+		"ASCII":                        []byte(`<?xml version="1.0" encoding="US-ASCII"?><a>Gr&#252;&#xdf;e &#x1F5A5;</a>`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			root, err := Parse(doc)
+			if err != nil || root.Text != want {
+				t.Errorf("Parse = %+v, %v; want the text %q", root, err, want)
+			}
+		})
+	}
+}
+
+// A reader of any size of buffer gives the same text.
+func TestLatin1(t *testing.T) {
+	bytes := "a\xe4" + strings.Repeat("\xff", 2000) + "z"
+	got, err := io.ReadAll(iotest.OneByteReader(&latin1{bytes: iotest.DataErrReader(strings.NewReader(bytes))}))
+	if want := "aä" + strings.Repeat("ÿ", 2000) + "z"; err != nil || string(got) != want {
+		t.Errorf("%d bytes, %v; want %d", len(got), err, len(want))
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	for name, doc := range map[string]string{
-		"nothing":                "",
-		"no XML":                 "QFI\xfb",
-		"cut short":              "<a><b>",
-		"document type":          "<!DOCTYPE a><a/>",
-		"entity":                 `<!DOCTYPE a [<!ENTITY x "1">]><a>&x;</a>`,
-		"unknown entity":         "<a>&x;</a>",
-		"attribute twice":        `<a b="1" b="2"/>`,
-		"attribute twice by URN": `<a xmlns:x="u" xmlns:y="u" x:b="1" y:b="2"/>`,
-		"two documents":          "<a/><a/>",
-		"text after the end":     "<a/>x",
-		"depth":                  strings.Repeat("<a>", maxDepth+1) + strings.Repeat("</a>", maxDepth+1),
-		"elements":               "<a>" + strings.Repeat("<b/>", maxElements) + "</a>",
-		"size":                   "<a>" + strings.Repeat(" ", maxSize) + "</a>",
-		"other encoding":         `<?xml version="1.0" encoding="ISO-8859-1"?><a/>`,
-		"no UTF-8":               "<a>\xff</a>",
-		"control character":      "<a>&#1;</a>",
+		"nothing":                 "",
+		"no XML":                  "QFI\xfb",
+		"cut short":               "<a><b>",
+		"document type":           "<!DOCTYPE a><a/>",
+		"entity":                  `<!DOCTYPE a [<!ENTITY x "1">]><a>&x;</a>`,
+		"unknown entity":          "<a>&x;</a>",
+		"attribute twice":         `<a b="1" b="2"/>`,
+		"attribute twice by URN":  `<a xmlns:x="u" xmlns:y="u" x:b="1" y:b="2"/>`,
+		"two documents":           "<a/><a/>",
+		"text after the end":      "<a/>x",
+		"depth":                   strings.Repeat("<a>", maxDepth+1) + strings.Repeat("</a>", maxDepth+1),
+		"elements":                "<a>" + strings.Repeat("<b/>", maxElements) + "</a>",
+		"size":                    "<a>" + strings.Repeat(" ", maxSize) + "</a>",
+		"other encoding":          `<?xml version="1.0" encoding="EBCDIC-CP-DK"?><a/>`,
+		"half a UTF-16 character": "\xff\xfe<\x00a",
+		"UTF-16 of half a pair":   "\xff\xfe<\x00a\x00>\x00\x3d\xd8<\x00/\x00a\x00>\x00",
+		"UTF-16 that ends in one": "\xff\xfe<\x00a\x00/\x00>\x00\x3d\xd8",
+		"UTF-16 without its mark": "<\x00a\x00/\x00>\x00",
+		"no UTF-8":                "<a>\xff</a>",
+		"control character":       "<a>&#1;</a>",
 	} {
 		t.Run(name, func(t *testing.T) {
 			if root, err := Parse([]byte(doc)); err == nil || root != nil {
