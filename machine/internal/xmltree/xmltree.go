@@ -21,7 +21,7 @@ import (
 // Limits of a document.
 const (
 	maxSize     = 16 << 20 // bytes; the largest real one we know has 3 MB
-	maxDepth    = 64       // elements within elements; real ones have about 12
+	maxDepth    = 640      // elements within elements; most have 12, VirtualBox's up to 250 snapshots are nested by two each
 	maxElements = 1 << 18  // some 60 MB as a tree; real ones have at most 50,000
 	maxAttrs    = 256      // of an element, each compared with all others
 )
@@ -200,6 +200,9 @@ func (l *latin1) Read(p []byte) (int, error) {
 
 // Attr returns the value of the attribute with that name and namespace.
 func (e *Element) Attr(space, local string) (value string, ok bool) {
+	if e == nil {
+		return "", false
+	}
 	for _, a := range e.Attrs {
 		if a.Name.Local == local && a.Name.Space == space {
 			return a.Value, true
