@@ -1,2 +1,33 @@
-// Package vmx reads and writes the .vmx files of VMware.
+// Package vmx reads and writes the .vmx files of VMware: of ESX and ESXi,
+// Workstation, Player, Fusion, GSX and VMware Server.
+//
+// There is no specification. The lines are read as VMware reads them (lib/dict
+// of open-vm-tools), and what they mean is as products write it.
 package vmx
+
+import (
+	"fmt"
+
+	"github.com/davit-oci/davit/machine"
+)
+
+// Parse returns the machine of a VMX. Names of files are as it has them: paths
+// of Windows and of datastores, too.
+//
+// A VMX has no order, so disks are in the order in which its BIOS tries them
+// (bios.hddOrder), and else, as CD drives, in that of their places: SCSI, SATA,
+// NVMe, IDE. An encrypted VMX is [machine.ErrUnsupported].
+func Parse(data []byte) (*machine.Envelope, error) {
+	return nil, fmt.Errorf("%w: a VMX is not read yet", machine.ErrUnsupported)
+}
+
+// Write returns a VMX for the machine, which Workstation, Fusion and ESXi take,
+// and what of the machine it cannot say. Each disk's File is the name of a VMDK
+// in the folder of the VMX; it is an error if one is a path.
+func Write(m *machine.Machine) ([]byte, []machine.Loss, error) {
+	return nil, nil, fmt.Errorf("%w: a VMX is not written yet", machine.ErrUnsupported)
+}
+
+func malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", machine.ErrMalformed, fmt.Sprintf(format, args...))
+}
