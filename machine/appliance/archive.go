@@ -93,7 +93,7 @@ func tarHeader(name string, size int64) []byte {
 	} else {
 		magic = "ustar  \x00"
 		h[124] = 0x80
-		for i := 0; i < 8; i++ {
+		for i := range 8 {
 			h[135-i] = byte(size >> (8 * i))
 		}
 	}

@@ -119,7 +119,7 @@ func (k *Key) certificateFile(name string, signature []byte) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "SHA256(%s)= %x\n", name, signature)
 	for _, c := range k.chain {
-		pem.Encode(&b, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // a Buffer does not fail
+		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 	}
 	return b.Bytes()
 }
