@@ -10,6 +10,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/vmx"
 )
 
 // A target is what machines are written for: a descriptor in the words of its
@@ -21,22 +22,27 @@ type target struct {
 	archive bool        // descriptor and disks make one file, an OVA
 	several bool        // one descriptor takes all machines of an envelope
 
-	// write returns the descriptor of e, of its one machine unless several.
-	// The disks in it are in the files that e names: see [target.place].
-	write func(e *machine.Envelope) ([]byte, []machine.Loss, error)
+	// write returns the descriptor of e, of its one machine unless several. The
+	// disks in it are in the files that e names (see [target.place]), which lie
+	// beside it in dir, an absolute path.
+	write func(e *machine.Envelope, dir string) ([]byte, []machine.Loss, error)
 }
 
 // targets are all, in the order in which they are told to users.
 var targets = []target{
 	{name: "ova", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, write: notBuilt},
 	{name: "ovf", ext: ".ovf", disks: disk.VMDKStream, several: true, write: notBuilt},
-	{name: "vmware", ext: ".vmx", disks: disk.VMDK, write: notBuilt},
+	{name: "vmware", ext: ".vmx", disks: disk.VMDK, write: writeVMX},
 	{name: "virtualbox", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, write: notBuilt},
 	{name: "libvirt", ext: ".xml", disks: disk.QCOW2, write: notBuilt},
 	{name: "hyperv", ext: ".ps1", disks: disk.VHDX, write: notBuilt},
 }
 
-func notBuilt(*machine.Envelope) ([]byte, []machine.Loss, error) {
+func writeVMX(e *machine.Envelope, _ string) ([]byte, []machine.Loss, error) {
+	return vmx.Write(e.Machines[0])
+}
+
+func notBuilt(*machine.Envelope, string) ([]byte, []machine.Loss, error) {
 	return nil, nil, errors.New("not built")
 }
 
@@ -58,17 +64,17 @@ type descriptor struct {
 	data []byte
 }
 
-// describe returns the descriptors of e for t, one for each machine unless one
-// takes all, and what they cannot express. Where there are several, fields of
+// describe returns the descriptors of e for t in dir, one for each machine unless
+// one takes all, and what they cannot express. Where there are several, fields of
 // losses begin with the machine, as in "machines[1].nics[0].type". The names
 // differ, on file systems that ignore case as well.
-func (t *target) describe(e *machine.Envelope) (files []descriptor, losses []machine.Loss, err error) {
+func (t *target) describe(e *machine.Envelope, dir string) (files []descriptor, losses []machine.Loss, err error) {
 	if t.several {
-		data, losses, err := t.write(e)
+		data, losses, err := t.write(e, dir)
 		if err != nil {
 			return nil, nil, err
 		}
-		name := e.Name
+		name := orDefault(e.Name, e.ID)
 		if len(e.Machines) == 1 {
 			name = orDefault(e.Machines[0].Name, e.Machines[0].ID)
 		}
@@ -78,7 +84,7 @@ func (t *target) describe(e *machine.Envelope) (files []descriptor, losses []mac
 	for i, m := range e.Machines {
 		one := *e
 		one.Machines = []*machine.Machine{m}
-		data, lost, err := t.write(&one)
+		data, lost, err := t.write(&one, dir)
 		if err != nil {
 			if len(e.Machines) > 1 {
 				err = fmt.Errorf("machine %q: %w", m.ID, err)
