@@ -2,6 +2,7 @@ package vmx
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -26,6 +27,7 @@ type dictionary struct {
 	entries  map[string]*entry // by name in lower case
 	order    []*entry          // of the lines
 	encoding string            // that was guessed, as the file says none
+	err      error             // of a value that was asked for; the first
 }
 
 type entry struct {
@@ -123,7 +125,7 @@ func unescape(s string) string {
 			return b.String()
 		}
 		b.WriteString(s[:i])
-		if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil && s[i+1] != '+' {
+		if n, err := strconv.ParseUint(s[i+1:i+3], 16, 8); err == nil {
 			b.WriteByte(byte(n))
 			s = s[i+3:]
 		} else {
@@ -232,34 +234,43 @@ func (d *dictionary) word(name string) string {
 	return strings.ToLower(strings.TrimSpace(d.text(name)))
 }
 
-// number returns a number from 0 to most, absent if there is none.
-func (d *dictionary) number(name string, absent, most int64) (int64, error) {
+// number returns a number from 0 to most; absent if there is none.
+func (d *dictionary) number(name string, absent, most int64) int64 {
 	e := d.get(name)
 	if e == nil || strings.TrimSpace(e.value) == "" {
-		return absent, nil
+		return absent
 	}
 	n, err := strconv.ParseUint(strings.TrimSpace(e.value), 10, 63)
-	if err != nil {
-		return 0, malformed("line %d: %s = %q is not a number", e.line, e.name, shorten(e.value))
+	if errors.Is(err, strconv.ErrSyntax) {
+		d.fail(e, "is not a number")
+		return absent
 	}
-	if n > uint64(most) {
-		return 0, malformed("line %d: %s = %d is more than %d", e.line, e.name, n, most)
+	if err != nil || n > uint64(most) {
+		d.fail(e, "is more than %d", most)
+		return absent
 	}
-	return int64(n), nil
+	return int64(n)
 }
 
 // truth returns a value that is TRUE or FALSE; absent if there is none.
-func (d *dictionary) truth(name string, absent bool) (bool, error) {
+func (d *dictionary) truth(name string, absent bool) bool {
 	switch d.word(name) {
 	case "":
-		return absent, nil
+		return absent
 	case "true", "yes", "on", "y", "t", "1":
-		return true, nil
+		return true
 	case "false", "no", "off", "n", "f", "0":
-		return false, nil
+		return false
 	}
-	e := d.get(name)
-	return false, malformed("line %d: %s = %q is neither TRUE nor FALSE", e.line, e.name, shorten(e.value))
+	d.fail(d.get(name), "is neither TRUE nor FALSE")
+	return absent
+}
+
+// fail keeps the first error.
+func (d *dictionary) fail(e *entry, format string, args ...any) {
+	if d.err == nil {
+		d.err = malformed("line %d: %s = %q %s", e.line, e.name, shorten(e.value), fmt.Sprintf(format, args...))
+	}
 }
 
 func shorten(s string) string {

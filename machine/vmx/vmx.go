@@ -18,7 +18,12 @@ import (
 // (bios.hddOrder), and else, as CD drives, in that of their places: SCSI, SATA,
 // NVMe, IDE. An encrypted VMX is [machine.ErrUnsupported].
 func Parse(data []byte) (*machine.Envelope, error) {
-	return nil, fmt.Errorf("%w: a VMX is not read yet", machine.ErrUnsupported)
+	d, err := parseDictionary(data)
+	if err != nil {
+		return nil, err
+	}
+	r := reader{dictionary: d, m: &machine.Machine{}}
+	return r.read()
 }
 
 // Write returns a VMX for the machine, which Workstation, Fusion and ESXi take,
