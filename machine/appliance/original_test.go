@@ -316,6 +316,8 @@ func TestRecipesThatAreRefused(t *testing.T) {
 		{"a blob", recipe(six, file("a", 6, sumSix, `{"blob":0,"size":6}`)), ""},
 		{"a blob in two pieces", recipe(six, file("a", 6, sumSix, `{"blob":0,"size":2},{"blob":0,"size":4}`)), ""},
 
+		{"the example of docs/spec.md", recipe(six, file("vm.img", 521, "bd4e1fb743690c7cc6df22d5b4d43d78d39a6832cf4b835d6215fcfd76cd9003", `{"data":"YWJj"},{"zeros":512},{"blob":0,"size":6}`)), ""},
+
 		{"nothing", "", "unexpected end of JSON"},
 		{"no files", recipe(""), "it has 0 files"},
 		{"space before it", " " + recipe("", abc), "canonical"},
