@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -109,6 +110,49 @@ properties:
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// The documentation shows every member, and each is as davit reads it.
+func TestMachineFileDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/machine-file.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(page), "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	var f machineFile
+	if err := decodeMachineFile([]byte(example), &f); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.check(""); err != nil {
+		t.Error(err)
+	}
+	var members func(path string, of reflect.Type)
+	members = func(path string, of reflect.Type) {
+		switch of.Kind() {
+		case reflect.Slice:
+			members(path, of.Elem())
+		case reflect.Struct:
+			for i := range of.NumField() {
+				member := of.Field(i).Tag.Get("yaml")
+				for name, text := range map[string]string{"the page": example, "the help": machineFileHelp} {
+					if !regexp.MustCompile(`\b` + member + `\b`).MatchString(text) {
+						t.Errorf("%s does not have %s%s", name, path, member)
+					}
+				}
+				members(path+member+".", of.Field(i).Type)
+			}
+		}
+	}
+	members("", reflect.TypeFor[machineFile]())
+	for _, n := range nicTypes {
+		if !strings.Contains(string(page), string(n)) {
+			t.Errorf("the page does not have the card %s", n)
+		}
+	}
+	if names(nicTypes) != nicTypeNames {
+		t.Errorf("the help has the cards %s, want %s", nicTypeNames, names(nicTypes))
 	}
 }
 
