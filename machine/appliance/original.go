@@ -20,7 +20,7 @@ import (
 // Limits of originals.
 const (
 	MaxRecipe   = 4 << 20   // bytes of a recipe, what registries take for a manifest
-	maxSegments = 1 << 17   // of all files; in memory a segment can take twenty times its bytes
+	maxSegments = 1 << 17   // of all files, with other objects; in memory a segment can take twenty times its bytes
 	maxPart     = 512 << 20 // bytes of a part: what every registry takes as a blob
 	maxOriginal = 1 << 46   // bytes of all files: 64 TiB, the largest disk that any format has
 )
@@ -79,7 +79,7 @@ func ParseRecipe(data []byte, listed []Blob) (*Recipe, error) {
 		return bad("%d bytes, more than %d", len(data), MaxRecipe)
 	}
 	if n := bytes.Count(data, []byte("{")); n > maxSegments {
-		return bad("%d segments, more than %d", n, maxSegments)
+		return bad("%d objects, more than %d", n, maxSegments)
 	}
 	r := new(Recipe)
 	if err := json.Unmarshal(data, r); err != nil {

@@ -41,15 +41,15 @@ type Member struct {
 type Part struct {
 	Blob
 	content Section
-	spans   []span
+	extents   []extent
 }
 
-type span struct{ offset, size int64 }
+type extent struct{ offset, size int64 }
 
 // Open returns the part's bytes, from the source file, which must still be open.
 func (p *Part) Open() io.Reader {
-	readers := make([]io.Reader, len(p.spans))
-	for i, s := range p.spans {
+	readers := make([]io.Reader, len(p.extents))
+	for i, s := range p.extents {
 		readers[i] = io.NewSectionReader(p.content, s.offset, s.size)
 	}
 	return io.MultiReader(readers...)
@@ -103,7 +103,7 @@ type cook struct {
 	// The part that is being filled; there is none if size is 0.
 	part    hash.Hash
 	size    int64
-	spans   []span
+	extents   []extent
 	waiting []int // those of segments whose blob it is
 }
 
@@ -266,11 +266,11 @@ func (c *cook) fill(offset, size int64, p []byte) {
 			c.part.Write(p[:n])
 			p = p[n:]
 		}
-		if last := len(c.spans) - 1; last >= 0 && c.spans[last].offset+c.spans[last].size == offset {
-			c.spans[last].size += n
+		if last := len(c.extents) - 1; last >= 0 && c.extents[last].offset+c.extents[last].size == offset {
+			c.extents[last].size += n
 			c.segments[len(c.segments)-1].Size += n
 		} else {
-			c.spans = append(c.spans, span{offset, n})
+			c.extents = append(c.extents, extent{offset, n})
 			c.waiting = append(c.waiting, len(c.segments))
 			c.segments = append(c.segments, segment{Size: n})
 		}
@@ -288,12 +288,12 @@ func (c *cook) endPart() {
 	b := Blob{blobDigest(c.part), c.size}
 	n, fresh := c.blob(b)
 	if fresh {
-		c.parts = append(c.parts, Part{Blob: b, content: c.content, spans: c.spans})
+		c.parts = append(c.parts, Part{Blob: b, content: c.content, extents: c.extents})
 	}
 	for _, i := range c.waiting {
 		c.segments[i].Blob = &n
 	}
-	c.size, c.spans, c.waiting = 0, nil, nil
+	c.size, c.extents, c.waiting = 0, nil, nil
 }
 
 var noBytes [scanStretch]byte

@@ -1,14 +1,12 @@
 package appliance
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
-	"math"
 	"strings"
-
-	"crypto/sha256"
 
 	"github.com/davit-oci/davit/machine"
 )
@@ -98,7 +96,7 @@ func newWriter(out packageOutput, p Package) (*Writer, error) {
 	// How long the descriptor gets is known when the files are there. It comes
 	// before them, so its place is as large as the largest sizes make it.
 	for i := range w.envelope.Files {
-		w.envelope.Files[i].Size = math.MaxInt64
+		w.envelope.Files[i].Size = machine.MaxCapacity
 	}
 	longest, losses, err := p.Descriptor(&w.envelope)
 	if err != nil {
