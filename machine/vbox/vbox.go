@@ -193,9 +193,6 @@ func (r *reader) addMedium(e *xmltree.Element, parent *medium) *medium {
 
 func (r *reader) readCPU(platform *xmltree.Element) {
 	e := r.one(platform, "CPU")
-	if e == nil {
-		return
-	}
 	if _, given := e.Attr("", "count"); given {
 		r.m.CPUs = int(r.number(e, "count", 1, machine.MaxCPUs))
 	}
@@ -768,11 +765,9 @@ func (r *reader) number(e *xmltree.Element, attr string, least, most int64) int6
 	return int64(n)
 }
 
-// flag returns the value of a boolean attribute, false if it is not there.
+// flag returns the value of a boolean attribute, false if it is not there, or e
+// is not.
 func (r *reader) flag(e *xmltree.Element, attr string) bool {
-	if e == nil {
-		return false
-	}
 	switch v := strings.ToLower(strings.TrimSpace(e.Get(attr))); v {
 	case "true", "yes", "on", "1":
 		return true

@@ -320,7 +320,7 @@ func TestParseOne(t *testing.T) {
 		want       func(e *machine.Envelope, m *machine.Machine) bool
 	}{
 		{"nothing is attached", settings(), func(e *machine.Envelope, m *machine.Machine) bool {
-			return len(e.Disks) == 0 && len(e.Files) == 0 && slices.Equal(m.BootOrder, []machine.BootDevice{machine.BootDisk})
+			return len(e.Disks) == 0 && len(e.Files) == 0 && m.Display == (machine.Display{}) && slices.Equal(m.BootOrder, []machine.BootDevice{machine.BootDisk})
 		}},
 		{"two deltas of one parent", settings("<!--parent-->", `<HardDisk uuid="{4}" location="4.vdi" format="VDI"/>`, "<!--drives-->", drive("HardDisk", "{2}", 0, 0)+drive("HardDisk", "{4}", 1, 0)), func(e *machine.Envelope, m *machine.Machine) bool {
 			return len(e.Disks) == 3 && m.Disks[0].Parent == "disk2" && m.Disks[1].Parent == "disk2" && e.Disks[2].File == "1.vdi"
@@ -354,6 +354,15 @@ func TestParseOne(t *testing.T) {
 		}},
 		{"a newer version", settings("1.19-linux", "1.99-haiku"), func(_ *machine.Envelope, m *machine.Machine) bool {
 			return m.Name == "m"
+		}},
+		{"unknown graphics card", settings("<!--hardware-->", `<Display controller="CGA"/>`), func(_ *machine.Envelope, m *machine.Machine) bool {
+			return m.Display.Type == "cga"
+		}},
+		{"network of others", settings("<!--hardware-->", `<Network><Adapter enabled="true"><x:NAT xmlns:x="urn:x"/><Tunnel name="t"/></Adapter></Network>`), func(_ *machine.Envelope, m *machine.Machine) bool {
+			return m.NICs[0].Network == ""
+		}},
+		{"sound card by default, and a teleporter", settings("<!--hardware-->", `<AudioAdapter enabled="true"/>`, "<!--machine-->", `<Teleporter enabled="true" port="1" password="secret"/>`), func(_ *machine.Envelope, m *machine.Machine) bool {
+			return slices.Equal(fields(m.Unread), []string{"AudioAdapter=AC97", "Teleporter=true"})
 		}},
 		{"description of an attribute", settings(`name="m"`, `name="m" Description="d"`), func(_ *machine.Envelope, m *machine.Machine) bool {
 			return m.Description == "d"
@@ -472,6 +481,7 @@ func TestParseRefuses(t *testing.T) {
 		{"unknown drive", drives(drive("Tape", "{3}", 0, 0)), m, "Tape"},
 		{"unknown storage controller", settings(`"AHCI"`, `"ESDI"`), m, "ESDI"},
 		{"too many drives", settings("<!--drives-->", many(machine.MaxDisks+1)), m, "4096"},
+		{"too many parents", settings("<!--disks-->", chains(9, 500), "<!--drives-->", tips(9, 500)), m, "4096"},
 		{"too many network cards", hw("<Network>" + strings.Repeat(`<Adapter enabled="1"/>`, machine.MaxDisks+1) + "</Network>"), m, "4096"},
 		{"too many controllers", settings("<!--controllers-->", strings.Repeat(`<StorageController type="NVMe"/>`, machine.MaxDisks)), m, "4096"},
 	} {
@@ -488,6 +498,23 @@ func TestParseRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// chains are n chains of disks, and tips drives with the last of each.
+func chains(n, length int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(strings.ReplaceAll(chain(length), "{d", fmt.Sprintf("{%d-", i)))
+	}
+	return b.String()
+}
+
+func tips(n, length int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(drive("HardDisk", fmt.Sprintf("{%d-%d}", i, length-1), i, 0))
+	}
+	return b.String()
 }
 
 func many(n int) string {
