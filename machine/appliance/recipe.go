@@ -41,7 +41,7 @@ type Member struct {
 type Part struct {
 	Blob
 	content Section
-	extents   []extent
+	extents []extent
 }
 
 type extent struct{ offset, size int64 }
@@ -103,7 +103,7 @@ type cook struct {
 	// The part that is being filled; there is none if size is 0.
 	part    hash.Hash
 	size    int64
-	extents   []extent
+	extents []extent
 	waiting []int // those of segments whose blob it is
 }
 
