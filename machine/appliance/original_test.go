@@ -213,6 +213,7 @@ func TestOriginalFolders(t *testing.T) {
 		files map[string][]byte
 		parts int
 	}{
+		{"a file that is not small", map[string][]byte{"vm.nvram": noise(7, 5000)}, 1},
 		{"an empty file", map[string][]byte{"vm.mf": {}}, 0},
 		{"a file of one byte", map[string][]byte{"vm.mf": {0}}, 0},
 		{"small files get into the recipe", map[string][]byte{"vm.vmx": []byte("a = b\n"), "vm.nvram": append(noise(7, 100), make([]byte, 8<<10)...)}, 0},
@@ -272,6 +273,7 @@ func TestOriginalSourcesThatCannotBeKept(t *testing.T) {
 	}{
 		{"no files", nil, "it has 0 files"},
 		{"a path out of the folder", []SourceFile{whole("../a", data)}, `"../a" cannot be the name of a file`},
+		{"a name that is no text", []SourceFile{whole("a\xff", data)}, "cannot be the name"},
 		{"two names that are one on some systems", []SourceFile{whole("a", data), whole("A", data)}, `two files are called "A"`},
 		{"a file that is a folder, too", []SourceFile{whole("a/b", data), whole("A", data)}, `"A" is a file and a folder`},
 		{"a member of another content", []SourceFile{{"a", bytes.NewReader(data), []Member{{0, 10, "sha256:" + strings.Repeat("0", 64)}}}}, "wrong digest"},
@@ -308,6 +310,7 @@ func TestRecipesThatAreRefused(t *testing.T) {
 	}
 	abc := file("a", 3, sumABC, `{"data":"YWJj"}`)
 	six := `{"digest":"` + sixBytes + `","size":6}`
+	seven := `{"digest":"` + s.put([]byte("abcdefg")) + `","size":7}`
 	for _, c := range []struct {
 		name, recipe, want string // empty: it is accepted
 	}{
@@ -326,6 +329,7 @@ func TestRecipesThatAreRefused(t *testing.T) {
 		{"a member that is there twice", strings.Replace(recipe("", abc), `"size":3`, `"size":4,"size":3`, 1), "canonical"},
 		{"a member in another case", strings.Replace(recipe("", abc), `"size"`, `"Size"`, 1), "canonical"},
 		{"null for no blobs", strings.Replace(recipe("", abc), `[]`, `null`, 1), "canonical"},
+		{"null for no segments", strings.Replace(recipe("", file("a", 0, sumNone, "")), `[]`, `null`, 1), "canonical"},
 		{"base64 with a line break", strings.Replace(recipe("", abc), "YWJj", `YW\nJj`, 1), "canonical"},
 		{"a segment of nothing", recipe("", file("a", 3, sumABC, `{"data":"YWJj"},{}`)), "segment 1 is not one of"},
 		{"a segment of two kinds", recipe("", file("a", 4, sumABC, `{"data":"YWJj","zeros":1}`)), "segment 0 is not one of"},
@@ -333,6 +337,10 @@ func TestRecipesThatAreRefused(t *testing.T) {
 		{"bytes of a blob that is not named", recipe("", file("a", 3, sumABC, `{"size":3}`)), "segment 0 is not one of"},
 		{"a path out of the folder", recipe("", file("../a", 3, sumABC, `{"data":"YWJj"}`)), "cannot be the name"},
 		{"an absolute path", recipe("", file("/a", 3, sumABC, `{"data":"YWJj"}`)), "cannot be the name"},
+		{"this folder", recipe("", file("./a", 3, sumABC, `{"data":"YWJj"}`)), "cannot be the name"},
+		{"a folder without name", recipe("", file("a//b", 3, sumABC, `{"data":"YWJj"}`)), "cannot be the name"},
+		{"a name too long", recipe("", file(strings.Repeat("a", 256), 3, sumABC, `{"data":"YWJj"}`)), "cannot be the name"},
+		{"a name that moves the cursor", strings.Replace(recipe("", abc), `"a"`, `"a\u001b"`, 1), "cannot be the name"},
 		{"a path of Windows", recipe("", file("c:a", 3, sumABC, `{"data":"YWJj"}`)), "cannot be the name"},
 		{"one name twice", recipe("", abc, abc), "two files"},
 		{"a file in a file", recipe("", abc, file("A/b", 3, sumABC, `{"data":"YWJj"}`)), "a file and a folder"},
@@ -347,6 +355,11 @@ func TestRecipesThatAreRefused(t *testing.T) {
 		{"a blob that is there twice", recipe(six+","+six, file("a", 12, sumABC, `{"blob":0,"size":6},{"blob":1,"size":6}`)), "twice"},
 		{"a blob that is not there", recipe(six, file("a", 6, sumABC, `{"blob":1,"size":6}`)), "is of blob 1"},
 		{"a blob before the first", recipe(six, file("a", 6, sumABC, `{"blob":-1,"size":6}`)), "is of blob -1"},
+		{"a blob beyond the last", recipe(six, file("a", 12, sumABC, `{"blob":0,"size":6},{"blob":1,"size":6}`)), "is of blob 1"},
+		{"the second blob first", recipe(six+","+seven, file("a", 13, sumABC, `{"blob":1,"size":7},{"blob":0,"size":6}`)), "is of blob 1"},
+		{"a blob in another", recipe(six+","+seven, file("a", 13, sumABC, `{"blob":0,"size":3},{"blob":1,"size":3},{"blob":0,"size":3},{"blob":1,"size":4}`)), "leaves blob 0"},
+		{"nothing of a blob", recipe(six, file("a", 6, sumABC, `{"blob":0},{"blob":0,"size":6}`)), "segment 0 is not one of"},
+		{"less than nothing of a blob", recipe(six, file("a", 6, sumABC, `{"blob":0,"size":-1},{"blob":0,"size":7}`)), "segment 0 is not one of"},
 		{"a blob that is not used", recipe(six, abc), "0 of 1 blobs"},
 		{"the begin of a blob alone", recipe(six, file("a", 5, sumABC, `{"blob":0,"size":5}`)), "1 before a blob"},
 		{"more than a blob has", recipe(six, file("a", 7, sumABC, `{"blob":0,"size":7}`)), "leaves blob 0"},
@@ -392,7 +405,7 @@ func TestOriginalBlobsThatAreNotTheirDigest(t *testing.T) {
 				t.Fatal(err)
 			}
 			s[parts[0].Digest] = c.change(bytes.Clone(data))
-			if err := r.Restore(t.Context(), s.fetch, make(memoryFolder).create); !errors.Is(err, c.want) {
+			if err := r.Restore(t.Context(), s.fetch, make(memoryFolder).create); !errors.Is(err, c.want) || !strings.Contains(err.Error(), parts[0].Digest) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}
 		})
