@@ -191,8 +191,8 @@ type CDROM struct {
 type NIC struct {
 	Name    string  `json:"name,omitempty"` // as the descriptor calls it
 	Type    NICType `json:"type"`
-	Network string  `json:"network"`       // the network's name; empty: connected to nothing by name
-	MAC     string  `json:"mac,omitempty"` // six bytes in lower-case hex with colons; empty: made when it is deployed
+	Network string  `json:"network"` // the network's name; empty: connected to nothing by name
+	MAC     string  `json:"mac"`     // six bytes in lower-case hex with colons; empty: made when it is deployed
 }
 
 // NICType is the card that the guest's driver sees.
