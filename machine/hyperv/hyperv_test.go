@@ -499,7 +499,7 @@ func literals(t *testing.T, m *machine.Machine) (script string, texts []string) 
 	for i := 0; i < len(in); i++ {
 		switch {
 		case in[i] == '<' && in[i+1] == '#': // to #>
-			for !(in[i] == '#' && in[i+1] == '>') {
+			for in[i] != '#' || in[i+1] != '>' {
 				out = append(out, in[i])
 				i++
 			}
