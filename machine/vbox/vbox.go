@@ -239,8 +239,8 @@ func (r *reader) readMemory(hardware *xmltree.Element) {
 func (r *reader) readFirmware(hardware *xmltree.Element) {
 	e := r.one(hardware, "Firmware")
 	switch t := e.Get("type"); t {
-	case "", "BIOS":
-	case "EFI", "EFI64":
+	case "", "BIOS", "1": // numbers are of a few builds before 3.1
+	case "EFI", "EFI64", "2":
 		r.m.Firmware = machine.UEFI
 	case "EFI32", "EFIDUAL":
 		r.m.Firmware = machine.UEFI

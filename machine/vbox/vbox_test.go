@@ -376,6 +376,9 @@ func TestParseOne(t *testing.T) {
 		{"TPM 1.2", settings("<!--hardware-->", `<TrustedPlatformModule type="v1_2"/>`), func(_ *machine.Envelope, m *machine.Machine) bool {
 			return m.TPM == machine.TPM12 && len(m.Unread) == 0
 		}},
+		{"firmware by number", settings("<!--hardware-->", `<Firmware type="2"/>`), func(_ *machine.Envelope, m *machine.Machine) bool {
+			return m.Firmware == machine.UEFI && len(m.Unread) == 0
+		}},
 		{"firmware of 32 bits", settings("<!--hardware-->", `<Firmware type="EFI32"/>`), func(_ *machine.Envelope, m *machine.Machine) bool {
 			return m.Firmware == machine.UEFI && slices.Equal(fields(m.Unread), []string{"Firmware=EFI32"})
 		}},
