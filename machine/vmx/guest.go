@@ -29,24 +29,23 @@ var irregularGuests = []string{
 	"eComStationGuest", "eComStation2Guest", "darwin64Guest", "crxPod1Guest", "crxSys1Guest", "otherGuest64",
 }
 
-// guestAliases are words of a VMX that have nothing to do with the identifier,
-// and what old products wrote.
+// guestAliases are words of a VMX that have nothing to do with the identifier.
 var guestAliases = []struct{ vmx, id string }{
 	{"winhyperv", "windowsHyperVGuest"},
 	{"vmware-photon-64", "vmwarePhoton64Guest"},
 	{"longhorn", "winLonghornGuest"},
 	{"longhorn-64", "winLonghorn64Guest"},
-	{"linux", "otherLinuxGuest"},
-	{"linux-64", "otherLinux64Guest"},
-	{"other26xlinux", "other26xLinuxGuest"},
 }
 
 // guestID returns the identifier, as in vmw:osType, for guestOS of a VMX:
 // "debian12-64" is debian12_64Guest.
 func guestID(vmx string) string {
 	vmx = strings.ToLower(strings.TrimSpace(vmx))
-	if vmx == "" {
+	switch vmx {
+	case "":
 		return ""
+	case "linux": // of Workstation 4 and before
+		vmx = "otherlinux"
 	}
 	for _, a := range guestAliases {
 		if a.vmx == vmx {
@@ -94,7 +93,7 @@ func guestWord(id string) string {
 			base = b + "srv"
 		}
 	}
-	if is64 {
+	if is64 && base != "" {
 		return base + "-64"
 	}
 	return base

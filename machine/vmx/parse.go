@@ -286,10 +286,12 @@ func (r *reader) readUSB() {
 	}
 }
 
-var usbControllers = []struct {
+type usbController struct {
 	name  string
 	model machine.ControllerModel
-}{
+}
+
+var usbControllers = []usbController{
 	{"usb", machine.UHCI},
 	{"ehci", machine.EHCI},
 	{"usb_xhci", machine.XHCI},

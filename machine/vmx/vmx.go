@@ -30,7 +30,12 @@ func Parse(data []byte) (*machine.Envelope, error) {
 // and what of the machine it cannot say. Each disk's File is the name of a VMDK
 // in the folder of the VMX; it is an error if one is a path.
 func Write(m *machine.Machine) ([]byte, []machine.Loss, error) {
-	return nil, nil, fmt.Errorf("%w: a VMX is not written yet", machine.ErrUnsupported)
+	w := writer{m: m}
+	data, err := w.write()
+	if err != nil {
+		return nil, nil, err
+	}
+	return data, w.losses, nil
 }
 
 func malformed(format string, args ...any) error {
