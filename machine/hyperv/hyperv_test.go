@@ -68,7 +68,7 @@ func TestWrite(t *testing.T) {
 				"$nic0 = Add-VMNetworkAdapter -VM $vm -Name 'card' -StaticMacAddress '525400123456' -Passthru", "Connect-Network $nic0 'network'",
 				"-EnableSecureBoot Off", "-BootOrder @($disk0, $cdrom0, $nic0)", "} catch {",
 			},
-			without: []string{"IsLegacy", "TPM", "Set-VMBios"},
+			without: []string{"IsLegacy", "TPM", "Set-VMBios", "overwritten", "SecureBootTemplate"},
 		},
 		{
 			name: "generation 1 starts from IDE 0:0",
@@ -136,7 +136,8 @@ func TestWrite(t *testing.T) {
 				"$blanks += New-VHD -Dynamic -SizeBytes 1073741824 -Path (Join-Path $PSScriptRoot 'data-0.vhdx')", "$disk1 = Add-VMHardDiskDrive", "'data-0.vhdx'",
 				"SizeBytes 2147483648", "foreach ($blank in $blanks) { Remove-Item -LiteralPath $blank.Path",
 			},
-			losses: []string{"disks[3]=none"},
+			without: []string{"$disk3", "none"},
+			losses:  []string{"disks[3]=none"},
 		},
 		{
 			name:    "a file of two drives is looked for once",
@@ -158,7 +159,7 @@ func TestWrite(t *testing.T) {
 		{
 			name:    "Secure Boot of Linux",
 			machine: machine.Machine{Name: "m", Firmware: machine.UEFI, SecureBoot: true, GuestOS: machine.GuestOS{VirtualBox: "Debian12_64"}},
-			lines:   []string{"[string]$SecureBootTemplate = 'MicrosoftUEFICertificateAuthority'", "-EnableSecureBoot On -SecureBootTemplate $SecureBootTemplate"},
+			lines:   []string{".PARAMETER SecureBootTemplate", "[string]$SecureBootTemplate = 'MicrosoftUEFICertificateAuthority'", "-EnableSecureBoot On -SecureBootTemplate $SecureBootTemplate"},
 			losses:  []string{"guestOS=Debian12_64"},
 		},
 		{
@@ -241,6 +242,12 @@ func TestWrite(t *testing.T) {
 			machine: machine.Machine{Name: "m", NICs: []machine.NIC{{MAC: "01:00:5e:00:00:01"}, {MAC: "00:00:00:00:00:00"}, {MAC: "52-54-00-12-34-56"}, {MAC: "0000:52:54:00:12"}, {MAC: "52:54:00:12:34:5g"}}},
 			without: []string{"StaticMacAddress"},
 			losses:  []string{"nics[0].mac=01:00:5e:00:00:01", "nics[1].mac=00:00:00:00:00:00", "nics[2].mac=52-54-00-12-34-56", "nics[3].mac=0000:52:54:00:12", "nics[4].mac=52:54:00:12:34:5g"},
+		},
+		{
+			name:    "texts with what does not print",
+			machine: machine.Machine{Name: "a\nb", NICs: []machine.NIC{{Name: "c\x1bd", Network: "e\u202ef"}}},
+			lines:   []string{"$Name = 'a b',", "-Name 'c d'", "Connect-Network $nic0 'e f'"},
+			losses:  []string{"name=a b", "nics[0].name=c d", "nics[0].network=e f"},
 		},
 		{
 			name:    "a description of several lines",
