@@ -357,7 +357,7 @@ func TestRecipesThatAreRefused(t *testing.T) {
 		{"a blob before the first", recipe(six, file("a", 6, sumABC, `{"blob":-1,"size":6}`)), "is of blob -1"},
 		{"a blob beyond the last", recipe(six, file("a", 12, sumABC, `{"blob":0,"size":6},{"blob":1,"size":6}`)), "is of blob 1"},
 		{"the second blob first", recipe(six+","+seven, file("a", 13, sumABC, `{"blob":1,"size":7},{"blob":0,"size":6}`)), "is of blob 1"},
-		{"a blob in another", recipe(six+","+seven, file("a", 13, sumABC, `{"blob":0,"size":3},{"blob":1,"size":3},{"blob":0,"size":3},{"blob":1,"size":4}`)), "leaves blob 0"},
+		{"a blob in another", recipe(six+","+seven, file("a", 19, sumABC, `{"blob":0,"size":6},{"blob":1,"size":7},{"blob":0,"size":3},{"blob":1,"size":3}`)), "leaves blob 0"},
 		{"nothing of a blob", recipe(six, file("a", 6, sumABC, `{"blob":0},{"blob":0,"size":6}`)), "segment 0 is not one of"},
 		{"less than nothing of a blob", recipe(six, file("a", 6, sumABC, `{"blob":0,"size":-1},{"blob":0,"size":7}`)), "segment 0 is not one of"},
 		{"a blob that is not used", recipe(six, abc), "0 of 1 blobs"},
