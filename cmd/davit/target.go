@@ -10,6 +10,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/hyperv"
 	"github.com/davit-oci/davit/machine/vmx"
 )
 
@@ -35,11 +36,15 @@ var targets = []target{
 	{name: "vmware", ext: ".vmx", disks: disk.VMDK, write: writeVMX},
 	{name: "virtualbox", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, write: notBuilt},
 	{name: "libvirt", ext: ".xml", disks: disk.QCOW2, write: notBuilt},
-	{name: "hyperv", ext: ".ps1", disks: disk.VHDX, write: notBuilt},
+	{name: "hyperv", ext: ".ps1", disks: disk.VHDX, write: writeScript},
 }
 
 func writeVMX(e *machine.Envelope, _ string) ([]byte, []machine.Loss, error) {
 	return vmx.Write(e.Machines[0])
+}
+
+func writeScript(e *machine.Envelope, _ string) ([]byte, []machine.Loss, error) {
+	return hyperv.Write(e.Machines[0])
 }
 
 func notBuilt(*machine.Envelope, string) ([]byte, []machine.Loss, error) {
