@@ -234,6 +234,22 @@ func (d *dictionary) word(name string) string {
 	return strings.ToLower(strings.TrimSpace(d.text(name)))
 }
 
+// list returns the words between commas.
+func (d *dictionary) list(name string) []string {
+	var words []string
+	for word := range strings.SplitSeq(d.word(name), ",") {
+		if word = strings.TrimSpace(word); word == "" {
+			continue
+		}
+		if len(words) == machine.MaxDisks {
+			d.fail(d.get(name), "has more than %d words", machine.MaxDisks)
+			return nil
+		}
+		words = append(words, word)
+	}
+	return words
+}
+
 // number returns a number from 0 to most; absent if there is none.
 func (d *dictionary) number(name string, absent, most int64) int64 {
 	e := d.get(name)

@@ -237,7 +237,7 @@ func (r *reader) readDrive(name string, c machine.Controller, unit int) error {
 	case kind == "rawdisk" || strings.HasPrefix(kind, "scsi-passthr") && !strings.HasSuffix(kind, "-rdm"):
 		r.unread(name, file, "a device of the host that is passed through")
 
-	case kind == "" || kind == "disk" || strings.HasSuffix(kind, "-harddisk") || strings.HasSuffix(kind, "-rdm"):
+	case kind == "" || kind == "disk" || strings.HasSuffix(kind, "harddisk") || strings.HasSuffix(kind, "-rdm"):
 		if file == "" {
 			return malformed("%s is a disk without fileName", name)
 		}
@@ -260,8 +260,8 @@ func (r *reader) readDrive(name string, c machine.Controller, unit int) error {
 func (r *reader) orderDisks(places []string) {
 	var disks []machine.Disk
 	taken := make([]bool, len(places))
-	for word := range strings.SplitSeq(r.word("bios.hddOrder"), ",") {
-		if i := slices.Index(places, strings.TrimSpace(word)); i >= 0 && !taken[i] {
+	for _, word := range r.list("bios.hddOrder") {
+		if i := slices.Index(places, word); i >= 0 && !taken[i] {
 			disks, taken[i] = append(disks, r.m.Disks[i]), true
 		}
 	}
@@ -371,17 +371,12 @@ const maxMonitors = 64 // VMware allows 10
 
 func (r *reader) readBoot() {
 	name := "bios.bootOrder"
-	words := r.word(name)
-	if words == "" {
+	if r.word(name) == "" {
 		name = "bios.bootDeviceClasses"
-		words = r.word(name)
 	}
-	for word := range strings.SplitSeq(strings.TrimPrefix(words, "allow:"), ",") {
-		word = strings.TrimSpace(word)
+	for _, word := range r.list(name) {
 		var device machine.BootDevice
-		switch {
-		case word == "":
-			continue
+		switch word = strings.TrimPrefix(word, "allow:"); {
 		case word == "hdd" || word == "hd" || word == "disk":
 			device = machine.BootDisk
 		case strings.HasPrefix(word, "cd"):
