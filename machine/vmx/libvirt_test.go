@@ -24,9 +24,6 @@ var libvirtSets = []string{
 	"../../../shared/corpus/vmx/libguestfs__virt-v2v/tests", // VMX only
 }
 
-// refused are the files of the sets that are no machine of ours, and why.
-var refused = map[string]error{}
-
 // A libvirtDomain is as much of a domain as a VMX and the model have.
 type libvirtDomain struct {
 	Name        string `xml:"name"`
@@ -114,12 +111,18 @@ func (d libvirtDisk) place() string {
 }
 
 // TestLibvirt compares what a VMX is to us with what it is to libvirt.
+//
+// They differ in what libvirt completes (memory to a multiple of 4 MiB, one
+// CPU), in words (an IDE channel is a controller here) and in the drives and
+// devices of the host, which are reported here and are no part of the machine.
 func TestLibvirt(t *testing.T) {
+	all, compared := 0, 0
 	for _, dir := range libvirtSets {
 		names, err := filepath.Glob(filepath.Join(dir, "*.vmx"))
 		if err != nil {
 			t.Fatal(err)
 		}
+		all += len(names)
 		for _, name := range names {
 			key := filepath.Base(filepath.Dir(name)) + "/" + strings.TrimSuffix(filepath.Base(name), ".vmx")
 			t.Run(key, func(t *testing.T) {
@@ -128,11 +131,8 @@ func TestLibvirt(t *testing.T) {
 					t.Fatal(err)
 				}
 				env, err := vmx.Parse(data)
-				if want := refused[key]; !errors.Is(err, want) {
-					t.Fatalf("got error %v, want %v", err, want)
-				}
 				if err != nil {
-					return
+					t.Fatal(err)
 				}
 				domain, err := os.ReadFile(strings.TrimSuffix(name, ".vmx") + ".xml")
 				if errors.Is(err, os.ErrNotExist) {
@@ -141,6 +141,7 @@ func TestLibvirt(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				compared++
 				var want libvirtDomain
 				if err := xml.Unmarshal(domain, &want); err != nil {
 					t.Fatal(err)
@@ -150,6 +151,10 @@ func TestLibvirt(t *testing.T) {
 				}
 			})
 		}
+	}
+	t.Logf("%d VMX, %d of them with a domain", all, compared)
+	if all > 0 && compared == 0 {
+		t.Error("not one VMX was compared with its domain")
 	}
 }
 
