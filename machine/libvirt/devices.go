@@ -89,8 +89,8 @@ func (r *reader) nic(e *xmltree.Element, i int) error {
 	}
 	if mac := e.Child("mac"); mac != nil {
 		var err error
-		if n.MAC, err = parseMAC(mac); err != nil {
-			return err
+		if n.MAC, err = parseMAC(mac.Get("address")); err != nil {
+			return malformed(mac, "%v", err)
 		}
 	}
 	for _, c := range e.Children {
@@ -112,22 +112,21 @@ func (r *reader) nic(e *xmltree.Element, i int) error {
 }
 
 // parseMAC reads the address of one card. libvirt takes one digit for two.
-func parseMAC(e *xmltree.Element) (string, error) {
-	s := e.Get("address")
+func parseMAC(s string) (string, error) {
 	var mac [6]byte
 	parts := strings.Split(s, ":")
 	if len(parts) != len(mac) {
-		return "", malformed(e, "%q is not an address", s)
+		return "", fmt.Errorf("%q is not an address", s)
 	}
 	for i, p := range parts {
 		b, err := strconv.ParseUint(p, 16, 8)
 		if err != nil || len(p) > 2 {
-			return "", malformed(e, "%q is not an address", s)
+			return "", fmt.Errorf("%q is not an address", s)
 		}
 		mac[i] = byte(b)
 	}
 	if mac[0]&1 != 0 {
-		return "", malformed(e, "%q is an address of several cards", s)
+		return "", fmt.Errorf("%q is an address of several cards", s)
 	}
 	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]), nil
 }
