@@ -211,6 +211,9 @@ func (r *reader) readDrives() error {
 	return nil
 }
 
+// hostDisks are words for a disk or a partition of the host.
+var hostDisks = []string{"rawdisk", "plaindisk", "physicaldisk", "physicaldrive0"}
+
 // readDrive reads what is at a place, such as scsi0:0.
 func (r *reader) readDrive(name string, c machine.Controller, unit int) error {
 	kind, file := r.word(name+".deviceType"), r.text(name+".fileName")
@@ -234,7 +237,7 @@ func (r *reader) readDrive(name string, c machine.Controller, unit int) error {
 		}
 		r.m.CDROMs = append(r.m.CDROMs, d)
 
-	case kind == "rawdisk" || strings.HasPrefix(kind, "scsi-passthr") && !strings.HasSuffix(kind, "-rdm"):
+	case slices.Contains(hostDisks, kind) || strings.HasPrefix(kind, "scsi-passthr") && !strings.HasSuffix(kind, "-rdm"):
 		r.unread(name, file, "a device of the host that is passed through")
 
 	case kind == "" || kind == "disk" || strings.HasSuffix(kind, "harddisk") || strings.HasSuffix(kind, "-rdm"):

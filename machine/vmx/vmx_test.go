@@ -224,6 +224,9 @@ func TestParseValues(t *testing.T) {
 		{"a disk on a controller that is not there", "scsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"", func(m *machine.Machine) any { return len(m.Disks) + 10*len(m.Unread) }, 10},
 		{"a disk at the controller's own place", "scsi0.present = \"TRUE\"\nscsi0:7.present = \"TRUE\"\nscsi0:7.fileName = \"a.vmdk\"", func(m *machine.Machine) any { return m.Unread[0].Field }, "scsi0:7"},
 		{"a disk that is not present", "ide0:0.fileName = \"a.vmdk\"", func(m *machine.Machine) any { return len(m.Disks) }, 0},
+		{"a partition of the host", drive(`deviceType = "plainDisk"`, `fileName = "a.pln"`), func(m *machine.Machine) any { return len(m.Disks) + 10*len(m.Unread) }, 10},
+		{"a floppy first", `bios.bootOrder = "floppy0,fd,hdd"`, func(m *machine.Machine) any { return m.BootOrder }, []machine.BootDevice{machine.BootFloppy, machine.BootDisk}},
+		{"a bridge has no virtual network", "ethernet0.present = \"TRUE\"\nethernet0.connectionType = \"bridged\"\nethernet0.vnet = \"VMnet5\"", func(m *machine.Machine) any { return m.NICs[0].Network }, "bridged"},
 		{"an ISO without a type", drive(`fileName = "a.ISO"`), func(m *machine.Machine) any { return m.CDROMs[0].File }, "a.ISO"},
 		{"no format for what is no VMDK", drive(`fileName = "a.dsk"`), func(m *machine.Machine) any { return m.Disks[0].Format }, ""},
 		{"an RDM is a disk", drive(`deviceType = "scsi-nonpassthru-rdm"`, `fileName = "a.vmdk"`), func(m *machine.Machine) any { return len(m.Disks) }, 1},
@@ -254,6 +257,63 @@ func TestParseValues(t *testing.T) {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+// TestParseReports has entries that the model has no word for, each with a value
+// that says nothing.
+func TestParseReports(t *testing.T) {
+	const scsi = "scsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"a.vmdk\"\n"
+	const card = "ethernet0.present = \"TRUE\"\n"
+	for _, test := range []struct{ before, name, value, harmless string }{
+		{"", "sched.cpu.min", "1", "0"},
+		{"", "sched.cpu.max", "1000", "unlimited"},
+		{"", "sched.cpu.shares", "high", "normal"},
+		{"", "sched.cpu.affinity", "0,1", "all"},
+		{"", "sched.cpu.latencySensitivity", "high", "normal"},
+		{"", "sched.mem.min", "16", "0"},
+		{"", "sched.mem.minsize", "16", "0"},
+		{"memsize = \"64\"\n", "sched.mem.max", "16", "64"},
+		{"", "sched.mem.shares", "1000", "normal"},
+		{"", "vcpu.hotadd", "TRUE", "FALSE"},
+		{"", "vhv.enable", "TRUE", "FALSE"},
+		{"", "smbios.reflectHost", "TRUE", "FALSE"},
+		{"", "disk.EnableUUID", "TRUE", "false"},
+		{"", "mks.enable3d", "TRUE", "FALSE"},
+		{"", "checkpoint.vmState", "a.vmss", ""},
+		{"", "guestinfo.metadata", "", ""},
+		{scsi, "scsi0.sharedBus", "physical", "none"},
+		{scsi, "scsi0:0.redo", "a.REDO", ""},
+		{scsi, "scsi0:0.mode", "undoable", "independent-persistent"},
+		{card, "ethernet0.startConnected", "FALSE", "TRUE"},
+		{card, "ethernet0.dvs.portgroupId", "dvportgroup-1", ""},
+		{card, "ethernet0.opaqueNetwork.id", "a-b", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			line := func(value string) string { return head + test.before + test.name + ` = "` + value + `"` }
+			got := parse(t, line(test.value)).Unread
+			if len(got) != 1 || got[0].Field != test.name || got[0].Value != test.value || got[0].Reason == "" {
+				t.Errorf("got %v, want %s = %s", got, test.name, test.value)
+			}
+			if test.value == test.harmless {
+				return
+			}
+			if got := parse(t, line(test.harmless)).Unread; len(got) > 0 {
+				t.Errorf("%q is reported: %v", test.harmless, got)
+			}
+		})
+	}
+	for line, field := range map[string]string{
+		"usb:0.present = \"TRUE\"\nusb:0.deviceType = \"disk\"": "usb:0",
+		"usb:0.present = \"TRUE\"\nusb:0.deviceType = \"hub\"":  "",
+		"displayName = \"\xFC\"":                                ".encoding",
+		"vwdt.present = \"TRUE\"":                               "vwdt",
+		"hpet0.present = \"TRUE\"":                              "",
+	} {
+		got := parse(t, head+line).Unread
+		if field == "" && len(got) > 0 || field != "" && (len(got) != 1 || got[0].Field != field) {
+			t.Errorf("%s: got %v, want %q", line, got, field)
+		}
 	}
 }
 
@@ -500,6 +560,26 @@ func TestWriteLoses(t *testing.T) {
 		{"USB twice", func(m *machine.Machine) {
 			m.Controllers = append(m.Controllers, machine.Controller{Name: "usb1", Type: machine.USB, Model: machine.XHCI, Number: 1})
 		}, "controllers[4]", ""},
+		{"a controller without a model in a Windows", func(m *machine.Machine) {
+			m.Controllers[0].Model, m.Disks[1].Unit, m.GuestOS.VMware = "", 0, "windows9_64Guest"
+		}, "controllers[0].model", `scsi0.virtualDev = "lsisas1068"`},
+		{"a USB controller that VMware has not", func(m *machine.Machine) { m.Controllers[3].Model = "piix4-uhci" }, "controllers[3].model", ""},
+		{"an eleventh card", func(m *machine.Machine) {
+			for len(m.NICs) < 11 {
+				m.NICs = append(m.NICs, m.NICs[1])
+			}
+		}, "nics[10]", "ethernet9.present"},
+		{"VMXNET 2", func(m *machine.Machine) { m.NICs[0].Type = machine.VMXNET2 }, "", "ethernet0.virtualDev = \"vmxnet\"\nethernet0.features = \"15\""},
+		{"a disk on IDE", func(m *machine.Machine) {
+			m.Disks[1].Bus, m.Disks[1].Controller, m.Disks[1].Unit = machine.IDE, "ide1", 1
+		}, "", `ide1:1.deviceType = "ata-hardDisk"`},
+		{"a disk on a controller that is not there", func(m *machine.Machine) { m.Disks[1].Controller = "scsi1" }, "disks[1].bus", `sata0:2.fileName = "disk1.vmdk"`},
+		{"a CD drive on NVMe", func(m *machine.Machine) {
+			m.Controllers[2] = machine.Controller{Name: "nvme0", Type: machine.NVMe}
+			m.CDROMs[1].Bus, m.CDROMs[1].Controller = machine.NVMe, "nvme0"
+		}, "cdroms[1].bus", "sata0:2.deviceType = \"cdrom-image\""},
+		{"a guest of which VMware has a like word", func(m *machine.Machine) { m.GuestOS.VMware = "plan964Guest" }, "guestOS.vmware", `guestOS = "plan9-64"`},
+		{"a guest without a name", func(m *machine.Machine) { m.GuestOS.VMware = "Guest" }, "guestOS", `guestOS = "other`},
 		{"a disk without a file", func(m *machine.Machine) { m.Disks[1].File = "" }, "disks[1]", ""},
 		{"a disk that is read only", func(m *machine.Machine) { m.Disks[1].ReadOnly = true }, "disks[1].readOnly", ""},
 		{"a path in a drive", func(m *machine.Machine) { m.CDROMs[0].File = "/etc/passwd" }, "cdroms[0].file", "sata0:1.fileName = \"emptyBackingString\"\nsata0:1.startConnected = \"FALSE\""},
@@ -545,6 +625,91 @@ func TestWriteLoses(t *testing.T) {
 			}
 			checkRoundTrip(t, m)
 		})
+	}
+}
+
+// TestWriteVersion has the versions that one thing needs, of a machine that is
+// of the first version otherwise.
+func TestWriteVersion(t *testing.T) {
+	on := func(bus machine.Bus, model machine.ControllerModel, unit int) func(m *machine.Machine) {
+		return func(m *machine.Machine) {
+			m.Controllers = []machine.Controller{{Name: "c", Type: bus, Model: model}}
+			m.Disks = []machine.Disk{{Controller: "c", Bus: bus, Unit: unit, File: "a.vmdk"}}
+		}
+	}
+	card := func(n machine.NICType) func(m *machine.Machine) {
+		return func(m *machine.Machine) { m.NICs = []machine.NIC{{Type: n}} }
+	}
+	usb := func(model machine.ControllerModel) func(m *machine.Machine) {
+		return func(m *machine.Machine) {
+			m.Controllers = []machine.Controller{{Name: "usb0", Type: machine.USB, Model: model}}
+		}
+	}
+	for _, test := range []struct {
+		name   string
+		change func(m *machine.Machine)
+		want   int
+	}{
+		{"nothing", func(*machine.Machine) {}, 4},
+		{"IDE", on(machine.IDE, "", 0), 4},
+		{"LSI Logic", on(machine.SCSI, machine.LSILogic, 15), 4},
+		{"LSI Logic SAS", on(machine.SCSI, machine.LSILogicSAS, 0), 7},
+		{"PVSCSI", on(machine.SCSI, machine.PVSCSI, 15), 7},
+		{"wide PVSCSI", on(machine.SCSI, machine.PVSCSI, 16), 14},
+		{"SATA", on(machine.SATA, "", 16), 10},
+		{"NVMe", on(machine.NVMe, "", 14), 13},
+		{"wide NVMe", on(machine.NVMe, "", 15), 21},
+		{"virtio, which is on SATA", on(machine.Virtio, "", 0), 10},
+		{"a disk on no controller", func(m *machine.Machine) {
+			m.Disks = []machine.Disk{{Controller: "scsi0", Bus: machine.SCSI, File: "a.vmdk"}}
+		}, 10},
+		{"E1000", card(machine.E1000), 4},
+		{"E1000E", card(machine.E1000E), 8},
+		{"VMXNET 2", card(machine.VMXNET2), 4},
+		{"VMXNET 3", card(machine.VMXNET3), 7},
+		{"USB 1", usb(machine.UHCI), 7},
+		{"USB 3", usb(machine.XHCI), 8},
+		{"BIOS", func(m *machine.Machine) { m.Firmware = machine.BIOS }, 4},
+		{"UEFI", func(m *machine.Machine) { m.Firmware = machine.UEFI }, 8},
+		{"secure boot", func(m *machine.Machine) { m.Firmware, m.SecureBoot = machine.UEFI, true }, 13},
+		{"4 CPUs", func(m *machine.Machine) { m.CPUs = 4 }, 4},
+		{"8 CPUs", func(m *machine.Machine) { m.CPUs = 8 }, 7},
+		{"32 CPUs", func(m *machine.Machine) { m.CPUs = 32 }, 8},
+		{"64 CPUs", func(m *machine.Machine) { m.CPUs = 64 }, 9},
+		{"128 CPUs", func(m *machine.Machine) { m.CPUs = 128 }, 11},
+		{"256 CPUs", func(m *machine.Machine) { m.CPUs = 256 }, 15},
+		{"257 CPUs", func(m *machine.Machine) { m.CPUs = 257 }, 18},
+		{"64 GiB", func(m *machine.Machine) { m.Memory = 64 << 30 }, 4},
+		{"5 TiB", func(m *machine.Machine) { m.Memory = 5 << 40 }, 13},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := &machine.Machine{Memory: 1 << 30, HardwareVersion: "vmx-04"}
+			test.change(m)
+			data, _, err := vmx.Write(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			back := parse(t, string(data))
+			if want := fmt.Sprintf("vmx-%02d", test.want); back.HardwareVersion != want {
+				t.Errorf("got %s, want %s", back.HardwareVersion, want)
+			}
+			if bridges := strings.Contains(string(data), "pcieRootPort"); bridges != (test.want >= 7) {
+				t.Errorf("PCI bridges: %v", bridges)
+			}
+			checkRoundTrip(t, m)
+
+			// A version that is enough is kept.
+			m.HardwareVersion = back.HardwareVersion
+			if data, _, err = vmx.Write(m); err != nil || parse(t, string(data)).HardwareVersion != m.HardwareVersion {
+				t.Errorf("%s is not kept: %v", m.HardwareVersion, err)
+			}
+		})
+	}
+	for version, want := range map[string]string{"": "vmx-13", "vmx-99": "vmx-99", "vmx-0": "vmx-13", "vmx-100": "vmx-13", "vmx-1x": "vmx-13", "pc-q35-9.0": "vmx-13"} {
+		data, _, err := vmx.Write(&machine.Machine{Memory: 1 << 30, HardwareVersion: version})
+		if err != nil || parse(t, string(data)).HardwareVersion != want {
+			t.Errorf("%q: want %s, got %v\n%s", version, want, err, data)
+		}
 	}
 }
 
