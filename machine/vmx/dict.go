@@ -38,8 +38,9 @@ type entry struct {
 }
 
 // parseDictionary reads the lines of a VMX, as VMware does: a line that is not
-// well-formed is an error, and so is a name with two values, where others take
-// the first or the last one.
+// well-formed is an error. So is a name with two values: libvirt takes the
+// first, others the last, and VMware opens no VMX that has a name twice. The
+// same value again is none, as builders of machines wrote it.
 func parseDictionary(data []byte) (*dictionary, error) {
 	if len(data) > machine.MaxDescriptor {
 		return nil, malformed("%d bytes, more than %d", len(data), machine.MaxDescriptor)
@@ -168,7 +169,8 @@ func (d *dictionary) decode() error {
 			return malformed("it is not in UTF-8, which .encoding says")
 		}
 	case "windows-1252", "cp1252", "iso-8859-1", "latin1", "us-ascii", "ascii":
-		// The C1 controls that ISO-8859-1 has more are in no name.
+		// ISO-8859-1 has control characters where the first has letters; nobody
+		// means those.
 		for _, e := range d.order {
 			e.name, e.value = windows1252(e.name), windows1252(e.value)
 		}

@@ -288,9 +288,9 @@ func (w *writer) attach(drives []*drive, models map[slot]machine.ControllerModel
 			models[c] = ""
 		}
 		if bus := places[d.place].bus; bus != d.bus {
-			w.lose(d.field+".bus", string(d.bus), "it is on %s, at %s: VMware has no such place on another bus", bus, d.slot)
+			w.lose(d.field+".bus", string(d.bus), "VMware has no such place for it; it is on %s, at %s", bus, d.slot)
 		} else {
-			w.lose(d.field+".unit", strconv.Itoa(d.wanted), "VMware has no such place, or it is taken; it is at %s", d.slot)
+			w.lose(d.field+".unit", strconv.Itoa(d.wanted), "VMware has no such place for it, or it is taken; it is at %s", d.slot)
 		}
 	}
 	return nil
@@ -414,7 +414,7 @@ func (w *writer) guestOS() string {
 		return word
 	}
 	word = defaultGuest
-	if w.isLinux(g) {
+	if soundsLinux(g) {
 		word = defaultLinux
 	}
 	if w.m.GuestOS != (machine.GuestOS{}) {
@@ -423,8 +423,8 @@ func (w *writer) guestOS() string {
 	return word
 }
 
-// isLinux says whether a system that VMware has no word for is a Linux.
-func (w *writer) isLinux(g machine.GuestOS) bool {
+// soundsLinux says whether a system that VMware has no word for is a Linux.
+func soundsLinux(g machine.GuestOS) bool {
 	for _, s := range []string{g.VirtualBox, g.Osinfo, g.Description} {
 		if strings.Contains(strings.ToLower(s), "linux") {
 			return true
