@@ -11,6 +11,7 @@ import (
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/hyperv"
+	"github.com/davit-oci/davit/machine/libvirt"
 	"github.com/davit-oci/davit/machine/vmx"
 )
 
@@ -22,6 +23,7 @@ type target struct {
 	disks   disk.Format // of the disks' files
 	archive bool        // descriptor and disks make one file, an OVA
 	several bool        // one descriptor takes all machines of an envelope
+	blank   bool        // a disk without a file is made by the hypervisor
 
 	// write returns the descriptor of e, of its one machine unless several. The
 	// disks in it are in the files that e names (see [target.place]), which lie
@@ -31,12 +33,12 @@ type target struct {
 
 // targets are all, in the order in which they are told to users.
 var targets = []target{
-	{name: "ova", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, write: notBuilt},
-	{name: "ovf", ext: ".ovf", disks: disk.VMDKStream, several: true, write: notBuilt},
+	{name: "ova", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, blank: true, write: notBuilt},
+	{name: "ovf", ext: ".ovf", disks: disk.VMDKStream, several: true, blank: true, write: notBuilt},
 	{name: "vmware", ext: ".vmx", disks: disk.VMDK, write: writeVMX},
-	{name: "virtualbox", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, write: notBuilt},
-	{name: "libvirt", ext: ".xml", disks: disk.QCOW2, write: notBuilt},
-	{name: "hyperv", ext: ".ps1", disks: disk.VHDX, write: writeScript},
+	{name: "virtualbox", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, blank: true, write: notBuilt},
+	{name: "libvirt", ext: ".xml", disks: disk.QCOW2, write: writeDomain},
+	{name: "hyperv", ext: ".ps1", disks: disk.VHDX, blank: true, write: writeScript},
 }
 
 func writeVMX(e *machine.Envelope, _ string) ([]byte, []machine.Loss, error) {
@@ -45,6 +47,10 @@ func writeVMX(e *machine.Envelope, _ string) ([]byte, []machine.Loss, error) {
 
 func writeScript(e *machine.Envelope, _ string) ([]byte, []machine.Loss, error) {
 	return hyperv.Write(e.Machines[0])
+}
+
+func writeDomain(e *machine.Envelope, dir string) ([]byte, []machine.Loss, error) {
+	return libvirt.Write(e.Machines[0], libvirt.WriteOptions{Dir: dir})
 }
 
 func notBuilt(*machine.Envelope, string) ([]byte, []machine.Loss, error) {
@@ -106,8 +112,8 @@ func (t *target) describe(e *machine.Envelope, dir string) (files []descriptor, 
 }
 
 // place returns a copy of e with its files as they lie beside a descriptor for
-// t: each disk that a file holds is whole in NAME.EXT, in the format that t
-// takes. Files of other kinds, such as images of CDs, keep a name that is no
+// t: each disk is whole in NAME.EXT, in the format that t takes, but for blank
+// ones where the hypervisor makes them. Files of other kinds, such as images of CDs, keep a name that is no
 // path. Other names are places of the host that e comes from and are left out,
 // which is a loss. Sizes are not known.
 func (t *target) place(e *machine.Envelope) (*machine.Envelope, []machine.Loss) {
@@ -117,7 +123,7 @@ func (t *target) place(e *machine.Envelope) (*machine.Envelope, []machine.Loss) 
 	files := make(map[string]string) // by disk
 	for i := range placed.Disks {
 		d := &placed.Disks[i]
-		if d.File != "" {
+		if d.File != "" || !t.blank {
 			files[d.Name] = names.disk(d.Name, i) + t.disks.Ext()
 		}
 		t.put(d, files)
