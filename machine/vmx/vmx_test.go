@@ -198,6 +198,9 @@ func TestParseLines(t *testing.T) {
 			}
 		})
 	}
+	if got := parse(t, "config.version = 1\ndisplayName = a").Name; got != "a" {
+		t.Errorf("the first version: got %q", got)
+	}
 	if got := parse(t, "\uFEFF"+head+"displayName = \"a\"").Name; got != "a" {
 		t.Errorf("with a mark of UTF-8: got %q", got)
 	}
@@ -216,6 +219,7 @@ func TestParseValues(t *testing.T) {
 		{"one CPU if nothing is said", "", func(m *machine.Machine) any { return m.CPUs }, 1},
 		{"BIOS if nothing is said", "", func(m *machine.Machine) any { return m.Firmware }, machine.BIOS},
 		{"no secure boot without UEFI", `uefi.secureBoot.enabled = "TRUE"`, func(m *machine.Machine) any { return m.SecureBoot }, false},
+		{"no version if none is said", "", func(m *machine.Machine) any { return m.HardwareVersion }, ""},
 		{"version 7 has two digits", `virtualHW.version = "7"`, func(m *machine.Machine) any { return m.HardwareVersion }, "vmx-07"},
 		{"a TPM", `vtpm.present = "TRUE"`, func(m *machine.Machine) any { return m.TPM }, machine.TPM20},
 		{"a controller without a word for its model", "scsi1.present = \"TRUE\"", func(m *machine.Machine) any { return m.Controllers },
@@ -334,6 +338,7 @@ func TestParseRefuses(t *testing.T) {
 		{"a space without quotes", head + `scsi0:0.fileName = C:\my disks\a.vmdk`, machine.ErrMalformed, "line 2"},
 		{"two values", head + "memsize = \"4\"\n# \nMemSize = \"8\"", machine.ErrMalformed, "line 4: MemSize has another value on line 2"},
 		{"a NUL byte", head + "a = \"\x00\"", machine.ErrMalformed, "NUL"},
+		{"a NUL byte before it", head + "\x00a = \"b\"", machine.ErrMalformed, "NUL"},
 		{"an escaped NUL byte", head + "a = \"|00\"", machine.ErrMalformed, "NUL"},
 		{"not in UTF-8", head + ".encoding = \"UTF-8\"\na = \"\xFF\"", machine.ErrMalformed, "not in UTF-8"},
 		{"not in UTF-8 by escape", head + ".encoding = \"UTF-8\"\na = \"|FF\"", machine.ErrMalformed, "not in UTF-8"},
@@ -342,6 +347,7 @@ func TestParseRefuses(t *testing.T) {
 		{"an encrypted machine", ".encoding = \"UTF-8\"\ndisplayName = \"a\"\nencryption.keySafe = \"vmware:key/list/(x)\"\nencryption.data = \"x\"", machine.ErrUnsupported, "encryption.keySafe"},
 		{"encrypted data", head + "encryption.data = \"x\"", machine.ErrUnsupported, "encryption.data"},
 		{"a new version of the file", "config.version = \"9\"", machine.ErrUnsupported, "9"},
+		{"no version of the file", "config.version = \"0\"", machine.ErrUnsupported, "0"},
 		{"a version that is no number", "config.version = \"x\"", machine.ErrMalformed, "line 1"},
 		{"memory that is no number", head + "memsize = \"lots\"", machine.ErrMalformed, "line 2: memsize = \"lots\""},
 		{"negative memory", head + "memsize = \"-4\"", machine.ErrMalformed, "memsize"},
@@ -529,7 +535,7 @@ func TestWriteLoses(t *testing.T) {
 		{"a version for many CPUs", func(m *machine.Machine) { m.CPUs, m.HardwareVersion, m.NVRAM = 200, "", "" }, "", `virtualHW.version = "15"`},
 		{"a version for much memory", func(m *machine.Machine) { m.Memory, m.HardwareVersion, m.NVRAM = 8<<40, "", "" }, "", `virtualHW.version = "18"`},
 		{"a version is raised", func(m *machine.Machine) { m.HardwareVersion = "vmx-07" }, "hardwareVersion", `virtualHW.version = "14"`},
-		{"the first of several that has all", func(m *machine.Machine) { m.HardwareVersion = "vmx-21 vmx-10 vmx-15" }, "hardwareVersion", `virtualHW.version = "15"`},
+		{"the first of several that has all", func(m *machine.Machine) { m.HardwareVersion = "vmx-21 vmx-10 vmx-14" }, "hardwareVersion", `virtualHW.version = "14"`},
 		{"a version of another product", func(m *machine.Machine) { m.HardwareVersion, m.NVRAM = "virtualbox-2.2", "" }, "hardwareVersion", `virtualHW.version = "14"`},
 		{"a version with NVMe", func(m *machine.Machine) {
 			m.HardwareVersion = ""
@@ -579,6 +585,7 @@ func TestWriteLoses(t *testing.T) {
 			m.CDROMs[1].Bus, m.CDROMs[1].Controller = machine.NVMe, "nvme0"
 		}, "cdroms[1].bus", "sata0:2.deviceType = \"cdrom-image\""},
 		{"a guest of which VMware has a like word", func(m *machine.Machine) { m.GuestOS.VMware = "plan964Guest" }, "guestOS.vmware", `guestOS = "plan9-64"`},
+		{"a guest in a VMX's word", func(m *machine.Machine) { m.GuestOS = machine.GuestOS{VMware: "debian12-64"} }, "guestOS", `guestOS = "other-64"`},
 		{"a guest without a name", func(m *machine.Machine) { m.GuestOS.VMware = "Guest" }, "guestOS", `guestOS = "other`},
 		{"a disk without a file", func(m *machine.Machine) { m.Disks[1].File = "" }, "disks[1]", ""},
 		{"a disk that is read only", func(m *machine.Machine) { m.Disks[1].ReadOnly = true }, "disks[1].readOnly", ""},
