@@ -253,7 +253,7 @@ func (r *reader) drive(e *xmltree.Element) (drive, error) {
 		}
 	case machine.NVMe:
 		s.number = index
-	case machine.USB: // in the order of the ports
+	case machine.USB:
 	default:
 		s.unit = index
 	}
@@ -342,10 +342,16 @@ func parseDev(dev string) (prefix string, index int, ok bool) {
 // one that is taken is exchanged for the next.
 func (r *reader) place(drives []drive) {
 	taken := make(map[slot]bool)
+	usb := make(map[int]int) // in the order of the ports, by controller
 	for _, explicit := range []bool{true, false} {
 		for i := range drives {
 			d := &drives[i]
 			if (d.address != nil) != explicit {
+				continue
+			}
+			if d.slot.bus == machine.USB {
+				d.slot.unit = usb[d.slot.number]
+				usb[d.slot.number]++
 				continue
 			}
 			asked := d.slot

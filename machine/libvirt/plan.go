@@ -9,9 +9,8 @@ import (
 	"github.com/davit-oci/davit/machine"
 )
 
-// maxController is the highest number of a controller that is kept: libvirt
-// makes all those below it as well.
-const maxController = 255
+// maxController is the highest number of a controller in libvirt's schema.
+const maxController = 99
 
 // A planned drive is one that is written.
 type planned struct {
@@ -31,7 +30,7 @@ type planned struct {
 
 // plan chooses the chip set, and a slot for each drive: its own wherever QEMU
 // has that.
-func (w *writer) plan() {
+func (w *writer) plan() error {
 	controllers := make(map[string]machine.Controller)
 	for _, c := range w.m.Controllers {
 		controllers[c.Name] = c
@@ -61,11 +60,15 @@ func (w *writer) plan() {
 	// IDE is in the older of QEMU's two chip sets alone, and what enforces
 	// secure boot in the newer.
 	ide := slices.ContainsFunc(w.planned, func(p planned) bool { return p.asked.bus == machine.IDE })
-	w.pc = (ide || isPC(w.m.HardwareVersion)) && !(w.m.SecureBoot && w.m.Firmware == machine.UEFI)
+	enforced := w.m.SecureBoot && w.m.Firmware == machine.UEFI
+	w.pc = (ide || isPC(w.m.HardwareVersion)) && !enforced
 
-	w.place()
+	if err := w.place(); err != nil {
+		return err
+	}
 	w.nameDrives()
 	w.report()
+	return nil
 }
 
 // isPC says whether a machine type of QEMU's has the older chip set.
@@ -91,7 +94,7 @@ func (w *writer) bus(p *planned) machine.Bus {
 }
 
 // place gives each drive a slot: first those that get their own.
-func (w *writer) place() {
+func (w *writer) place() error {
 	scsi := make(map[int]machine.ControllerModel) // by number
 	for _, c := range w.m.Controllers {
 		if c.Type == machine.SCSI {
@@ -163,6 +166,9 @@ func (w *writer) place() {
 				}
 				continue
 			}
+			if s.number > maxController {
+				return fmt.Errorf("%w: %s: libvirt has no place for so many drives of %s", machine.ErrUnsupported, p.field, p.slot.bus)
+			}
 			if !taken[s] {
 				break
 			}
@@ -173,6 +179,7 @@ func (w *writer) place() {
 		next[s.bus] = s
 	}
 	w.scsi = scsi
+	return nil
 }
 
 // targets are how many disks a controller of SCSI has in QEMU. libvirt's
@@ -181,7 +188,7 @@ var targets = map[machine.ControllerModel]int{
 	machine.LSILogic:    7,
 	machine.LSILogicSAS: 8,
 	machine.PVSCSI:      64,
-	machine.VirtioSCSI:  256,
+	machine.VirtioSCSI:  100, // 256 in QEMU; libvirt's schema has two digits
 }
 
 // scsiModel is the model that QEMU has for another.
@@ -288,7 +295,11 @@ func (w *writer) report() {
 	for _, p := range w.planned {
 		at := slot{bus: p.slot.bus, number: p.slot.number}
 		if hasController(at.bus) && used[at] {
-			w.kept = append(w.kept, machine.Controller{Type: at.bus, Number: at.number, Model: w.scsi[at.number]})
+			c := machine.Controller{Type: at.bus, Number: at.number}
+			if at.bus == machine.SCSI {
+				c.Model = w.scsi[at.number]
+			}
+			w.kept = append(w.kept, c)
 			delete(used, at)
 		}
 	}

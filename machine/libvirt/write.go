@@ -33,14 +33,16 @@ const (
 // business in.
 //
 // It is an error if a file's name is not plain, if the format of a disk's file
-// is not said or is none that QEMU reads, and if a number is none that a
-// machine has.
+// is not said or is none that libvirt has, if a number is none that a machine
+// has, and if there are more drives than places for them.
 func Write(m *machine.Machine, o WriteOptions) ([]byte, []machine.Loss, error) {
 	w := writer{m: m, o: o}
 	if err := w.check(); err != nil {
 		return nil, nil, err
 	}
-	w.plan()
+	if err := w.plan(); err != nil {
+		return nil, nil, err
+	}
 
 	w.put(0, "<domain type='kvm'>")
 	w.general()
@@ -121,7 +123,8 @@ func (w *writer) check() error {
 		}
 		controllers[c.Name], slots[at] = true, true
 	}
-	files := make(map[string]string)
+	type file struct{ field, name string }
+	var files []file
 	for i, d := range m.Disks {
 		field := fmt.Sprintf("disks[%d]", i)
 		if d.Controller != "" && !controllers[d.Controller] {
@@ -130,9 +133,9 @@ func (w *writer) check() error {
 		if d.File != "" {
 			if driverType(d.Format) == "" {
 				// Never left to be guessed from what a guest can write.
-				return fmt.Errorf("%w: %s: QEMU reads no format %q", machine.ErrUnsupported, field, d.Format)
+				return fmt.Errorf("%w: %s: libvirt has no disks of format %q", machine.ErrUnsupported, field, d.Format)
 			}
-			files[field] = d.File
+			files = append(files, file{field, d.File})
 		}
 	}
 	for i, c := range m.CDROMs {
@@ -141,15 +144,15 @@ func (w *writer) check() error {
 			return fmt.Errorf("%w: %s: no controller %q", machine.ErrMalformed, field, c.Controller)
 		}
 		if c.File != "" {
-			files[field] = c.File
+			files = append(files, file{field, c.File})
 		}
 	}
 	if m.NVRAM != "" {
-		files["nvram"] = m.NVRAM
+		files = append(files, file{"nvram", m.NVRAM})
 	}
-	for field, name := range files {
-		if name == "." || name == ".." || strings.ContainsAny(name, `/\`) || clean(name) != name {
-			return fmt.Errorf("%w: %s: %q is not a plain name of a file", machine.ErrMalformed, field, name)
+	for _, f := range files {
+		if f.name == "." || f.name == ".." || strings.ContainsAny(f.name, `/\`) || clean(f.name) != f.name {
+			return fmt.Errorf("%w: %s: %q is not a plain name of a file", machine.ErrMalformed, f.field, f.name)
 		}
 	}
 	if len(files) > 0 && (!path.IsAbs(w.o.Dir) || clean(w.o.Dir) != w.o.Dir) {
@@ -182,12 +185,13 @@ func cleanText(s string) string {
 	return strings.TrimSpace(strings.Join(lines, "\n"))
 }
 
-// driverType is libvirt's word for the format of a disk's file, "" if QEMU does
-// not read it. How a qcow2 is compressed is nothing to QEMU.
+// driverType is libvirt's word for the format of a disk's file, "" if it has
+// none: QEMU reads VHDX, but libvirt cannot say so. How a qcow2 is compressed
+// is nothing to either.
 func driverType(format string) string {
 	kind, _, _ := strings.Cut(format, ":")
 	switch kind {
-	case "raw", "qcow2", "vmdk", "vdi", "vhdx":
+	case "raw", "qcow2", "vmdk", "vdi":
 		return kind
 	case "vhd":
 		return "vpc"
@@ -291,11 +295,11 @@ func (w *writer) os() {
 	case machine.UEFI:
 		firmware = " firmware='efi'"
 	case machine.BIOS, "":
-		if m.SecureBoot {
-			w.lose("secureBoot", true, "it needs UEFI")
-		}
 	default:
 		w.lose("firmware", m.Firmware, "libvirt has BIOS and UEFI: BIOS is written")
+	}
+	if m.SecureBoot && m.Firmware != machine.UEFI {
+		w.lose("secureBoot", true, "it needs UEFI")
 	}
 	w.put(1, "<os%s>", firmware)
 	w.put(2, "<type arch='x86_64' machine='%s'>hvm</type>", w.machineType())
