@@ -79,8 +79,12 @@ func isPC(version string) bool {
 // bus is where a drive can be.
 func (w *writer) bus(p *planned) machine.Bus {
 	switch bus := p.asked.bus; bus {
-	case machine.SATA, machine.SCSI, machine.USB:
+	case machine.SATA, machine.SCSI:
 		return bus
+	case machine.USB:
+		if p.file != "" { // QEMU's has no drive without a medium
+			return bus
+		}
 	case machine.IDE:
 		if w.pc {
 			return bus

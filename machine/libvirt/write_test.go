@@ -197,6 +197,7 @@ func TestWriteLosses(t *testing.T) {
 		{"number that QEMU's controller has not", one(machine.SCSI, machine.LSILogic, 9), []string{"disks[0].unit=scsi0 unit 9"}, "target='0' unit='0'"},
 		{"port that QEMU's SATA has not", one(machine.SATA, machine.AHCI, 29), []string{"disks[0].unit=sata0 unit 29"}, "unit='0'"},
 		{"NVMe", one(machine.NVMe, "", 0), []string{"disks[0].bus=nvme", "controllers[0]=nvme0"}, "bus='sata'"},
+		{"empty drive of USB", machine.Machine{CDROMs: []machine.CDROM{{Bus: machine.USB}}}, []string{"cdroms[0].bus=usb"}, "bus='sata'"},
 		{"IDE is in the older chip set", one(machine.IDE, machine.PIIX4, 1), []string{"controllers[0].model=piix4"}, "machine='pc'"},
 		{"IDE beside secure boot", secureIDE, []string{"disks[0].bus=ide", "controllers[0]=ide0"}, "machine='q35'"},
 		{"read-only disk of SATA", readOnly, []string{"disks[0].readOnly=true"}, "bus='sata'"},
