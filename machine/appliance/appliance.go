@@ -15,6 +15,7 @@ package appliance
 import (
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/davit-oci/davit/machine"
@@ -83,6 +84,25 @@ type Appliance struct {
 
 	// OVF is the source's own OVF; nil: Kind is neither OVA nor OVF.
 	OVF []byte
+
+	options Options
+	source  *fileSection // the file that was opened
+	report  Report       // as far as it is known
+	wrong   []error
+	files   []File
+	signing []File // manifest and certificate
+
+	// Of a package with an OVF.
+	lookup  func(name string) (Section, error) // opens a file, or is fs.ErrNotExist
+	members map[string]Section                 // those that were opened, by name
+	listed  []*listed                          // in the manifest's order
+	hashing *hashing
+	chunks  map[string]*parts // files that were cut, by File.Name
+
+	paths map[string]located // of another appliance, by File.Name
+
+	mu      sync.Mutex
+	closers []func() error
 }
 
 // A Source is where the content of a disk is: nowhere, in a Section, or in the
@@ -155,8 +175,9 @@ type Certificate struct {
 	NotBefore  time.Time `json:"notBefore"`
 	NotAfter   time.Time `json:"notAfter"`
 	SelfSigned bool      `json:"selfSigned"`
-	Algorithm  string    `json:"algorithm"` // SHA256
-	SignedOK   bool      `json:"signedOk"`  // the signature is the leaf's, over the manifest
-	Trusted    bool      `json:"trusted"`   // the chain ends at a root of this system, and is valid now
-	Chain      string    `json:"chain"`     // "trusted", or "untrusted: " and why
+	Algorithm  string    `json:"algorithm"`     // SHA256
+	SignedOK   bool      `json:"signedOk"`      // the signature is the leaf's, over the manifest
+	Trusted    bool      `json:"trusted"`       // the chain ends at a root of this system, and is valid now
+	Chain      string    `json:"chain"`         // "trusted", or "untrusted: " and why
+	CMS        bool      `json:"cms,omitempty"` // there is a second signature, as CMS, which was not checked
 }

@@ -1,37 +1,508 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/libvirt"
+	"github.com/davit-oci/davit/machine/vbox"
+	"github.com/davit-oci/davit/machine/vmx"
 )
 
-var errTODO = errors.New("not written yet")
-
-// Open opens the appliance at path: a file or a folder that holds one OVF. What
-// a file is its content says, not its name.
+// Open opens the appliance at path: a file, or a folder that holds one OVF. What
+// a file is its content says; its name has to fit where the guest of a raw disk
+// could have written that content.
 //
 // Errors are [ErrNotMachine] for what describes no machine, for which only the
 // beginning of the file was read; [ErrMissing]; [ErrDigest] for an OVF or a
 // signature that is not right; [machine.ErrMalformed] and
 // [machine.ErrUnsupported], and those of [os.Open].
 func Open(path string, o Options) (*Appliance, error) {
-	return nil, errTODO
+	a := &Appliance{options: o}
+	if err := a.open(path); err != nil {
+		a.Close()
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	return a, nil
 }
 
-// Disk says where the content of Envelope.Disks[i] is. A file that is
-// compressed as a whole is decompressed into a temporary file, which Close
-// removes: that can take long, and ctx ends it.
-func (a *Appliance) Disk(ctx context.Context, i int) (Source, error) { return Source{}, errTODO }
+func (a *Appliance) open(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return reason(err)
+	}
+	if info.IsDir() {
+		name, err := findOVF(path)
+		if err != nil {
+			return err
+		}
+		path = filepath.Join(path, name)
+	} else if !info.Mode().IsRegular() {
+		return ErrNotMachine // and a pipe would keep us waiting
+	}
+	// Its files are beside it, not beside a link to it.
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(real)
+	if err != nil {
+		return reason(err)
+	}
+	a.closers = append(a.closers, f.Close)
+	if info, err = f.Stat(); err != nil {
+		return err
+	}
+	a.source = &fileSection{f, info.Size()}
+	if a.Kind, err = detect(f, info.Size(), path); err != nil {
+		return err
+	}
+	switch a.Kind {
+	case OVA:
+		return a.openOVA()
+	case OVF:
+		return a.openFolder(filepath.Dir(real), filepath.Base(real))
+	}
+	data, err := readAll(a.source, machine.MaxDescriptor)
+	if err != nil {
+		return err
+	}
+	a.Descriptor = File{filepath.Base(real), RoleDescriptor, bytes.NewReader(data)}
+	switch a.Kind {
+	case VMX:
+		a.Envelope, err = vmx.Parse(data)
+	case Libvirt:
+		a.Envelope, err = libvirt.Parse(data)
+	case VirtualBox:
+		a.Envelope, err = vbox.Parse(data)
+	}
+	if err != nil || a.options.DescriptorOnly {
+		return err
+	}
+	return a.openBeside(real, a.options)
+}
 
-// Files are the files that travel as they are, neither the descriptor nor those
-// of disks: in the order of the descriptor's, then others in the order of the
-// package, then the manifest and the certificate.
-func (a *Appliance) Files() []File { return nil }
+// openOVA opens the package in a tar archive.
+func (a *Appliance) openOVA() error {
+	members, err := readTar(a.source, a.source.Size())
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(members))
+	index := make(map[string]Section)
+	var descriptor string
+	for i, m := range members {
+		names[i], index[m.name] = m.name, m.Section
+		if !isOVF(m.name) {
+			continue
+		}
+		if descriptor != "" {
+			return malformed("there are two OVFs in it: %s and %s", descriptor, m.name)
+		}
+		descriptor = m.name
+	}
+	if descriptor == "" {
+		return malformed("there is no .ovf in it")
+	}
+	a.lookup = func(name string) (Section, error) {
+		if s, ok := index[name]; ok {
+			return s, nil
+		}
+		return nil, fs.ErrNotExist
+	}
+	manifest, err := companion(names, descriptor, ".mf", true)
+	if err != nil {
+		return err
+	}
+	certificate, err := companion(names, descriptor, ".cert", true)
+	if err != nil {
+		return err
+	}
+	return a.openPackage(descriptor, manifest, certificate, names)
+}
 
-// Verify reads what was not read yet of files that the manifest names, and
-// compares the digests of all. What Disk and Files gave must not be in use any
-// more. The report is there beside an error that is [ErrDigest].
-func (a *Appliance) Verify(ctx context.Context) (Report, error) { return Report{}, errTODO }
+// openFolder opens the package whose OVF lies in dir.
+func (a *Appliance) openFolder(dir, descriptor string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	a.closers = append(a.closers, root.Close)
+	a.lookup = func(name string) (Section, error) {
+		s, err := openIn(root, filepath.FromSlash(name))
+		if err != nil {
+			return nil, reason(err)
+		}
+		a.closers = append(a.closers, s.Close)
+		return s, nil
+	}
+	names, err := namesIn(dir)
+	if err != nil {
+		return err
+	}
+	// A folder may hold several packages.
+	alone := 0
+	for _, name := range names {
+		if isOVF(name) {
+			alone++
+		}
+	}
+	manifest, err := companion(names, descriptor, ".mf", alone == 1)
+	if err != nil {
+		return err
+	}
+	certificate, err := companion(names, descriptor, ".cert", alone == 1)
+	if err != nil {
+		return err
+	}
+	return a.openPackage(descriptor, manifest, certificate, nil)
+}
 
-// Close closes all files. Nothing that came from a may be used after it.
-func (a *Appliance) Close() error { return nil }
+// companion is the manifest or the certificate of a package: the file that is
+// called as the descriptor is, but for its extension. If it is the only one of
+// its kind it may have another name: people rename the OVF.
+func companion(names []string, descriptor, ext string, alone bool) (string, error) {
+	stem := descriptor[:len(descriptor)-len(filepath.Ext(descriptor))]
+	var others []string
+	for _, name := range names {
+		switch {
+		case !hasExtension(name, ext) || isAppleDouble(name):
+		case name[:len(name)-len(ext)] == stem:
+			return name, nil
+		default:
+			others = append(others, name)
+		}
+	}
+	if !alone || len(others) == 0 {
+		return "", nil
+	}
+	if len(others) > 1 {
+		return "", malformed("there are %d %s files, and none is called %s", len(others), ext, stem+ext)
+	}
+	return others[0], nil
+}
+
+// openPackage opens the package of an OVF: its manifest and certificate first,
+// so that the OVF is known to be right before it is read. All are the names of
+// an archive's members, nil for a folder, of which the package is what the OVF
+// and the manifest name.
+func (a *Appliance) openPackage(descriptor, manifest, certificate string, all []string) error {
+	a.members, a.hashing = make(map[string]Section), newHashing()
+	if err := a.readManifest(manifest, certificate); err != nil {
+		return err
+	}
+	s, err := a.member(descriptor)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", descriptor, err)
+	}
+	a.Descriptor = File{descriptor, RoleDescriptor, s}
+	if a.OVF, err = readAll(s, machine.MaxDescriptor); err != nil {
+		return fmt.Errorf("reading %s: %w", descriptor, err)
+	}
+	if err := a.checkDescriptor(); err != nil {
+		return err
+	}
+	if a.Envelope, err = parseOVF(a.OVF); err != nil {
+		return fmt.Errorf("%s: %w", descriptor, err)
+	}
+	if a.options.DescriptorOnly {
+		return nil
+	}
+	if err := a.findFiles(all); err != nil {
+		return err
+	}
+	return a.refuse(nil)
+}
+
+// readManifest reads the manifest and checks its signature.
+func (a *Appliance) readManifest(manifest, certificate string) error {
+	if manifest == "" {
+		if certificate != "" {
+			return a.refuse(malformed("%s signs a manifest, and there is none", certificate))
+		}
+		return nil
+	}
+	a.report.Manifest = manifest
+	data, err := a.readSmall(manifest, RoleManifest)
+	if err != nil {
+		return err
+	}
+	digests, err := parseManifest(data)
+	if err != nil {
+		if err = a.refuse(fmt.Errorf("%s: %w", manifest, err)); err != nil {
+			return err
+		}
+	}
+	for _, d := range digests {
+		if err := a.list(d); err != nil {
+			return err
+		}
+	}
+	if certificate == "" {
+		return nil
+	}
+	cert, err := a.readSmall(certificate, RoleCertificate)
+	if err != nil {
+		return err
+	}
+	s, err := parseCertificate(cert)
+	if err != nil {
+		return a.refuse(fmt.Errorf("%s: %w", certificate, err))
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	a.report.Certificate = s.report(certificate, roots, time.Now())
+	if err := s.check(data); err != nil {
+		if !errors.Is(err, machine.ErrUnsupported) {
+			err = fmt.Errorf("%w: %s, signed in %s: %w", ErrDigest, manifest, certificate, err)
+		}
+		return a.refuse(err)
+	}
+	a.report.Certificate.SignedOK = true
+	return nil
+}
+
+// readSmall reads a manifest or a certificate, which travels with the package.
+func (a *Appliance) readSmall(name string, role Role) ([]byte, error) {
+	s, err := a.lookup(name)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", name, err)
+	}
+	data, err := readAll(s, maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	a.signing = append(a.signing, File{name, role, bytes.NewReader(data)})
+	return data, nil
+}
+
+// refuse notes why a package is not what it was, and returns the first reason
+// unless the user takes it as it is.
+func (a *Appliance) refuse(err error) error {
+	if err != nil {
+		a.wrong = append(a.wrong, err)
+	}
+	if len(a.wrong) == 0 || a.options.Unverified {
+		return nil
+	}
+	return a.wrong[0]
+}
+
+// list opens a file that the manifest names, to be hashed as it is read.
+func (a *Appliance) list(d digest) error {
+	l := &listed{digest: d}
+	a.listed = append(a.listed, l)
+	if !slices.Contains(a.report.Algorithms, d.algorithm) {
+		a.report.Algorithms = append(a.report.Algorithms, d.algorithm)
+	}
+	name, s, err := a.find(d.name)
+	switch {
+	case errors.Is(err, ErrMissing):
+		if a.options.DescriptorOnly {
+			return nil
+		}
+		return a.refuse(wrongDigest("%s, which %s names, is not in the package", d.name, a.report.Manifest))
+	case err != nil:
+		return a.refuse(fmt.Errorf("%s: %w", a.report.Manifest, err))
+	}
+	if _, twice := s.(*hashedSection); twice {
+		return a.refuse(malformed("%s: two lines for %q", a.report.Manifest, name))
+	}
+	l.name = name
+	l.file = a.hashing.add(s, algorithms[d.algorithm]())
+	a.members[name] = l.file
+	return nil
+}
+
+// checkDescriptor compares the OVF with the manifest, now that it was read.
+func (a *Appliance) checkDescriptor() error {
+	for _, l := range a.listed {
+		if l.name == a.Descriptor.Name && l.file != nil {
+			_, err := l.check(context.Background(), a.report.Manifest)
+			return a.refuse(err)
+		}
+	}
+	return nil
+}
+
+// member opens a file of the package.
+func (a *Appliance) member(name string) (Section, error) {
+	if s, ok := a.members[name]; ok {
+		return s, nil
+	}
+	if len(a.members) == maxMembers {
+		return nil, malformed("more than %d files", maxMembers)
+	}
+	s, err := a.lookup(name)
+	if err == nil {
+		a.members[name] = s
+	}
+	return s, err
+}
+
+// find opens the file that a reference means: its name, or a URI with %20 for a
+// space.
+func (a *Appliance) find(ref string) (string, Section, error) {
+	refs := []string{ref}
+	if decoded, err := url.PathUnescape(ref); err == nil && decoded != ref {
+		refs = append(refs, decoded)
+	}
+	for _, r := range refs {
+		name, err := memberName(r)
+		if err != nil || name == "" {
+			continue
+		}
+		s, err := a.member(name)
+		if err == nil {
+			return name, s, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", nil, fmt.Errorf("opening %q: %w", ref, err)
+		}
+	}
+	if scheme, _, ok := strings.Cut(ref, ":"); ok && len(scheme) > 1 && !strings.ContainsAny(scheme, "/.") {
+		return "", nil, unsupported("%q is not in the package: download it first, and make the OVF name the file", ref)
+	}
+	if name, err := memberName(ref); err != nil || name == "" {
+		return "", nil, malformed("%q is no name of a file in the package", ref)
+	}
+	return "", nil, fmt.Errorf("%w: %q", ErrMissing, ref)
+}
+
+// findFiles opens the files that the OVF names. Those of the manifest and of the
+// archive, whose names are all, belong to the package as well.
+func (a *Appliance) findFiles(all []string) error {
+	var (
+		uses    = fileUses(a.Envelope)
+		roles   = make(map[string]Role)
+		renamed = make(map[string]string)
+		files   []machine.File
+		order   []string
+	)
+	a.chunks = make(map[string]*parts)
+	for _, f := range a.Envelope.Files {
+		names, err := a.findParts(f)
+		use := uses[f.Name]
+		if errors.Is(err, ErrMissing) && use == "" {
+			a.lose(f.Name, "it is not in the package, and no disk and no drive has it")
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("a file of %s: %w", a.Descriptor.Name, err)
+		}
+		for _, name := range names {
+			if roles[name] != RoleDisk {
+				roles[name] = use
+			}
+		}
+		order = append(order, names...)
+		if f.ChunkSize == 0 {
+			renamed[f.Name] = names[0]
+			f.Name = names[0]
+		}
+		files = append(files, f)
+	}
+	a.Envelope.Files = files
+	renameFiles(a.Envelope, renamed)
+
+	signed := make(map[string]bool)
+	for _, l := range a.listed {
+		if l.file != nil {
+			order = append(order, l.name)
+			signed[l.name] = true
+		}
+	}
+	roles[a.Descriptor.Name] = RoleDescriptor
+	for _, f := range a.signing {
+		roles[f.Name] = f.Role
+	}
+	known, titles := make(map[string]bool), make(map[string]bool)
+	for _, name := range slices.Concat([]string{a.Descriptor.Name}, order, all) {
+		role := roles[name]
+		if known[name] || role == RoleManifest || role == RoleCertificate {
+			continue
+		}
+		known[name] = true
+		if a.report.Manifest != "" && !signed[name] {
+			a.report.Unlisted = append(a.report.Unlisted, name)
+		}
+		if role == RoleDescriptor || role == RoleDisk {
+			continue
+		}
+		if err := checkTitle(name); err != nil {
+			return err
+		}
+		if lower := strings.ToLower(name); titles[lower] {
+			return malformed("two files are called %q", name)
+		} else {
+			titles[lower] = true
+		}
+		s, err := a.member(name)
+		if err != nil {
+			return fmt.Errorf("opening %q: %w", name, err)
+		}
+		if role == "" {
+			role = RoleFile
+			if hasExtension(name, ".nvram") {
+				role = RoleNVRAM
+			}
+		}
+		a.files = append(a.files, File{name, role, s})
+	}
+	a.files = append(a.files, a.signing...)
+	if a.report.Certificate != nil && len(a.report.Unlisted) > 0 {
+		return a.refuse(wrongDigest("%s is signed, and does not name %s", a.report.Manifest, strings.Join(a.report.Unlisted, ", ")))
+	}
+	return nil
+}
+
+// findParts opens a file of the References, or the parts that it was cut into:
+// all of one size but for the last.
+func (a *Appliance) findParts(f machine.File) ([]string, error) {
+	if f.ChunkSize == 0 {
+		name, _, err := a.find(f.Name)
+		return []string{name}, err
+	}
+	whole := new(parts)
+	var names []string
+	for n := 0; ; n++ {
+		name, s, err := a.find(fmt.Sprintf("%s.%09d", f.Name, n))
+		if errors.Is(err, ErrMissing) && n > 0 && (f.Size < 0 || whole.Size() == f.Size) {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if whole.Size() != int64(n)*f.ChunkSize || s.Size() > f.ChunkSize {
+			return nil, malformed("%q is cut into parts of %d bytes, and the one before %q has another size", f.Name, f.ChunkSize, name)
+		}
+		whole.append(member{name, s})
+		names = append(names, name)
+	}
+	a.chunks[f.Name] = whole
+	return names, nil
+}
+
+func readAll(s Section, limit int64) ([]byte, error) {
+	if s.Size() > limit {
+		return nil, malformed("%d bytes, more than %d", s.Size(), limit)
+	}
+	data := make([]byte, s.Size())
+	return data, readFull(s, data, 0)
+}
+
+// parseOVF stands for ovf.Parse until that is there.
+func parseOVF([]byte) (*machine.Envelope, error) { return nil, unsupported("OVFs are not read yet") }

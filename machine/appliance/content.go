@@ -1,0 +1,197 @@
+package appliance
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/davit-oci/davit/machine"
+)
+
+// errDescriptorOnly is a mistake of the caller.
+var errDescriptorOnly = errors.New("the appliance was opened for its descriptor only")
+
+// inflateSlack is by how much a compressed file may exceed the disk in it: for
+// the tables of an image, and blocks that grew.
+const inflateSlack = 64 << 20
+
+// Disk says where the content of Envelope.Disks[i] is. A file that is
+// compressed as a whole is decompressed into a temporary file, which Close
+// removes, at each call: that can take long, and ctx ends it.
+func (a *Appliance) Disk(ctx context.Context, i int) (Source, error) {
+	if a.options.DescriptorOnly {
+		return Source{}, errDescriptorOnly
+	}
+	d := a.Disks[i]
+	if d.File == "" {
+		return Source{}, nil
+	}
+	if f, ok := a.paths[d.File]; ok {
+		s := Source{Name: d.File, Format: d.Format, Path: f.path, BackingDir: a.options.BackingDir}
+		// A raw disk that is not said to be one could name a second file.
+		if d.Format != "" && f.local != "" && s.BackingDir == "" {
+			s.BackingDir = f.dir
+		}
+		return s, nil
+	}
+	if d.Parent != "" {
+		return Source{}, unsupported("disk %s is a delta to disk %s", d.Name, d.Parent)
+	}
+	n := slices.IndexFunc(a.Envelope.Files, func(f machine.File) bool { return f.Name == d.File })
+	if n < 0 {
+		return Source{}, malformed("disk %s is in no file", d.Name)
+	}
+	f := a.Envelope.Files[n]
+	s := Source{Name: f.Name, Format: d.Format}
+	if whole := a.chunks[f.Name]; whole != nil {
+		s.Name, s.Section = whole.files[0].name, whole
+	} else {
+		s.Section = a.members[f.Name]
+	}
+	if f.Compression == "" {
+		return s, nil
+	}
+	limit := d.Capacity + d.Capacity/16 + inflateSlack
+	inflated, err := a.inflate(ctx, s.Section, limit)
+	if err != nil {
+		return Source{}, fmt.Errorf("decompressing %s: %w", s.Name, err)
+	}
+	s.Section = inflated
+	return s, nil
+}
+
+// inflate decompresses a file into a temporary one, with holes for zeros.
+func (a *Appliance) inflate(ctx context.Context, s Section, limit int64) (Section, error) {
+	f, err := os.CreateTemp("", "davit-*")
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	a.closers = append(a.closers, func() error { return errors.Join(f.Close(), os.Remove(f.Name())) })
+	a.mu.Unlock()
+	z, err := gzip.NewReader(io.NewSectionReader(s, 0, s.Size()))
+	if err != nil {
+		return nil, malformed("%w", err)
+	}
+	var size int64
+	buf, zeros := make([]byte, 1<<20), make([]byte, 64<<10)
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		n, err := readBlock(z, buf)
+		if int64(n) > limit-size {
+			return nil, malformed("it has more than %d bytes, too many for its disk", limit)
+		}
+		for p, off := buf[:n], size; len(p) > 0; {
+			block := p[:min(len(p), len(zeros))]
+			if !bytes.Equal(block, zeros[:len(block)]) {
+				if _, err := f.WriteAt(block, off); err != nil {
+					return nil, err
+				}
+			}
+			p, off = p[len(block):], off+int64(len(block))
+		}
+		size += int64(n)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, malformed("%w", err)
+		}
+	}
+	return &fileSection{f, size}, f.Truncate(size)
+}
+
+// readBlock fills p, unless r ends. Unlike [io.ReadFull] it tells an end from a
+// stream that is cut short.
+func readBlock(r io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var got int
+		got, err = r.Read(p[n:])
+		n += got
+	}
+	return n, err
+}
+
+// Files are the files that travel as they are, neither the descriptor nor those
+// of disks: in the order of the descriptor's, then others of the package, then
+// the manifest and the certificate. Their names differ even without regard to
+// case.
+func (a *Appliance) Files() []File { return slices.Clone(a.files) }
+
+// A listed file is one that the manifest names.
+type listed struct {
+	digest
+	file *hashedSection // nil: it is not there
+}
+
+// check compares the file with its digest, of which it returns the hex.
+func (l *listed) check(ctx context.Context, manifest string) (string, error) {
+	sum, err := l.file.sum(ctx)
+	if err != nil {
+		return "", fmt.Errorf("reading %s: %w", l.name, err)
+	}
+	if !bytes.Equal(sum, l.want) {
+		return hex.EncodeToString(sum), wrongDigest("%s has %s %x, and %s says %x", l.name, l.algorithm, sum, manifest, l.want)
+	}
+	return hex.EncodeToString(sum), nil
+}
+
+// wrongDigest says that a package is not what its manifest says.
+func wrongDigest(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrDigest, fmt.Sprintf(format, args...))
+}
+
+// Verify reads what was not read yet of files that the manifest names, and
+// compares the digests of all. It is called when what Disk and Files gave was
+// read. The report is there beside an error that is [ErrDigest], which says
+// what is wrong first.
+func (a *Appliance) Verify(ctx context.Context) (Report, error) {
+	if a.options.DescriptorOnly {
+		return Report{}, errDescriptorOnly
+	}
+	r := a.report
+	wrong := slices.Clone(a.wrong)
+	for _, l := range a.listed {
+		f := FileReport{Name: l.name, Algorithm: l.algorithm, Want: hex.EncodeToString(l.want)}
+		if l.file != nil {
+			var err error
+			f.Got, err = l.check(ctx, r.Manifest)
+			if err != nil && f.Got == "" {
+				return Report{}, err
+			}
+			f.OK = err == nil
+			if err != nil && l.name != a.Descriptor.Name { // of which it is known since Open
+				wrong = append(wrong, err)
+			}
+		}
+		r.Files = append(r.Files, f)
+	}
+	for _, err := range wrong {
+		r.Wrong = append(r.Wrong, err.Error())
+	}
+	if len(wrong) == 0 || a.options.Unverified {
+		return r, nil
+	}
+	if len(wrong) > 1 {
+		return r, fmt.Errorf("%w (and %d more)", wrong[0], len(wrong)-1)
+	}
+	return r, wrong[0]
+}
+
+// Close closes all files. Nothing that came from a may be used after it.
+func (a *Appliance) Close() error {
+	var errs []error
+	for _, c := range slices.Backward(a.closers) {
+		errs = append(errs, c())
+	}
+	a.closers = nil
+	return errors.Join(errs...)
+}

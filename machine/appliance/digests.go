@@ -1,0 +1,136 @@
+package appliance
+
+import (
+	"bytes"
+	"crypto/sha1" // many packages have no other digest
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// maxManifest limits a manifest and a certificate, in bytes.
+const maxManifest = 4 << 20
+
+// algorithms are those of DSP0243, by the names that they have in reports.
+var algorithms = map[string]func() hash.Hash{
+	"SHA1":   sha1.New,
+	"SHA256": sha256.New,
+	"SHA512": sha512.New,
+}
+
+// A digest is a line of a manifest: what a file ought to be.
+type digest struct {
+	name      string
+	algorithm string
+	want      []byte
+}
+
+// parseManifest reads a .mf, in all spellings that programs write:
+//
+//	SHA256(x.ovf)= 0123…      ovftool, openssl before 3, DSP0243
+//	SHA2-256(x.ovf)= 0123…    openssl 3
+//	SHA256 (x.ovf) = 0123…    BSD, shasum --tag
+//	0123…  x.ovf              sha256sum; "*x.ovf" if it was read as binary
+//
+// Files are named once, or with one digest: who reads only one of two lines
+// would be told another story.
+func parseManifest(data []byte) ([]digest, error) {
+	if len(data) > maxManifest {
+		return nil, malformed("%d bytes, more than %d", len(data), maxManifest)
+	}
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
+		return nil, malformed("it is no text in UTF-8")
+	}
+	var (
+		digests []digest
+		lines   = make(map[string]digest)
+		n       int
+	)
+	for line := range strings.SplitSeq(string(data), "\n") {
+		n++
+		line = strings.Trim(line, " \t\r")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		d, err := parseDigest(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n, err)
+		}
+		key := strings.ToLower(d.name)
+		if other, twice := lines[key]; twice {
+			if d.name != other.name || d.algorithm != other.algorithm || !bytes.Equal(d.want, other.want) {
+				return nil, malformed("line %d: a second, different digest of %q", n, d.name)
+			}
+			continue
+		}
+		if len(digests) == maxMembers {
+			return nil, malformed("more than %d files", maxMembers)
+		}
+		lines[key] = d
+		digests = append(digests, d)
+	}
+	return digests, nil
+}
+
+// parseDigest reads a line that has a digest.
+func parseDigest(line string) (d digest, err error) {
+	sum, name, plain := strings.Cut(line, " ")
+	if plain && isHex(sum) {
+		d.algorithm = map[int]string{32: "MD5", 40: "SHA1", 64: "SHA256", 128: "SHA512"}[len(sum)]
+		name = name[min(1, len(name)):] // a second space, or "*"
+	} else if d.algorithm, name, sum, err = cutDigest(line); err != nil {
+		return digest{}, err
+	}
+	newHash := algorithms[d.algorithm]
+	if newHash == nil {
+		return digest{}, unsupported("digests of %q (SHA1, SHA256 and SHA512 are)", d.algorithm)
+	}
+	if d.want, err = hex.DecodeString(sum); err != nil || len(d.want) != newHash().Size() {
+		return digest{}, malformed("%q is no digest of %s", shorten(sum), d.algorithm)
+	}
+	if d.name, err = memberName(name); err != nil {
+		return digest{}, malformed("%w", err)
+	}
+	if d.name == "" {
+		return digest{}, malformed("a digest of no file")
+	}
+	return d, nil
+}
+
+// cutDigest takes ALGORITHM(NAME)= VALUE apart, as it is in a manifest and in a
+// certificate. The name may have parentheses.
+func cutDigest(line string) (algorithm, name, value string, err error) {
+	open, end := strings.IndexByte(line, '('), strings.LastIndexByte(line, ')')
+	if open < 0 || end < open {
+		return "", "", "", malformed("%q is no digest", shorten(line))
+	}
+	value, ok := strings.CutPrefix(strings.TrimLeft(line[end+1:], " \t"), "=")
+	if !ok {
+		return "", "", "", malformed("%q is no digest", shorten(line))
+	}
+	algorithm = strings.ToUpper(strings.TrimSpace(line[:open]))
+	for _, spelling := range []string{"SHA2-", "SHA-"} {
+		if bits, ok := strings.CutPrefix(algorithm, spelling); ok {
+			algorithm = "SHA" + bits
+		}
+	}
+	return algorithm, line[open+1 : end], strings.Trim(value, " \t"), nil
+}
+
+func isHex(s string) bool {
+	return len(s) >= 32 && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.Is(unicode.ASCII_Hex_Digit, r) })
+}
+
+// shorten is for messages.
+func shorten(s string) string {
+	if len(s) > 80 {
+		s = strings.ToValidUTF8(s[:80], "") + "…"
+	}
+	return s
+}

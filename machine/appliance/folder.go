@@ -1,0 +1,342 @@
+package appliance
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/davit-oci/davit/machine"
+)
+
+// maxNames limits the files of a folder in which an OVF is looked for.
+const maxNames = 10000
+
+// findOVF is the one OVF in a folder.
+func findOVF(dir string) (string, error) {
+	names, err := namesIn(dir)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, name := range names {
+		if isOVF(name) && !isAppleDouble(name) {
+			found = append(found, name)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", errNoOVF
+	case 1:
+		return found[0], nil
+	}
+	return "", malformed("there are %d OVFs in it: name one, such as %s", len(found), found[0])
+}
+
+func namesIn(dir string) ([]string, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(maxNames)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// A fileSection is a file, of the size that it had when it was opened.
+type fileSection struct {
+	*os.File
+	size int64
+}
+
+func (f fileSection) Size() int64 { return f.size }
+
+// openIn opens a regular file below a root, out of which no symbolic link
+// leads. A pipe would keep it waiting for the other end.
+func openIn(root *os.Root, name string) (*fileSection, error) {
+	info, err := root.Stat(name)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no regular file")
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	if info, err = f.Stat(); err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is no regular file")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &fileSection{f, info.Size()}, nil
+}
+
+// A tree is a folder in which files of a machine may lie.
+type tree struct {
+	root  *os.Root
+	names []string // absolute: as it is called, and without symbolic links
+}
+
+func openTree(dir string) (tree, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return tree{}, err
+	}
+	real, err := filepath.EvalSymlinks(abs)
+	if err != nil {
+		return tree{}, err
+	}
+	root, err := os.OpenRoot(real)
+	return tree{root, []string{abs, real}}, err
+}
+
+// real is the folder without symbolic links.
+func (p tree) real() string { return p.names[1] }
+
+// A beside finds the files of a VMX, a libvirt domain or a .vbox: in the
+// descriptor's folder, and in the one that the user allows.
+type beside struct {
+	trees []tree // the descriptor's folder last
+	kind  Kind
+}
+
+// A located file is one that is there, and may be opened.
+type located struct {
+	path  string
+	local string // in the descriptor's folder, with slashes; empty: it is not in there
+	root  *os.Root
+	rel   string
+	dir   string // of the tree
+}
+
+// find returns the file that a descriptor means. [ErrMissing] is one that is
+// not there or not in a tree, which the message tells apart.
+func (b *beside) find(name string) (located, error) {
+	dir := b.trees[len(b.trees)-1]
+	var problem error
+	for _, spelling := range b.spellings(name) {
+		for _, base := range dir.names {
+			abs := filepath.Clean(spelling)
+			if !filepath.IsAbs(spelling) {
+				abs = filepath.Join(base, spelling)
+			}
+			for i, p := range b.trees {
+				for _, root := range p.names {
+					rel, err := filepath.Rel(root, abs)
+					if err != nil || !filepath.IsLocal(rel) || rel == "." {
+						continue
+					}
+					info, err := p.root.Stat(rel)
+					if err == nil && !info.Mode().IsRegular() && (info.Mode()&os.ModeDevice == 0 || info.Mode()&os.ModeCharDevice != 0) {
+						err = errors.New("it is no regular file")
+					}
+					if err != nil {
+						if problem == nil || errors.Is(problem, fs.ErrNotExist) {
+							problem = reason(err)
+						}
+						continue
+					}
+					f := located{path: filepath.Join(p.real(), rel), root: p.root, rel: rel, dir: p.real()}
+					if i == len(b.trees)-1 {
+						f.local = filepath.ToSlash(rel)
+					} else if in, err := filepath.Rel(dir.real(), f.path); err == nil && filepath.IsLocal(in) {
+						f.local = filepath.ToSlash(in)
+					}
+					return f, nil
+				}
+			}
+		}
+	}
+	if problem == nil {
+		return located{}, fmt.Errorf("%w: %q lies outside of %s, and its folder was not allowed", ErrMissing, name, dir.names[0])
+	}
+	return located{}, fmt.Errorf("%w: %q: %w", ErrMissing, name, problem)
+}
+
+// spellings are the paths that a name can mean here. The name of a VMX may be
+// of a datastore or of another system: who copies a machine's folder has its
+// files beside the VMX, so that is where they are looked for at last.
+func (b *beside) spellings(name string) []string {
+	spellings := []string{filepath.FromSlash(name)}
+	if b.kind == Libvirt {
+		return spellings
+	}
+	slashes := strings.ReplaceAll(name, `\`, "/")
+	if slashes != name {
+		spellings = append(spellings, filepath.FromSlash(slashes))
+	}
+	if b.kind == VMX {
+		if _, inDatastore, ok := strings.Cut(slashes, "] "); ok {
+			slashes = inDatastore
+		}
+		spellings = append(spellings, path.Base(slashes))
+	}
+	return spellings
+}
+
+// reason is err without the name of the file, which is said in the descriptor's
+// words.
+func reason(err error) error {
+	if p := (*fs.PathError)(nil); errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+func (b *beside) close() error {
+	var errs []error
+	for _, p := range b.trees {
+		errs = append(errs, p.root.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// openBeside finds the files of a machine that its descriptor at path names,
+// and calls them what they are called here: no path of the host where the
+// machine was remains in the envelope. A CD image or a firmware's variables
+// that are not there are a loss; a disk that is not is an error.
+func (a *Appliance) openBeside(path string, o Options) error {
+	b := &beside{kind: a.Kind}
+	a.closers = append(a.closers, b.close)
+	if o.BackingDir != "" {
+		p, err := openTree(o.BackingDir)
+		if err != nil {
+			return err
+		}
+		b.trees = append(b.trees, p)
+	}
+	p, err := openTree(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	b.trees = append(b.trees, p)
+
+	a.paths = make(map[string]located)
+	renamed := make(map[string]string) // "" is a file that is not there
+	titles := map[string]bool{strings.ToLower(a.Descriptor.Name): true}
+	used := fileUses(a.Envelope)
+	var files []machine.File
+	for _, f := range a.Envelope.Files {
+		if _, again := renamed[f.Name]; again {
+			continue
+		}
+		found, err := b.find(f.Name)
+		if err != nil {
+			if used[f.Name] == RoleDisk {
+				return fmt.Errorf("a disk of %s: %w", a.Descriptor.Name, err)
+			}
+			a.lose(f.Name, reasonOf(err))
+			renamed[f.Name] = ""
+			continue
+		}
+		name := title(found, titles)
+		renamed[f.Name], a.paths[name] = name, found
+		if used[f.Name] != RoleDisk {
+			s, err := openIn(found.root, found.rel)
+			if err != nil {
+				return fmt.Errorf("opening %q: %w", name, reason(err))
+			}
+			a.closers = append(a.closers, s.Close)
+			role := used[f.Name]
+			if role == "" {
+				role = RoleFile
+			}
+			a.files = append(a.files, File{name, role, s})
+		}
+		f.Name = name
+		files = append(files, f)
+	}
+	a.Envelope.Files = files
+	renameFiles(a.Envelope, renamed)
+	return nil
+}
+
+func reasonOf(err error) string { return strings.TrimPrefix(err.Error(), ErrMissing.Error()+": ") }
+
+// title is what a file is called in the package: as beside the descriptor, or
+// by its own name alone, with a number if there is another.
+func title(f located, titles map[string]bool) string {
+	name := f.local
+	if m, err := memberName(name); err != nil || m == "" || checkTitle(m) != nil {
+		name = filepath.Base(f.path)
+	}
+	ext := path.Ext(name)
+	stem := strings.TrimSuffix(name, ext)
+	if m, err := memberName(name); err != nil || m == "" || checkTitle(m) != nil || strings.Contains(path.Base(name), "/") {
+		ext = machine.FileName(ext, "")
+		if ext != "" {
+			ext = "." + ext
+		}
+		stem = machine.FileName(stem, "file")
+	}
+	name = stem + ext
+	for n := 2; titles[strings.ToLower(name)]; n++ {
+		name = fmt.Sprintf("%s-%d%s", stem, n, ext)
+	}
+	titles[strings.ToLower(name)] = true
+	return name
+}
+
+// fileUses says what the files of an envelope are for, by File.Name. A file
+// that nothing refers to is not in it.
+func fileUses(e *machine.Envelope) map[string]Role {
+	uses := make(map[string]Role)
+	for _, m := range e.Machines {
+		if m.NVRAM != "" {
+			uses[m.NVRAM] = RoleNVRAM
+		}
+		for _, c := range m.CDROMs {
+			uses[c.File] = RoleFile
+		}
+	}
+	for _, d := range e.Disks {
+		uses[d.File] = RoleDisk
+	}
+	delete(uses, "")
+	return uses
+}
+
+// renameFiles brings the names of files to what they are called in the package.
+// Envelope.Files has been changed; those that are not there are "".
+func renameFiles(e *machine.Envelope, names map[string]string) {
+	rename := func(s *string) {
+		if name, ok := names[*s]; ok {
+			*s = name
+		}
+	}
+	for i := range e.Disks {
+		rename(&e.Disks[i].File)
+	}
+	for _, m := range e.Machines {
+		rename(&m.NVRAM)
+		for i := range m.Disks {
+			rename(&m.Disks[i].File)
+		}
+		for i := range m.CDROMs {
+			rename(&m.CDROMs[i].File)
+		}
+	}
+}
+
+// lose notes that a file is not there.
+func (a *Appliance) lose(name, reason string) {
+	l := machine.Loss{Field: "file", Value: name, Reason: reason}
+	if len(a.Machines) == 1 {
+		a.Machines[0].Unread = append(a.Machines[0].Unread, l)
+		return
+	}
+	a.Envelope.Unread = append(a.Envelope.Unread, l)
+}

@@ -1,0 +1,216 @@
+package appliance
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+)
+
+// A counted file counts the bytes that are read of it.
+type counted struct {
+	*bytes.Reader
+	bytes atomic.Int64
+}
+
+func (c *counted) ReadAt(p []byte, off int64) (int, error) {
+	n, err := c.Reader.ReadAt(p, off)
+	c.bytes.Add(int64(n))
+	return n, err
+}
+
+// A readPlan is what the codec of a disk reads of a file.
+type readPlan []early
+
+// run reads the ranges in parallel, as artifact scans a disk: as far ahead of
+// the one that takes longest as 6 windows of 2 MiB.
+func (p readPlan) run(t *testing.T, r io.ReaderAt, want []byte, workers int) {
+	t.Helper()
+	const ahead = 12 << 20
+	done := make([]chan struct{}, len(p))
+	limit := make(chan struct{}, workers)
+	oldest, inFlight := 0, 0
+	for i, e := range p {
+		for inFlight += len(e.data); inFlight > ahead && oldest < i; oldest++ {
+			<-done[oldest]
+			inFlight -= len(p[oldest].data)
+		}
+		done[i] = make(chan struct{})
+		limit <- struct{}{}
+		go func() {
+			b := make([]byte, len(e.data))
+			if n, err := r.ReadAt(b, e.off); n < len(b) || !bytes.Equal(b, want[e.off:][:n]) {
+				t.Errorf("reading %d bytes at %d: %d, %v", len(b), e.off, n, err)
+			}
+			<-limit
+			close(done[i])
+		}()
+	}
+	for _, d := range done {
+		<-d
+	}
+}
+
+// unread is how many bytes of a file are in no range.
+func (p readPlan) unread(size int64) int64 {
+	sorted := slices.SortedFunc(slices.Values(p), func(a, b early) int { return int(a.off - b.off) })
+	var at, n int64
+	for _, e := range sorted {
+		n += max(0, e.off-at)
+		at = max(at, e.end())
+	}
+	return n + size - at
+}
+
+func (p readPlan) bytes() (n int64) {
+	for _, e := range p {
+		n += int64(len(e.data))
+	}
+	return n
+}
+
+func TestDigestsOfFilesInEveryOrder(t *testing.T) {
+	const size = 50<<20 + 12345
+	data := noise(1, size)
+	want := sha256.Sum256(data)
+	cut := func(off, n int) early { return early{int64(off), data[off:min(off+n, size)]} }
+	every := func(from, step, n int) (p readPlan) {
+		for off := from; off < size; off += step {
+			p = append(p, cut(off, n))
+		}
+		return p
+	}
+	random := every(0, 64<<10, 64<<10)
+	rand.New(rand.NewPCG(1, 2)).Shuffle(len(random), func(i, j int) { random[i], random[j] = random[j], random[i] })
+
+	for _, test := range []struct {
+		name string
+		plan readPlan
+		most float64 // of what is read twice, by the file's size
+	}{
+		{"front to back", every(0, 2<<20, 2<<20), 0},
+		{"not at all", nil, 0},
+		{"only the end", readPlan{cut(size-100, 100)}, 0.001},
+		{"blocks with space between them", every(0, 64<<10, 60000), 0},
+		{"small blocks with space between them", every(512, 12000, 10000), 0},
+		{"tables at the end come first", append(readPlan{cut(size-512, 512), cut(size-70000, 69000)}, every(0, 2<<20, 2<<20)...), 0.01},
+		{"tables all over the file come first", append(every(32<<10, 1<<20, 2048), every(0, 1<<20, 1<<20)...), 0.01},
+		{"some ranges again and again", slices.Concat(every(0, 8<<20, 4096), every(0, 8<<20, 4096), every(0, 2<<20, 2<<20)), 0.01},
+		{"a hole that nobody reads", append(every(0, 2<<20, 2<<20)[:3], every(30<<20, 2<<20, 2<<20)...), 0.33}, // maxHeld, until it is one
+		{"back to front", reversed(every(0, 1<<20, 1<<20)), 1},
+		{"at random", random, 1},
+		{"ranges that overlap", every(0, 1<<20, 3<<20), 0.01},
+	} {
+		for _, workers := range []int{1, 6} {
+			t.Run(test.name, func(t *testing.T) {
+				src := &counted{Reader: bytes.NewReader(data)}
+				h := newHashing()
+				f := h.add(src, sha256.New())
+				test.plan.run(t, f, data, workers)
+				if f.held > maxHeld+(6<<20) || f.held != h.held {
+					t.Errorf("%d bytes are kept, %d of all files", f.held, h.held)
+				}
+				sum, err := f.sum(t.Context())
+				if err != nil || !bytes.Equal(sum, want[:]) {
+					t.Fatalf("digest %x, %v; want %x", sum, err, want)
+				}
+				if f.held != 0 || h.held != 0 {
+					t.Errorf("%d bytes are kept at the end, %d of all files", f.held, h.held)
+				}
+				again := float64(src.bytes.Load()-test.plan.bytes()-test.plan.unread(size)) / size
+				t.Logf("%.2f %% were read twice", 100*again)
+				if again > test.most {
+					t.Errorf("%.2f %% of the file were read twice, want at most %.2f %%", 100*again, 100*test.most)
+				}
+			})
+		}
+	}
+}
+
+func reversed(p readPlan) readPlan {
+	slices.Reverse(p)
+	return p
+}
+
+func TestDigestsOfManyFilesShareTheirMemory(t *testing.T) {
+	data := noise(1, 20<<20)
+	h := newHashing()
+	var files []*hashedSection
+	for range 12 { // each is left with 15 MiB that wait for their turn
+		f := h.add(bytes.NewReader(data), sha256.New())
+		files = append(files, f)
+		for off := 1 << 20; off < 16<<20; off += 1 << 20 {
+			if _, err := f.ReadAt(make([]byte, 1<<20), int64(off)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if h.held > maxHeldAll {
+			t.Fatalf("%d bytes are kept", h.held)
+		}
+	}
+	want := sha256.Sum256(data)
+	for i, f := range files {
+		if sum, err := f.sum(t.Context()); err != nil || !bytes.Equal(sum, want[:]) {
+			t.Errorf("file %d: %x, %v", i, sum, err)
+		}
+	}
+}
+
+// A torn file ends in the middle, of which its size says nothing.
+type torn struct{ *bytes.Reader }
+
+func (t torn) ReadAt(p []byte, off int64) (int, error) {
+	if off+int64(len(p)) > t.Size()/2 {
+		return 0, io.EOF
+	}
+	return t.Reader.ReadAt(p, off)
+}
+
+func TestDigestOfAFileThatCannotBeRead(t *testing.T) {
+	f := newHashing().add(torn{bytes.NewReader(noise(1, 1<<20))}, sha256.New())
+	if sum, err := f.sum(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("digest %x, %v", sum, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	f = newHashing().add(bytes.NewReader(noise(1, 1<<20)), sha256.New())
+	if sum, err := f.sum(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("canceled: digest %x, %v", sum, err)
+	}
+}
+
+func TestPartsAreOneFile(t *testing.T) {
+	data := noise(1, 10000)
+	whole := new(parts)
+	for _, p := range []struct{ from, to int }{{0, 4000}, {4000, 4000}, {4000, 8000}, {8000, 10000}} {
+		whole.append(member{"part", bytes.NewReader(data[p.from:p.to])})
+	}
+	if whole.Size() != int64(len(data)) {
+		t.Fatalf("%d bytes", whole.Size())
+	}
+	for _, r := range []struct{ off, n int }{{0, 10000}, {0, 1}, {3999, 2}, {4000, 4000}, {7999, 2001}, {9999, 1}} {
+		p := make([]byte, r.n)
+		if n, err := whole.ReadAt(p, int64(r.off)); err != nil || !bytes.Equal(p, data[r.off:r.off+r.n]) {
+			t.Errorf("reading %d at %d: %d, %v", r.n, r.off, n, err)
+		}
+	}
+	for _, off := range []int64{10000, 10001, 1 << 62} {
+		if n, err := whole.ReadAt(make([]byte, 1), off); n != 0 || err != io.EOF {
+			t.Errorf("reading at %d: %d, %v", off, n, err)
+		}
+	}
+	if n, err := whole.ReadAt(make([]byte, 5), 9998); n != 2 || err != io.EOF {
+		t.Errorf("reading over the end: %d, %v", n, err)
+	}
+	if _, err := whole.ReadAt(make([]byte, 5), -1); err == nil {
+		t.Error("reading before the start: no error")
+	}
+	if got, err := io.ReadAll(io.NewSectionReader(new(parts), 0, 10)); err != nil || len(got) != 0 {
+		t.Errorf("no parts: %q, %v", got, err)
+	}
+}
