@@ -65,12 +65,12 @@ func guestName(os machine.GuestOS) string {
 }
 
 // printEnvelope prints all machines, and what belongs to none of them.
-func printEnvelope(w io.Writer, e *machine.Envelope) error {
+func printEnvelope(w io.Writer, e *machine.Envelope, details bool) error {
 	t := newMachineTable(w)
 	for _, m := range e.Machines {
-		t.machine(m, true)
+		t.machine(m, details)
 	}
-	t.collection(e, true)
+	t.collection(e, details)
 	return t.Flush()
 }
 
@@ -238,7 +238,7 @@ func displayText(d machine.Display) string {
 	if d.Memory > 0 {
 		memory = binaryBytes(d.Memory)
 	}
-	if d.Monitors > 0 {
+	if d.Monitors > 1 { // one is what every machine has
 		monitors = fmt.Sprintf("%d monitors", d.Monitors)
 	}
 	return joined(d.Type, memory, monitors)

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -35,7 +36,7 @@ func hostileMachine() *machine.Machine {
 func TestMachineTableIsPrintable(t *testing.T) {
 	var b strings.Builder
 	e := &machine.Envelope{Name: "all\x1b", Machines: []*machine.Machine{hostileMachine()}, Unread: hostileMachine().Unread}
-	if err := printEnvelope(&b, e); err != nil {
+	if err := printEnvelope(&b, e, true); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
@@ -163,4 +164,33 @@ func stderrOf(t *testing.T, do func(*globals)) string {
 		t.Fatal(err)
 	}
 	return string(data)
+}
+
+// What people see of machines as products describe them. A reader that learns
+// more changes these tables: they are to be looked at, then written anew with
+// "davit machine show".
+func TestMachineTables(t *testing.T) {
+	tables, err := filepath.Glob("testdata/tables/*.txt")
+	if err != nil || len(tables) == 0 {
+		t.Fatalf("no tables: %v", err)
+	}
+	for _, table := range tables {
+		name := strings.TrimSuffix(filepath.Base(table), ".txt")
+		e, err := readDescriptor(filepath.Join("../../testdata/machines", name))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		want, err := os.ReadFile(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got strings.Builder
+		if err := printEnvelope(&got, e, true); err != nil {
+			t.Fatal(err)
+		}
+		if got.String() != string(want) {
+			t.Errorf("%s is shown as\n%s\nwant\n%s", name, got.String(), want)
+		}
+	}
 }

@@ -193,8 +193,7 @@ func (u *uniqueNames) file(name, fallback string, number int) string {
 		*u = make(uniqueNames)
 	}
 	name = machine.FileName(name, fmt.Sprint(fallback, number))
-	for (*u)[strings.ToLower(name)] {
-		number++
+	for ; (*u)[strings.ToLower(name)]; number++ {
 		name = fmt.Sprint(fallback, number)
 	}
 	(*u)[strings.ToLower(name)] = true

@@ -1,0 +1,347 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/appliance"
+	"github.com/davit-oci/davit/registry"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
+)
+
+func newMachine(g *globals) *cobra.Command {
+	return newGroup("machine", "Show and convert descriptions of machines", newMachineShow(g), newMachineConvert(g))
+}
+
+type machineShowOptions struct {
+	*globals
+	registryFlags
+	machine string
+}
+
+func newMachineShow(g *globals) *cobra.Command {
+	o := machineShowOptions{globals: g}
+	cmd := &cobra.Command{
+		Use:   "show REF|SOURCE",
+		Short: "Show the machine of an artifact, or of a descriptor",
+		Long: `Show the machine that an artifact or a descriptor describes: what it is made of,
+and what the descriptor has beside that. SOURCE is an OVA, an OVF, a folder with
+one, a VMX, a libvirt domain or a .vbox. No disk is opened or fetched, and no
+signature is checked. Passwords are not shown.`,
+		Args: exactArgs("REF or SOURCE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runMachineShow(cmd.Context(), cmd.OutOrStdout(), args[0], o)
+		},
+	}
+	o.registryFlags.flags(cmd)
+	cmd.Flags().StringVar(&o.machine, "machine", "", "only the machine with this `ID`")
+	return cmd
+}
+
+type machineShowReport struct {
+	report
+	shownMachine
+}
+
+func runMachineShow(ctx context.Context, stdout io.Writer, name string, o machineShowOptions) error {
+	var e *machine.Envelope
+	var err error
+	if isFile(name) {
+		e, err = readDescriptor(name)
+	} else {
+		e, err = o.fetchEnvelope(ctx, name)
+	}
+	if err != nil {
+		return err
+	}
+	if o.machine != "" || o.json {
+		if e, err = oneMachine(e, o.machine); err != nil {
+			return err
+		}
+	}
+	if o.json {
+		shown := showMachine(e.Machines[0])
+		shown.Unread = list(slices.Concat(shown.Unread, e.Unread))
+		return writeJSON(stdout, machineShowReport{newReport("davit machine show"), shown})
+	}
+	return printEnvelope(stdout, e, true)
+}
+
+// readDescriptor reads a SOURCE that describes machines. No other file is
+// opened.
+func readDescriptor(path string) (e *machine.Envelope, err error) {
+	if path == "-" {
+		return nil, usagef(`"-" is a disk: a descriptor is a file`)
+	}
+	a, err := appliance.Open(path, appliance.Options{DescriptorOnly: true})
+	if errors.Is(err, appliance.ErrNotMachine) {
+		return nil, withHint(err, "davit inspect %s", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closeInto(&err, a)
+	return a.Envelope, nil
+}
+
+// fetchEnvelope reads the machines of an artifact from its manifest and its
+// OVF. Nothing else is fetched.
+func (o *machineShowOptions) fetchEnvelope(ctx context.Context, name string) (_ *machine.Envelope, err error) {
+	ref, err := parseRef(name)
+	if err != nil {
+		return nil, err
+	}
+	repo, err := o.open(ctx, o.globals, ref)
+	if err != nil {
+		return nil, err
+	}
+	defer closeInto(&err, repo)
+	e, err := envelopeOf(ctx, repo)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	return e, nil
+}
+
+func envelopeOf(ctx context.Context, repo *registry.Repository) (*machine.Envelope, error) {
+	desc, err := repo.Resolve(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	if desc.MediaType == ocispec.MediaTypeImageIndex {
+		return nil, fmt.Errorf("an index of several artifacts; name one of them: %w", errNotFound)
+	}
+	raw, err := repo.Manifest(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	m, err := artifact.ParseManifest(raw, desc)
+	if err != nil {
+		return nil, err
+	}
+	config, err := readOVF(ctx, repo, m)
+	if err != nil {
+		return nil, err
+	}
+	e, err := parseOVF(config)
+	if err != nil {
+		return nil, fmt.Errorf("its OVF: %w", err)
+	}
+	return e, nil
+}
+
+// parseOVF stands for ovf.Parse until that is there.
+func parseOVF([]byte) (*machine.Envelope, error) {
+	return nil, fmt.Errorf("%w: an OVF is not read yet", machine.ErrUnsupported)
+}
+
+// oneMachine returns e with one of its machines and the disks of that: the one
+// that --machine names, or the only one.
+func oneMachine(e *machine.Envelope, id string) (*machine.Envelope, error) {
+	var ids []string
+	var found []*machine.Machine
+	for _, m := range e.Machines {
+		ids = append(ids, strconv.Quote(m.ID))
+		if id == "" || m.ID == id {
+			found = append(found, m)
+		}
+	}
+	all := strings.Join(ids, ", ")
+	switch {
+	case len(found) == 0:
+		return nil, fmt.Errorf("machine %q: %w: it has %s", id, errNotFound, orDefault(all, "none"))
+	case len(found) > 1 && id == "":
+		return nil, withHint(usagef("%d machines: which one? It has %s", len(found), all), "--machine %s", quoted(found[0].ID))
+	case len(found) > 1:
+		return nil, fmt.Errorf("machine %q: %d machines are called so", id, len(found))
+	}
+	one := *e
+	one.Machines = found
+	one.Disks = nil
+	used := make(map[string]bool)
+	for _, d := range found[0].Disks {
+		used[d.Name] = true
+	}
+	for _, d := range e.Disks {
+		if used[d.Name] || len(e.Machines) == 1 {
+			one.Disks = append(one.Disks, d)
+		}
+	}
+	return &one, nil
+}
+
+// quoted is an ID as it is given to a shell.
+func quoted(id string) string {
+	if machine.FileName(id, "") == id && id != "" {
+		return id
+	}
+	return "'" + strings.ReplaceAll(id, "'", `'\''`) + "'"
+}
+
+type machineConvertOptions struct {
+	*globals
+	target  string
+	machine string
+	force   bool
+}
+
+func newMachineConvert(g *globals) *cobra.Command {
+	o := machineConvertOptions{globals: g}
+	cmd := &cobra.Command{
+		Use:   "convert SOURCE DEST",
+		Short: "Write a descriptor for another hypervisor",
+		Long: `Write a descriptor for another hypervisor. No disk is read or written: the
+descriptor names disks beside it, as "davit convert" and "davit pull" write them.
+
+SOURCE is an OVA, an OVF, a folder with one, a VMX, a libvirt domain or a .vbox.
+DEST is a file, or a folder for the descriptors of several machines. What the
+target cannot express is listed on stderr.`,
+		Args: exactArgs("SOURCE", "DEST"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runMachineConvert(cmd.OutOrStdout(), args[0], args[1], o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.target, "target-format", "O", "", "`FORMAT` to write: "+descriptorNames+"\n(default: the extension of DEST)")
+	f.StringVar(&o.machine, "machine", "", "only the machine with this `ID`")
+	f.BoolVar(&o.force, "force", false, "replace an existing file")
+	return cmd
+}
+
+type machineConvertReport struct {
+	report
+	Files  []convertedDescriptor `json:"files"`
+	Losses []machine.Loss        `json:"losses"`
+}
+
+type convertedDescriptor struct {
+	Path   string `json:"path"`
+	Format string `json:"format"` // the name of the target
+}
+
+func runMachineConvert(stdout io.Writer, from, to string, o machineConvertOptions) (err error) {
+	t, err := o.findTarget(from, to)
+	if err != nil {
+		return err
+	}
+	e, err := readDescriptor(from)
+	if err != nil {
+		return err
+	}
+	if o.machine != "" {
+		if e, err = oneMachine(e, o.machine); err != nil {
+			return err
+		}
+	}
+	folder := isFolder(to)
+	if len(e.Machines) > 1 && !t.several && !folder {
+		err := usagef("%s: a descriptor for %s has one machine, and there are %d", to, t.name, len(e.Machines))
+		return withHint(err, "--machine %s, or a folder as DEST", quoted(e.Machines[0].ID))
+	}
+
+	dir := filepath.Dir(to)
+	if folder {
+		dir = to
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	placed, moved := t.place(e)
+	files, lost, err := t.describe(placed, dir)
+	if err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	unread, lost := unreadOf(e), slices.Concat(moved, lost)
+
+	r := machineConvertReport{report: newReport("davit machine convert"), Losses: list(slices.Concat(unread, lost))}
+	var out outputs
+	defer func() { out.abandon(true) }()
+	if folder {
+		if err := out.folder(filepath.Clean(to)); err != nil {
+			return err
+		}
+	}
+	for _, f := range files {
+		path := to
+		if folder {
+			path = filepath.Join(to, f.name)
+		}
+		if err := out.write(path, o.force, f.data); err != nil {
+			return err
+		}
+		r.Files = append(r.Files, convertedDescriptor{path, t.name})
+	}
+	if err := out.commit(); err != nil {
+		return err
+	}
+	for _, l := range unread {
+		o.stderr.warn("%s: %s", from, lossText(l))
+	}
+	for _, l := range lost {
+		o.stderr.warn("%s: %s", to, lossText(l))
+	}
+	if o.json {
+		return writeJSON(stdout, r)
+	}
+	return nil
+}
+
+// unreadOf is what the descriptor of e has and e has not.
+func unreadOf(e *machine.Envelope) []machine.Loss {
+	losses := e.Unread
+	for _, m := range e.Machines {
+		losses = slices.Concat(losses, m.Unread)
+	}
+	return losses
+}
+
+// descriptorNames are the targets that have a descriptor of their own.
+const descriptorNames = "ovf, vmware, virtualbox, libvirt, hyperv"
+
+// findTarget returns the target of -O or, without it, the one whose
+// descriptors have the extension of DEST.
+func (o *machineConvertOptions) findTarget(from, to string) (*target, error) {
+	if to == "-" || to == "" {
+		return nil, usagef("DEST is a file or a folder")
+	}
+	if o.target == "" {
+		ext := strings.ToLower(filepath.Ext(to))
+		for i := range targets {
+			if t := &targets[i]; t.ext == ext && t.name != "ova" {
+				return t, nil
+			}
+		}
+		return nil, withHint(usagef("%s: the extension says no format: -O is missing", to), "-O FORMAT, one of %s", descriptorNames)
+	}
+	t := findTarget(o.target)
+	_, err := disk.ParseFormat(o.target)
+	switch {
+	case o.target == "ova":
+		return nil, withHint(usagef("-O ova: an OVA has the disks in it"), "davit convert -O ova %s %s", from, to)
+	case t == nil && err == nil:
+		return nil, withHint(usagef("-O %s: a format of disks", o.target), "davit convert -O %s %s %s", o.target, from, to)
+	case t == nil:
+		return nil, withHint(usagef("-O %s: no such format", o.target), "-O FORMAT, one of %s", descriptorNames)
+	}
+	return t, nil
+}
+
+// isFolder says whether DEST is a folder, or is meant to be one.
+func isFolder(path string) bool {
+	if strings.HasSuffix(path, "/") {
+		return true
+	}
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
