@@ -226,12 +226,13 @@ func (o *inspectOptions) addArtifact(ctx context.Context, r *inspectReport, repo
 	if err != nil {
 		return err
 	}
-	disks, err := ovf.Disks(config)
+	envelope, err := ovf.Parse(config)
 	if err != nil {
 		o.stderr.warn("the OVF cannot be read: %v", err)
+		return nil
 	}
-	for _, d := range disks {
-		r.Machine.Disks = append(r.Machine.Disks, inspectedMachineDisk{d.Name, d.Capacity, d.FileRef})
+	for _, d := range envelope.Disks {
+		r.Machine.Disks = append(r.Machine.Disks, inspectedMachineDisk{d.Name, d.Capacity, d.File})
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
@@ -420,9 +421,9 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 			return reuse.blame(base, err)
 		}
 	}
-	var disks []ovf.Disk
+	var disks []machine.Disk
 	for _, d := range out.Disks {
-		disks = append(disks, ovf.Disk{Name: d.Name, Capacity: d.Size})
+		disks = append(disks, machine.Disk{Name: d.Name, Capacity: d.Size})
 	}
 	config := ovf.Bare(disks)
 	m := artifact.Manifest{

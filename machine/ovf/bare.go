@@ -5,6 +5,8 @@ import (
 	"encoding/xml"
 	"fmt"
 	"strings"
+
+	"github.com/davit-oci/davit/machine"
 )
 
 // The OVF of bare disks, as docs/spec.md has it. Every byte counts: the OVF is
@@ -70,7 +72,7 @@ const (
 // Bare returns the OVF of a machine that is known by its disks alone. It
 // depends on names and capacities, and validates against DMTF DSP8023 1.1.1.
 // There is at least one disk.
-func Bare(disks []Disk) []byte {
+func Bare(disks []machine.Disk) []byte {
 	var b bytes.Buffer
 	b.WriteString(bareHead)
 	for n := range disks {

@@ -18,6 +18,7 @@ const (
 	namespaceEPASD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_EthernetPortAllocationSettingData" // of OVF 2
 
 	namespaceVMware     = "http://www.vmware.com/schema/ovf"
+	namespaceXenServer  = "http://schemas.citrix.com/ovf/envelope/1"
 	namespaceVirtualBox = "http://www.virtualbox.org/ovf/machine"
 	namespaceXSI        = "http://www.w3.org/2001/XMLSchema-instance"
 	namespaceDavit      = "https://github.com/davit-oci/davit#machine" // what OVF has no word for
