@@ -87,6 +87,7 @@ type Appliance struct {
 
 	options Options
 	source  *fileSection // the file that was opened
+	archive []member     // of an OVA, in its order
 	report  Report       // as far as it is known
 	wrong   []error
 	files   []File

@@ -72,7 +72,7 @@ func (s *signature) parseLine(head []byte) error {
 	}
 	if key, plain, ok := strings.Cut(algorithm, "-"); ok { // openssl 3 names the key: RSA-SHA2-256
 		s.key = strings.Replace(key, "ECDSA", "EC", 1)
-		algorithm = "SHA" + strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(plain, "SHA"), "2"), "-")
+		algorithm = algorithmName(plain)
 	}
 	for line := range strings.SplitSeq(rest, "\n") {
 		line = strings.TrimSpace(line)

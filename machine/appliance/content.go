@@ -19,7 +19,7 @@ var errDescriptorOnly = errors.New("the appliance was opened for its descriptor 
 
 // inflateSlack is by how much a compressed file may exceed the disk in it: for
 // the tables of an image, and blocks that grew.
-const inflateSlack = 64 << 20
+const inflateSlack = 16 << 20
 
 // Disk says where the content of Envelope.Disks[i] is. A file that is
 // compressed as a whole is decompressed into a temporary file, which Close
@@ -72,9 +72,7 @@ func (a *Appliance) inflate(ctx context.Context, s Section, limit int64) (Sectio
 	if err != nil {
 		return nil, err
 	}
-	a.mu.Lock()
-	a.closers = append(a.closers, func() error { return errors.Join(f.Close(), os.Remove(f.Name())) })
-	a.mu.Unlock()
+	a.closeLater(func() error { return errors.Join(f.Close(), os.Remove(f.Name())) })
 	z, err := gzip.NewReader(io.NewSectionReader(s, 0, s.Size()))
 	if err != nil {
 		return nil, malformed("%w", err)
@@ -99,7 +97,7 @@ func (a *Appliance) inflate(ctx context.Context, s Section, limit int64) (Sectio
 			p, off = p[len(block):], off+int64(len(block))
 		}
 		size += int64(n)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -158,6 +156,9 @@ func (a *Appliance) Verify(ctx context.Context) (Report, error) {
 		return Report{}, errDescriptorOnly
 	}
 	r := a.report
+	r.Algorithms = append([]string{}, r.Algorithms...) // none is [] in JSON
+	r.Unlisted = append([]string{}, r.Unlisted...)
+	r.Files, r.Wrong = []FileReport{}, []string{}
 	wrong := slices.Clone(a.wrong)
 	for _, l := range a.listed {
 		f := FileReport{Name: l.name, Algorithm: l.algorithm, Want: hex.EncodeToString(l.want)}
@@ -184,6 +185,12 @@ func (a *Appliance) Verify(ctx context.Context) (Report, error) {
 		return r, fmt.Errorf("%w (and %d more)", wrong[0], len(wrong)-1)
 	}
 	return r, wrong[0]
+}
+
+func (a *Appliance) closeLater(c func() error) {
+	a.mu.Lock()
+	a.closers = append(a.closers, c)
+	a.mu.Unlock()
 }
 
 // Close closes all files. Nothing that came from a may be used after it.

@@ -114,13 +114,17 @@ func cutDigest(line string) (algorithm, name, value string, err error) {
 	if !ok {
 		return "", "", "", malformed("%q is no digest", shorten(line))
 	}
-	algorithm = strings.ToUpper(strings.TrimSpace(line[:open]))
+	return algorithmName(strings.ToUpper(strings.TrimSpace(line[:open]))), line[open+1 : end], strings.Trim(value, " \t"), nil
+}
+
+// algorithmName spells SHA2-256 and SHA-256 as SHA256.
+func algorithmName(s string) string {
 	for _, spelling := range []string{"SHA2-", "SHA-"} {
-		if bits, ok := strings.CutPrefix(algorithm, spelling); ok {
-			algorithm = "SHA" + bits
+		if bits, ok := strings.CutPrefix(s, spelling); ok {
+			return "SHA" + bits
 		}
 	}
-	return algorithm, line[open+1 : end], strings.Trim(value, " \t"), nil
+	return s
 }
 
 func isHex(s string) bool {

@@ -210,7 +210,7 @@ func (b *beside) close() error {
 // that are not there are a loss; a disk that is not is an error.
 func (a *Appliance) openBeside(path string, o Options) error {
 	b := &beside{kind: a.Kind}
-	a.closers = append(a.closers, b.close)
+	a.closeLater(b.close)
 	if o.BackingDir != "" {
 		p, err := openTree(o.BackingDir)
 		if err != nil {
@@ -249,7 +249,7 @@ func (a *Appliance) openBeside(path string, o Options) error {
 			if err != nil {
 				return fmt.Errorf("opening %q: %w", name, reason(err))
 			}
-			a.closers = append(a.closers, s.Close)
+			a.closeLater(s.Close)
 			role := used[f.Name]
 			if role == "" {
 				role = RoleFile

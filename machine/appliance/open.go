@@ -16,6 +16,7 @@ import (
 
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/libvirt"
+	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/machine/vbox"
 	"github.com/davit-oci/davit/machine/vmx"
 )
@@ -60,7 +61,7 @@ func (a *Appliance) open(path string) error {
 	if err != nil {
 		return reason(err)
 	}
-	a.closers = append(a.closers, f.Close)
+	a.closeLater(f.Close)
 	if info, err = f.Stat(); err != nil {
 		return err
 	}
@@ -99,6 +100,7 @@ func (a *Appliance) openOVA() error {
 	if err != nil {
 		return err
 	}
+	a.archive = members
 	names := make([]string, len(members))
 	index := make(map[string]Section)
 	var descriptor string
@@ -138,13 +140,13 @@ func (a *Appliance) openFolder(dir, descriptor string) error {
 	if err != nil {
 		return err
 	}
-	a.closers = append(a.closers, root.Close)
+	a.closeLater(root.Close)
 	a.lookup = func(name string) (Section, error) {
 		s, err := openIn(root, filepath.FromSlash(name))
 		if err != nil {
 			return nil, reason(err)
 		}
-		a.closers = append(a.closers, s.Close)
+		a.closeLater(s.Close)
 		return s, nil
 	}
 	names, err := namesIn(dir)
@@ -213,7 +215,7 @@ func (a *Appliance) openPackage(descriptor, manifest, certificate string, all []
 	if err := a.checkDescriptor(); err != nil {
 		return err
 	}
-	if a.Envelope, err = parseOVF(a.OVF); err != nil {
+	if a.Envelope, err = ovf.Parse(a.OVF); err != nil {
 		return fmt.Errorf("%s: %w", descriptor, err)
 	}
 	if a.options.DescriptorOnly {
@@ -489,7 +491,7 @@ func (a *Appliance) findParts(f machine.File) ([]string, error) {
 		if whole.Size() != int64(n)*f.ChunkSize || s.Size() > f.ChunkSize {
 			return nil, malformed("%q is cut into parts of %d bytes, and the one before %q has another size", f.Name, f.ChunkSize, name)
 		}
-		whole.append(member{name, s})
+		whole.append(member{name: name, Section: s})
 		names = append(names, name)
 	}
 	a.chunks[f.Name] = whole
@@ -503,6 +505,3 @@ func readAll(s Section, limit int64) ([]byte, error) {
 	data := make([]byte, s.Size())
 	return data, readFull(s, data, 0)
 }
-
-// parseOVF stands for ovf.Parse until that is there.
-func parseOVF([]byte) (*machine.Envelope, error) { return nil, unsupported("OVFs are not read yet") }

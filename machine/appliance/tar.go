@@ -22,6 +22,7 @@ const maxMembers = machine.MaxDisks + 64
 type member struct {
 	name string
 	Section
+	offset int64 // in the archive
 }
 
 // readTar finds the members of a tar archive, of which it reads the headers
@@ -83,7 +84,7 @@ func readTar(r io.ReaderAt, size int64) ([]member, error) {
 		if h.Size > size-off {
 			return nil, malformed("tar archive: it ends in %q, which has %d bytes from %d; the archive has %d", name, h.Size, off, size)
 		}
-		members = append(members, member{name, io.NewSectionReader(r, off, h.Size)})
+		members = append(members, member{name, io.NewSectionReader(r, off, h.Size), off})
 	}
 }
 

@@ -1,0 +1,223 @@
+package appliance
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/davit-oci/davit/machine"
+)
+
+const vmxHead = `.encoding = "UTF-8"
+config.version = "8"
+virtualHW.version = "19"
+displayName = "vm"
+guestOS = "debian12-64"
+memsize = "64"
+scsi0.present = "TRUE"
+scsi0.virtualDev = "pvscsi"
+`
+
+// vmxOf is a VMX with these disks, and perhaps a CD image.
+func vmxOf(cd string, disks ...string) string {
+	s := vmxHead
+	for i, d := range disks {
+		s += fmt.Sprintf("scsi0:%d.present = \"TRUE\"\nscsi0:%d.fileName = \"%s\"\n", i, i, d)
+	}
+	if cd != "" {
+		s += "ide1:0.present = \"TRUE\"\nide1:0.deviceType = \"cdrom-image\"\nide1:0.fileName = \"" + cd + "\"\n"
+	}
+	return s
+}
+
+// domainOf is a libvirt domain with one raw disk and one CD image.
+func domainOf(disk, cd string) string {
+	return `<domain type='kvm'><name>vm</name><memory unit='MiB'>64</memory><vcpu>1</vcpu><os><type arch='x86_64' machine='q35'>hvm</type></os><devices>
+<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='` + disk + `'/><target dev='vda' bus='virtio'/></disk>
+<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='` + cd + `'/><target dev='sda' bus='sata'/></disk>
+</devices></domain>`
+}
+
+// layout makes files, whose content is their name, below a folder, and returns
+// it without symbolic links.
+func layout(t *testing.T, names ...string) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, path, []byte(name))
+	}
+	return dir
+}
+
+func TestDisksBesideADescriptor(t *testing.T) {
+	dir := layout(t, "vm/disk.vmdk", "vm/sub/disk.vmdk", "vm/vm_1.vmdk", "vm/cd.iso", "store/disk.vmdk", "store/base/x.vmdk", "secret.vmdk")
+	store := filepath.Join(dir, "store")
+	if runtime.GOOS != "windows" {
+		for link, to := range map[string]string{"vm/out.vmdk": "../secret.vmdk", "vm/in.vmdk": "disk.vmdk", "vm/into.vmdk": "../store/disk.vmdk"} {
+			if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	abs := func(name string) string { return filepath.ToSlash(filepath.Join(dir, name)) }
+	for _, test := range []struct {
+		name    string
+		file    string
+		backing string
+		want    string // path; empty: refused
+		called  string
+	}{
+		{"beside it", "disk.vmdk", "", "vm/disk.vmdk", "disk.vmdk"},
+		{"below it", "sub/disk.vmdk", "", "vm/sub/disk.vmdk", "sub/disk.vmdk"},
+		{"below it, of Windows", `sub\disk.vmdk`, "", "vm/sub/disk.vmdk", "sub/disk.vmdk"},
+		{"absolute and beside it", abs("vm/disk.vmdk"), "", "vm/disk.vmdk", "disk.vmdk"},
+		{"of a datastore", "[datastore1] vm/vm_1.vmdk", "", "vm/vm_1.vmdk", "vm_1.vmdk"},
+		{"of an ESXi host", "/vmfs/volumes/4af0231d-1eff559a/vm/vm_1.vmdk", "", "vm/vm_1.vmdk", "vm_1.vmdk"},
+		{"of a Windows host", `C:\VMs\vm\vm_1.vmdk`, "", "vm/vm_1.vmdk", "vm_1.vmdk"},
+		{"another folder, allowed", abs("store/base/x.vmdk"), store, "store/base/x.vmdk", "x.vmdk"},
+		{"another folder by a relative name, allowed", "../store/base/x.vmdk", store, "store/base/x.vmdk", "x.vmdk"},
+		{"another folder", abs("store/base/x.vmdk"), "", "", ""},
+		{"another folder by a relative name", "../store/base/x.vmdk", "", "", ""},
+		{"outside of what is allowed", abs("secret.vmdk"), store, "", ""},
+		{"not there", "gone.vmdk", "", "", ""},
+		{"a folder", "sub", "", "", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := writeFile(t, filepath.Join(dir, "vm", "vm.vmx"), []byte(vmxOf("", test.file)))
+			checkBeside(t, path, dir, Options{BackingDir: test.backing}, test.want, test.called)
+		})
+	}
+	if runtime.GOOS == "windows" {
+		return
+	}
+	for _, test := range []struct{ name, file, backing, want, called string }{
+		{"link within the folder", "in.vmdk", "", "vm/in.vmdk", "in.vmdk"},
+		{"link out of the folder", "out.vmdk", "", "", ""},
+		{"link into an allowed folder", "into.vmdk", store, "", ""}, // named where it is, it is allowed
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			path := writeFile(t, filepath.Join(dir, "vm", "vm.vmx"), []byte(vmxOf("", test.file)))
+			checkBeside(t, path, dir, Options{BackingDir: test.backing}, test.want, test.called)
+		})
+	}
+}
+
+func checkBeside(t *testing.T, path, dir string, o Options, want, called string) {
+	t.Helper()
+	a, err := Open(path, o)
+	if want == "" {
+		if !errors.Is(err, ErrMissing) {
+			t.Errorf("Open = %v, %v; want ErrMissing", a, err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	s, err := a.Disk(t.Context(), 0)
+	if err != nil || s.Path != filepath.Join(dir, filepath.FromSlash(want)) || s.Section != nil || s.Name != called || s.Format != "vmdk" {
+		t.Errorf("disk %+v, %v; want %s", s, err, want)
+	}
+	for _, d := range []string{a.Disks[0].File, a.Machines[0].Disks[0].File, a.Envelope.Files[0].Name} {
+		if d != called {
+			t.Errorf("the machine calls it %q, want %q", d, called)
+		}
+	}
+	if in, err := filepath.Rel(s.BackingDir, s.Path); err != nil || !filepath.IsLocal(in) {
+		t.Errorf("further files may lie in %s, the disk is %s", s.BackingDir, s.Path)
+	}
+}
+
+func TestFilesBesideADescriptor(t *testing.T) {
+	dir := layout(t, "vm.vmx", "disk.vmdk", "cd.iso", "vm.nvram", "sub/disk.vmdk", "iso/cd.iso")
+	vmx := filepath.Join(dir, "vm.vmx")
+
+	// What is there travels, and what is not is a loss.
+	writeFile(t, vmx, []byte(vmxOf("cd.iso", "disk.vmdk", "sub/disk.vmdk")+"firmware = \"efi\"\nnvram = \"vm.nvram\"\n"))
+	a := mustOpen(t, vmx, Options{})
+	var names []string
+	for _, f := range a.Files() {
+		names = append(names, f.Name+" "+string(f.Role)+" "+string(readSection(t, f.Content)))
+	}
+	slices.Sort(names)
+	if want := []string{"cd.iso file cd.iso", "vm.nvram nvram vm.nvram"}; !slices.Equal(names, want) {
+		t.Errorf("files %q, want %q", names, want)
+	}
+	if r, err := a.Verify(t.Context()); err != nil || r.Manifest != "" || len(r.Files) > 0 {
+		t.Errorf("Verify: %+v, %v", r, err)
+	}
+	if files, err := a.SourceFiles(nil); err != nil || len(files) != 5 || files[0].Name != "vm.vmx" {
+		t.Errorf("source files %+v, %v", files, err)
+	}
+
+	writeFile(t, vmx, []byte(vmxOf("/vmimages/tools-isoimages/linux.iso", "disk.vmdk")))
+	a = mustOpen(t, vmx, Options{})
+	m := a.Machines[0]
+	if len(m.CDROMs) != 1 || m.CDROMs[0].File != "" || len(a.Files()) != 0 || len(a.Envelope.Files) != 1 {
+		t.Errorf("without the CD image: %+v, %v", m.CDROMs, a.Files())
+	}
+	if !slices.ContainsFunc(m.Unread, func(l machine.Loss) bool { return strings.Contains(l.Value, "linux.iso") }) {
+		t.Errorf("no loss of the CD image: %+v", m.Unread)
+	}
+
+	// Two files of one name in two folders have two names in the package.
+	other := layout(t, "cd.iso")
+	xml := writeFile(t, filepath.Join(dir, "vm.xml"), []byte(domainOf(filepath.Join(dir, "disk.vmdk"), filepath.Join(other, "cd.iso"))))
+	a = mustOpen(t, xml, Options{BackingDir: other})
+	if s, err := a.Disk(t.Context(), 0); err != nil || s.Format != "raw" || s.Path != filepath.Join(dir, "disk.vmdk") {
+		t.Errorf("disk %+v, %v", s, err)
+	}
+	if f := a.Files(); len(f) != 1 || f[0].Name != "cd.iso" || a.Machines[0].CDROMs[0].File != "cd.iso" {
+		t.Errorf("files %+v of %+v", f, a.Machines[0].CDROMs)
+	}
+	// A domain's files are where it says, and nowhere else.
+	writeFile(t, xml, []byte(domainOf("/var/lib/libvirt/images/disk.vmdk", "")))
+	if a, err := Open(xml, Options{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "not allowed") {
+		t.Errorf("Open = %v, %v", a, err)
+	}
+}
+
+// The guest of a raw disk could have written a header to it that names a file
+// beside it. So where the format is not said, only the user allows that.
+func TestFurtherFilesOfADiskOfUnknownFormat(t *testing.T) {
+	a := &Appliance{
+		Envelope: &machine.Envelope{Disks: []machine.Disk{{Name: "disk0", File: "disk.img"}, {Name: "disk1", File: "disk.img", Format: "qcow2"}}},
+		paths:    map[string]located{"disk.img": {path: "/vm/disk.img", local: "disk.img", dir: "/vm"}},
+	}
+	for i, want := range []string{"", "/vm"} {
+		if s, err := a.Disk(t.Context(), i); err != nil || s.BackingDir != want {
+			t.Errorf("disk %d: %+v, %v; want %q", i, s, err, want)
+		}
+	}
+}
+
+func TestTitlesOfFiles(t *testing.T) {
+	titles := make(map[string]bool)
+	for _, test := range []struct{ path, local, want string }{
+		{"/a/disk.vmdk", "disk.vmdk", "disk.vmdk"},
+		{"/b/disk.vmdk", "", "disk-2.vmdk"},
+		{"/b/Disk.VMDK", "", "Disk-3.VMDK"},
+		{"/a/sub/disk.vmdk", "sub/disk.vmdk", "sub/disk.vmdk"},
+		{"/c/a:b*.iso", "", "a-b.iso"},
+		{"/c/" + strings.Repeat("x", 300), "", strings.Repeat("x", 63)},
+		{"/c/größe", "", "größe"},
+		{"/c/a\nb", "", "a-b"},
+	} {
+		if got := title(located{path: filepath.FromSlash(test.path), local: test.local}, titles); got != test.want {
+			t.Errorf("title(%q) = %q, want %q", test.path, got, test.want)
+		}
+	}
+}
