@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -12,6 +13,8 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/guest"
+	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/registry"
 	"github.com/opencontainers/go-digest"
@@ -32,9 +35,9 @@ func newInspect(g *globals) *cobra.Command {
 	o := inspectOptions{globals: g}
 	cmd := &cobra.Command{
 		Use:   "inspect REF|SOURCE",
-		Short: "Show what is in an artifact or a disk image",
-		Long: `Show what is in an artifact or a disk image. Of an artifact no data is fetched,
-and no signature is checked.`,
+		Short: "Show what is in an artifact, an appliance or a disk image",
+		Long: `Show what is in an artifact, an appliance or a disk image. Of an artifact no data
+is fetched, and no signature is checked; of an appliance no disk is opened.`,
 		Args: exactArgs("REF or SOURCE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runInspect(cmd.Context(), cmd.OutOrStdout(), args[0], o)
@@ -81,7 +84,8 @@ type inspectReport struct {
 	Platform    string              `json:"platform,omitempty"`
 	Created     string              `json:"created,omitempty"`
 	Annotations map[string]string   `json:"annotations"`
-	Machine     inspectedMachine    `json:"machine"`
+	Machine     shownMachine        `json:"machine"`            // of several, only their disks
+	Machines    []shownMachine      `json:"machines,omitempty"` // where there are several
 	Disks       []inspectedDisk     `json:"disks"`
 	Layers      []inspectedLayer    `json:"layers"`
 	Base        *inspectedBase      `json:"base"`
@@ -89,16 +93,8 @@ type inspectReport struct {
 	Referrers   []inspectedReferrer `json:"referrers"`
 	Manifests   []inspectedManifest `json:"manifests,omitempty"` // of an index
 	Signatures  int                 `json:"signatures"`          // not checked
-}
 
-type inspectedMachine struct {
-	Disks []inspectedMachineDisk `json:"disks"`
-}
-
-type inspectedMachineDisk struct {
-	Name     string `json:"name"`
-	Capacity int64  `json:"capacity"`
-	File     string `json:"file,omitempty"`
+	envelope *machine.Envelope // nil: the OVF could not be read, or there is none
 }
 
 type inspectedDisk struct {
@@ -148,7 +144,7 @@ func newInspectReport() inspectReport {
 	return inspectReport{
 		report:      newReport("davit inspect"),
 		Annotations: map[string]string{},
-		Machine:     inspectedMachine{Disks: []inspectedMachineDisk{}},
+		Machine:     showMachine(&machine.Machine{}),
 		Disks:       []inspectedDisk{},
 		Layers:      []inspectedLayer{},
 		ReusedFrom:  []string{},
@@ -226,15 +222,26 @@ func (o *inspectOptions) addArtifact(ctx context.Context, r *inspectReport, repo
 	if err != nil {
 		return err
 	}
-	envelope, err := ovf.Parse(config)
+	e, err := ovf.Parse(config)
 	if err != nil {
 		o.stderr.warn("the OVF cannot be read: %v", err)
 		return nil
 	}
-	for _, d := range envelope.Disks {
-		r.Machine.Disks = append(r.Machine.Disks, inspectedMachineDisk{d.Name, d.Capacity, d.File})
-	}
+	r.addMachines(e)
 	return nil
+}
+
+func (r *inspectReport) addMachines(e *machine.Envelope) {
+	r.envelope = e
+	if len(e.Machines) == 1 {
+		r.Machine = showMachine(e.Machines[0])
+		r.Machine.Unread = list(slices.Concat(r.Machine.Unread, e.Unread))
+		return
+	}
+	r.Machine = showMachine(&machine.Machine{Disks: e.Disks, Unread: e.Unread})
+	for _, m := range e.Machines {
+		r.Machines = append(r.Machines, showMachine(m))
+	}
 }
 
 // maxOVF is the largest OVF that is read, in bytes, as in package artifact.
@@ -359,6 +366,9 @@ func (r *inspectReport) print(w io.Writer) error {
 	for _, m := range r.Manifests {
 		out.printf("for %s: %s", orDefault(m.Platform, "no platform"), m.Digest)
 	}
+	if out.err == nil && r.envelope != nil {
+		out.err = printEnvelope(w, r.envelope, false)
+	}
 	for _, d := range r.Disks {
 		out.printf("disk %s: %s, content %s", d.Name, humanBytes(d.VirtualSize), d.Digest)
 	}
@@ -390,7 +400,48 @@ func (r *inspectReport) print(w io.Writer) error {
 	return out.err
 }
 
-func inspectFile(ctx context.Context, stdout io.Writer, src source, o inspectOptions) (err error) {
+// inspectFile shows a SOURCE: a disk, or an appliance if no format is given for it.
+func inspectFile(ctx context.Context, stdout io.Writer, src source, o inspectOptions) error {
+	if o.source.format.Format == "" && src.path != "-" {
+		a, err := appliance.Open(src.path, appliance.Options{DescriptorOnly: true})
+		if err == nil {
+			return inspectAppliance(stdout, src, a, o)
+		}
+		if !errors.Is(err, appliance.ErrNotMachine) {
+			return err
+		}
+	}
+	return inspectDisk(ctx, stdout, src, o)
+}
+
+// inspectAppliance shows what the descriptor of an appliance says. Its disks
+// are not opened.
+func inspectAppliance(stdout io.Writer, src source, a *appliance.Appliance, o inspectOptions) (err error) {
+	defer closeInto(&err, a)
+	r := newInspectReport()
+	r.addMachines(a.Envelope)
+	for _, d := range a.Disks {
+		r.Disks = append(r.Disks, inspectedDisk{Name: d.Name, VirtualSize: d.Capacity, Format: disk.Format(d.Format), File: d.File})
+	}
+	if o.json {
+		return writeJSON(stdout, r)
+	}
+	out := lines{w: stdout}
+	out.printf("%s: %s", src.path, a.Kind)
+	if out.err == nil {
+		out.err = printEnvelope(stdout, a.Envelope, false)
+	}
+	for _, f := range a.Envelope.Files {
+		size := ""
+		if f.Size >= 0 {
+			size = ": " + humanBytes(f.Size)
+		}
+		out.printf("file %s%s", f.Name, size)
+	}
+	return out.err
+}
+
+func inspectDisk(ctx context.Context, stdout io.Writer, src source, o inspectOptions) (err error) {
 	img, err := o.source.open(ctx, o.globals, src)
 	if err != nil {
 		return err

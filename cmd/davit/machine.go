@@ -15,6 +15,7 @@ import (
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
+	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -134,16 +135,11 @@ func envelopeOf(ctx context.Context, repo *registry.Repository) (*machine.Envelo
 	if err != nil {
 		return nil, err
 	}
-	e, err := parseOVF(config)
+	e, err := ovf.Parse(config)
 	if err != nil {
 		return nil, fmt.Errorf("its OVF: %w", err)
 	}
 	return e, nil
-}
-
-// parseOVF stands for ovf.Parse until that is there.
-func parseOVF([]byte) (*machine.Envelope, error) {
-	return nil, fmt.Errorf("%w: an OVF is not read yet", machine.ErrUnsupported)
 }
 
 // oneMachine returns e with one of its machines and the disks of that: the one
