@@ -9,6 +9,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/verify"
 )
@@ -92,6 +93,8 @@ func refusals(err error) []reason {
 		return []reason{{Code: "not-an-artifact", Why: err.Error()}}
 	case errors.Is(err, registry.ErrDigestMismatch), errors.Is(err, verify.ErrDigestMismatch):
 		return []reason{{Code: string(verify.DigestMismatch), Why: err.Error()}}
+	case errors.Is(err, appliance.ErrDigest):
+		return []reason{{Code: "package-digest", Why: err.Error()}}
 	}
 	return nil
 }
