@@ -16,6 +16,7 @@ type system struct {
 	hardwares []*xmltree.Element
 	items     []*resource
 	byID      map[string]*resource // of the items that are read
+	extension *xmltree.Element     // what OVF has no word for; nil: nothing
 }
 
 func (s *system) lose(field, value, reason string) {
@@ -130,6 +131,11 @@ func (s *system) hardware(virtualSystem *xmltree.Element) error {
 			s.config(c)
 		case c.Name.Space == namespaceVMware && c.Name.Local == "ExtraConfig":
 			s.extraConfig(c)
+		case c.Name.Space == namespaceDavit && c.Name.Local == "Machine":
+			if s.extension != nil {
+				err = malformedAt(c, "a second <%s> of ours", c.Name.Local)
+			}
+			s.extension = c
 		case c.Name.Space == namespaceXenServer: // and for no other to understand
 			xen = true
 		case s.required(c) && !s.ovirt:

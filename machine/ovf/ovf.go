@@ -61,11 +61,14 @@ const (
 	formatStreamOptimized = "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"
 	formatVHD             = "http://go.microsoft.com/fwlink/?LinkId=137171"
 	formatVHDX            = "https://www.microsoft.com/en-us/download/details.aspx?id=34750"
+	formatQCOW2           = "http://www.gnome.org/~markmc/qcow-image-format.html"
 	formatBare            = "https://github.com/davit-oci/davit#disk" // the content, in no file
+	formatVDI             = "https://github.com/davit-oci/davit#vdi"  // nobody else has one
+	formatUnknown         = "https://github.com/davit-oci/davit#unknown"
 )
 
 // formats says what a file holds, as package disk names formats, by the ovf:format
-// of its Disk in lower case, up to #.
+// of its Disk in lower case, up to # where it is not here as a whole.
 var formats = map[string]string{
 	"http://www.vmware.com/interfaces/specifications/vmdk.html":             "vmdk",
 	"http://www.vmware.com/interfaces/interfaces/specifications/vmdk.html":  "vmdk", // a mistake of early ovftools
@@ -74,4 +77,6 @@ var formats = map[string]string{
 	"http://www.microsoft.com/technet/virtualserver/downloads/vhdspec.mspx": "vhd",  // XenServer
 	"https://www.microsoft.com/en-us/download/details.aspx?id=34750":        "vhdx",
 	"http://www.gnome.org/~markmc/qcow-image-format.html":                   "qcow2", // Red Hat
+	formatBare: "raw",
+	formatVDI:  "vdi",
 }

@@ -441,9 +441,10 @@ func (p *parser) disk(root, e *xmltree.Element) (machine.Disk, error) {
 	if format == "" && d.File != "" { // of a blank disk there is none to tell
 		return bad("it has no ovf:format")
 	}
-	before, _, _ := strings.Cut(strings.ToLower(format), "#")
-	if d.Format = formats[before]; format == formatBare {
-		d.Format = "raw"
+	whole := strings.ToLower(format)
+	before, _, _ := strings.Cut(whole, "#")
+	if d.Format = formats[whole]; d.Format == "" {
+		d.Format = formats[before]
 	}
 	switch p.attr(e, "volume-format") { // oVirt calls a raw disk a VMDK
 	case "RAW":
@@ -567,6 +568,9 @@ func (p *parser) system(e *xmltree.Element) error {
 	}
 	s.virtualBox(e)
 	s.bootOrder(e)
+	if err := readExtension(s.extension, s.m); err != nil {
+		return err
+	}
 	p.env.Machines = append(p.env.Machines, s.m)
 	return nil
 }
