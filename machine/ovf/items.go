@@ -297,7 +297,7 @@ func (s *system) device(i *resource) error {
 		return s.cpus(i)
 	case typeMemory:
 		return s.memory(i)
-	case typeDisk, typeLogicalDisk:
+	case typeDisk, typeLogicalDisk, typeStorage: // XenServer has disks as storage extents
 		return s.disk(i)
 	case typeCD, typeDVD:
 		return s.cdrom(i)

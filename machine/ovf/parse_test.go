@@ -2,6 +2,8 @@ package ovf
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -431,6 +433,17 @@ func TestParseVirtualBox(t *testing.T) {
 
 // What is read of an OVF cannot panic, and has references that hold.
 func FuzzParse(f *testing.F) {
+	paths, err := filepath.Glob("../../testdata/machines/*.ovf")
+	if err != nil || len(paths) == 0 {
+		f.Fatalf("no seeds: %v", err)
+	}
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
 	f.Add(Bare([]machine.Disk{{Name: "disk0", Capacity: 16384}}))
 	f.Add([]byte(envelope(`<Disk ovf:diskId="a&#10;" ovf:capacity="8" ovf:capacityAllocationUnits="byte * 2^30"/>`)))
 	f.Add([]byte(withHardware(rasd("3", "ResourceType=6") + rasd("4", "ResourceType=17", "Parent=3", "HostResource=ovf:/disk/a") + rasd("5", "ResourceType=10", "Connection=red"))))

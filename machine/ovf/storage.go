@@ -105,7 +105,7 @@ func (s *system) controllers() {
 func (s *system) reserve() error {
 	for _, i := range s.items {
 		switch i.kind {
-		case typeDisk, typeLogicalDisk, typeCD, typeDVD:
+		case typeDisk, typeLogicalDisk, typeStorage, typeCD, typeDVD:
 		default:
 			continue
 		}
