@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -12,6 +11,7 @@ import (
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/hyperv"
 	"github.com/davit-oci/davit/machine/libvirt"
+	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/machine/vmx"
 )
 
@@ -33,10 +33,10 @@ type target struct {
 
 // targets are all, in the order in which they are told to users.
 var targets = []target{
-	{name: "ova", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, blank: true, write: notBuilt},
-	{name: "ovf", ext: ".ovf", disks: disk.VMDKStream, several: true, blank: true, write: notBuilt},
+	{name: "ova", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, blank: true, write: writeOVF(ovf.VMware)},
+	{name: "ovf", ext: ".ovf", disks: disk.VMDKStream, several: true, blank: true, write: writeOVF(ovf.VMware)},
 	{name: "vmware", ext: ".vmx", disks: disk.VMDK, write: writeVMX},
-	{name: "virtualbox", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, blank: true, write: notBuilt},
+	{name: "virtualbox", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, blank: true, write: writeOVF(ovf.VirtualBox)},
 	{name: "libvirt", ext: ".xml", disks: disk.QCOW2, write: writeDomain},
 	{name: "hyperv", ext: ".ps1", disks: disk.VHDX, blank: true, write: writeScript},
 }
@@ -53,8 +53,10 @@ func writeDomain(e *machine.Envelope, dir string) ([]byte, []machine.Loss, error
 	return libvirt.Write(e.Machines[0], libvirt.WriteOptions{Dir: dir})
 }
 
-func notBuilt(*machine.Envelope, string) ([]byte, []machine.Loss, error) {
-	return nil, nil, errors.New("not built")
+func writeOVF(importer ovf.Target) func(*machine.Envelope, string) ([]byte, []machine.Loss, error) {
+	return func(e *machine.Envelope, _ string) ([]byte, []machine.Loss, error) {
+		return ovf.Write(e, ovf.WriteOptions{Target: importer})
+	}
 }
 
 // targetNames are the names of -O that are about machines.
