@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
@@ -88,7 +89,7 @@ func (f *machineFlags) envelope(disks []machine.Disk) (*machine.Envelope, error)
 	next := make(map[machine.Bus]int)
 	for i, d := range disks {
 		file := machine.File{ID: fmt.Sprint("file", i), Name: fmt.Sprintf("disk%d.img", i), Size: -1}
-		d := machine.Disk{Name: d.Name, Capacity: d.Capacity, File: file.Name}
+		d := machine.Disk{Name: d.Name, Capacity: d.Capacity, File: file.Name, Format: string(disk.Raw)} // as in the OVF of bare disks
 		e.Files, e.Disks = append(e.Files, file), append(e.Disks, d)
 		d.Bus = buses[i]
 		d.Controller, d.Unit, err = attach(m, d.Bus, next[d.Bus])

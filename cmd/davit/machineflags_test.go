@@ -40,12 +40,12 @@ func TestMachineFlags(t *testing.T) {
 			ID: "vm", CPUs: 4, Memory: 2 << 30, Firmware: machine.UEFI, SecureBoot: true,
 			Controllers: []machine.Controller{{Name: "sata0", Type: machine.SATA, Model: machine.AHCI}},
 			Disks: []machine.Disk{
-				{Name: "root", Controller: "sata0", Bus: machine.SATA, Capacity: 1 << 30, File: "disk0.img"},
-				{Name: "data", Controller: "sata0", Bus: machine.SATA, Unit: 1, Capacity: 4096, File: "disk1.img"},
+				{Name: "root", Controller: "sata0", Bus: machine.SATA, Capacity: 1 << 30, File: "disk0.img", Format: "raw"},
+				{Name: "data", Controller: "sata0", Bus: machine.SATA, Unit: 1, Capacity: 4096, File: "disk1.img", Format: "raw"},
 			},
 			NICs: []machine.NIC{{Type: machine.VMXNET3, Network: "VM Network, 2nd"}, {Type: machine.VirtioNet}},
 		}},
-		Disks: []machine.Disk{{Name: "root", Capacity: 1 << 30, File: "disk0.img"}, {Name: "data", Capacity: 4096, File: "disk1.img"}},
+		Disks: []machine.Disk{{Name: "root", Capacity: 1 << 30, File: "disk0.img", Format: "raw"}, {Name: "data", Capacity: 4096, File: "disk1.img", Format: "raw"}},
 		Files: []machine.File{{ID: "file0", Name: "disk0.img", Size: -1}, {ID: "file1", Name: "disk1.img", Size: -1}},
 	}
 	if !reflect.DeepEqual(e, want) {
@@ -96,8 +96,8 @@ properties:
 		Firmware: machine.UEFI, SecureBoot: true, TPM: machine.TPM20,
 		Controllers: []machine.Controller{{Name: "scsi0", Type: machine.SCSI}},
 		Disks: []machine.Disk{
-			{Name: "root", Controller: "scsi0", Bus: machine.SCSI, Capacity: 1 << 30, File: "disk0.img"},
-			{Name: "data", Bus: machine.Virtio, Capacity: 4096, File: "disk1.img"},
+			{Name: "root", Controller: "scsi0", Bus: machine.SCSI, Capacity: 1 << 30, File: "disk0.img", Format: "raw"},
+			{Name: "data", Bus: machine.Virtio, Capacity: 4096, File: "disk1.img", Format: "raw"},
 		},
 		NICs:      []machine.NIC{{Type: machine.VMXNET3, Network: "VM Network", MAC: "00:50:56:aa:00:01"}, {Type: machine.E1000}},
 		BootOrder: []machine.BootDevice{machine.BootCDROM, machine.BootDisk},

@@ -29,6 +29,7 @@ type pushOptions struct {
 	signerFlags
 	source sourceFlags
 	trimFlag
+	machine     machineFlags
 	sign        bool
 	tags        []string
 	reuse       []string
@@ -52,7 +53,10 @@ func newPush(g *globals) *cobra.Command {
 yet is sent: the artifact that the tag names now is where davit looks first.
 
 SOURCE is a disk image, "-" for a raw disk on stdin, or NAME=SOURCE. The tag
-moves last, when everything is there and, with --sign, signed.`,
+moves last, when everything is there and, with --sign, signed.
+
+Bare disks get a machine of one CPU and 1 GiB of memory, unless flags or a file
+describe another one. ` + machineFileHelp,
 		Args: minArgs("SOURCE", "REF"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !o.sign && cmd.Flags().Changed("key") {
@@ -65,6 +69,7 @@ moves last, when everything is there and, with --sign, signed.`,
 	o.registryFlags.flags(cmd)
 	o.source.flags(cmd)
 	o.trimFlag.flags(cmd)
+	o.machine.flags(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.sign, "sign", false, "sign the artifact with --key before the tag moves")
 	o.signerFlags.flags(cmd)
@@ -253,7 +258,32 @@ func (o *pushOptions) plan(sources []string, name string) (p pushPlan, err error
 		stdin = stdin || src.path == "-"
 		p.sources = append(p.sources, src)
 	}
-	return p, nil
+	return p, o.planMachine(p.sources)
+}
+
+// planMachine writes the machine that the flags describe, as far as it is known
+// before the disks are read, and warns of what is in it.
+func (o *pushOptions) planMachine(sources []source) error {
+	if err := o.machine.load(); err != nil {
+		return err
+	}
+	var disks []machine.Disk
+	for _, src := range sources {
+		disks = append(disks, machine.Disk{Name: src.name, Capacity: 1})
+	}
+	e, err := o.machine.envelope(disks)
+	if e == nil || err != nil {
+		return err
+	}
+	_, losses, err := ovf.Write(e, ovf.WriteOptions{})
+	if err != nil {
+		return err
+	}
+	for _, l := range losses {
+		o.stderr.warn("the OVF: %s", lossText(l))
+	}
+	warnPublished(o.globals, e)
+	return nil
 }
 
 // pushTags returns the tags that move: those of --tag, that of the reference,
@@ -421,11 +451,10 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 			return reuse.blame(base, err)
 		}
 	}
-	var disks []machine.Disk
-	for _, d := range out.Disks {
-		disks = append(disks, machine.Disk{Name: d.Name, Capacity: d.Size})
+	config, err := p.describe(out.Disks)
+	if err != nil {
+		return err
 	}
-	config := ovf.Bare(disks)
 	m := artifact.Manifest{
 		OVF:         ocispec.Descriptor{MediaType: artifact.TypeOVF, Digest: digest.FromBytes(config), Size: int64(len(config))},
 		Disks:       out.Disks,
@@ -471,6 +500,21 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 		return fmt.Errorf("reading the manifest back: %w", registry.ErrDigestMismatch)
 	}
 	return nil
+}
+
+// describe returns the OVF of the machine: the one that the flags describe, or
+// that of the disks alone.
+func (p *pusher) describe(disks []artifact.DiskDescriptor) ([]byte, error) {
+	var bare []machine.Disk
+	for _, d := range disks {
+		bare = append(bare, machine.Disk{Name: d.Name, Capacity: d.Size})
+	}
+	e, err := p.machine.envelope(bare)
+	if e == nil || err != nil {
+		return ovf.Bare(bare), err
+	}
+	data, _, err := ovf.Write(e, ovf.WriteOptions{})
+	return data, err
 }
 
 // signAll signs with every key. Where no tag moves, since all name this artifact
