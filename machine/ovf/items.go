@@ -12,11 +12,13 @@ import (
 // A system is a VirtualSystem while it is read.
 type system struct {
 	*parser
-	m         *machine.Machine
-	hardwares []*xmltree.Element
-	items     []*resource
-	byID      map[string]*resource // of the items that are read
-	extension *xmltree.Element     // what OVF has no word for; nil: nothing
+	m            *machine.Machine
+	hardwares    []*xmltree.Element
+	items        []*resource
+	byID         map[string]*resource // of the items that are read
+	notes        []string             // the texts of annotations
+	extraConfigs []string             // keys of what is not read of them
+	extension    *xmltree.Element     // what OVF has no word for; nil: nothing
 }
 
 func (s *system) lose(field, value, reason string) {
@@ -88,8 +90,15 @@ func (i *resource) get(local string) string {
 	return ""
 }
 
+// maxHardwares bounds the virtual hardwares of a machine; one is read, and what
+// is said of the others is as long as they are.
+const maxHardwares = 64
+
 // addHardware keeps a VirtualHardwareSection until all are known.
 func (s *system) addHardware(e *xmltree.Element) error {
+	if len(s.hardwares) == maxHardwares {
+		return malformedAt(e, "more than %d VirtualHardwareSections", maxHardwares)
+	}
 	s.hardwares = append(s.hardwares, e)
 	return nil
 }
@@ -111,7 +120,7 @@ func (s *system) hardware(virtualSystem *xmltree.Element) error {
 	}
 	for _, e := range s.hardwares {
 		if e != chosen {
-			s.lose("VirtualHardwareSection", s.systemType(e), fmt.Sprintf("of several that of %q is read", s.systemType(chosen)))
+			s.lose("VirtualHardwareSection", s.systemType(e), "of several the first for VMware is read, else for VirtualBox, else the first")
 		}
 	}
 	if err := s.info(chosen); err != nil {
@@ -144,6 +153,9 @@ func (s *system) hardware(virtualSystem *xmltree.Element) error {
 		if err != nil {
 			return err
 		}
+	}
+	if len(s.extraConfigs) > 0 {
+		s.lose("vmw:ExtraConfig", strings.Join(s.extraConfigs, " "), "lines of a VMX are not read from an OVF")
 	}
 	if xen {
 		s.lose("VirtualSystemOtherConfigurationData", "", "XenServer's own settings are not read")
@@ -562,60 +574,54 @@ func (s *system) extraConfig(e *xmltree.Element) {
 			return
 		}
 	}
-	const field = "vmw:ExtraConfig"
-	for n, l := range s.m.Unread {
-		if l.Field == field {
-			s.m.Unread[n].Value += " " + key
-			return
-		}
-	}
-	s.lose(field, key, "lines of a VMX are not read from an OVF")
+	s.extraConfigs = append(s.extraConfigs, key)
 }
 
 // virtualBox reads from vbox:Machine what the rest of an OVF of VirtualBox lacks.
 func (s *system) virtualBox(e *xmltree.Element) {
-	for _, vm := range e.Children {
-		if vm.Name.Space != namespaceVirtualBox || vm.Name.Local != "Machine" {
-			continue
+	i := slices.IndexFunc(e.Children, func(c *xmltree.Element) bool {
+		return c.Name.Space == namespaceVirtualBox && c.Name.Local == "Machine"
+	})
+	if i < 0 {
+		return
+	}
+	s.m.Unread = slices.DeleteFunc(s.m.Unread, func(l machine.Loss) bool { return l.Field == "Machine" && l.Value == namespaceVirtualBox })
+	hardware := anyChild(e.Children[i], "Hardware")
+	if hardware == nil {
+		return
+	}
+	firmware := anyChild(hardware, "Firmware") // of Hardware until VirtualBox 7.1, of BIOS since
+	if firmware == nil {
+		firmware = anyChild(anyChild(hardware, "BIOS"), "Firmware")
+	}
+	if firmware != nil {
+		switch kind := strings.ToUpper(firmware.Get("type")); {
+		case strings.HasPrefix(kind, "EFI"):
+			s.m.Firmware = machine.UEFI
+		case kind == "BIOS":
+			s.m.Firmware = machine.BIOS
 		}
-		s.m.Unread = slices.DeleteFunc(s.m.Unread, func(l machine.Loss) bool { return l.Field == "Machine" && l.Value == namespaceVirtualBox })
-		hardware := anyChild(vm, "Hardware")
-		if hardware == nil {
-			continue
+	}
+	if tpm := anyChild(hardware, "TrustedPlatformModule"); tpm != nil {
+		switch tpm.Get("type") {
+		case "v1_2":
+			s.m.TPM = machine.TPM12
+		case "v2_0":
+			s.m.TPM = machine.TPM20
 		}
-		firmware := anyChild(hardware, "Firmware") // of Hardware until VirtualBox 7.1, of BIOS since
-		if firmware == nil {
-			firmware = anyChild(anyChild(hardware, "BIOS"), "Firmware")
+	}
+	if display := anyChild(hardware, "Display"); display != nil && s.m.Display == (machine.Display{}) {
+		s.m.Display.Type = strings.ToLower(display.Get("controller"))
+		if n, err := parseDecimal(display.Get("VRAMSize")); err == nil && n < 1<<20 {
+			s.m.Display.Memory = n << 20
 		}
-		if firmware != nil {
-			switch kind := strings.ToUpper(firmware.Get("type")); {
-			case strings.HasPrefix(kind, "EFI"):
-				s.m.Firmware = machine.UEFI
-			case kind == "BIOS":
-				s.m.Firmware = machine.BIOS
-			}
+		if n, err := parseDecimal(display.Get("monitorCount")); err == nil && n < 1<<10 {
+			s.m.Display.Monitors = int(n)
 		}
-		if tpm := anyChild(hardware, "TrustedPlatformModule"); tpm != nil {
-			switch tpm.Get("type") {
-			case "v1_2":
-				s.m.TPM = machine.TPM12
-			case "v2_0":
-				s.m.TPM = machine.TPM20
-			}
-		}
-		if display := anyChild(hardware, "Display"); display != nil && s.m.Display == (machine.Display{}) {
-			s.m.Display.Type = strings.ToLower(display.Get("controller"))
-			if n, err := parseDecimal(display.Get("VRAMSize")); err == nil && n < 1<<20 {
-				s.m.Display.Memory = n << 20
-			}
-			if n, err := parseDecimal(display.Get("monitorCount")); err == nil && n < 1<<10 {
-				s.m.Display.Monitors = int(n)
-			}
-		}
-		if boot := anyChild(hardware, "Boot"); boot != nil {
-			for _, c := range boot.Children {
-				s.boots(map[string]string{"HardDisk": "disk", "DVD": "cdrom", "Network": "net", "Floppy": "floppy"}[c.Get("device")])
-			}
+	}
+	if boot := anyChild(hardware, "Boot"); boot != nil {
+		for _, c := range boot.Children {
+			s.boots(map[string]string{"HardDisk": "disk", "DVD": "cdrom", "Network": "net", "Floppy": "floppy"}[c.Get("device")])
 		}
 	}
 }

@@ -563,6 +563,7 @@ func (p *parser) system(e *xmltree.Element) error {
 	}); err != nil {
 		return err
 	}
+	s.m.Description = strings.Join(s.notes, "\n\n")
 	if err := s.hardware(e); err != nil {
 		return err
 	}

@@ -138,6 +138,7 @@ func TestParseRefuses(t *testing.T) {
 		{"machine without Info", strings.Replace(envelope(""), `<VirtualSystem ovf:id="vm"><Info>x</Info>`, `<VirtualSystem ovf:id="vm">`, 1), "without <Info>"},
 		{"two machines of one ID", `<Envelope ` + spaces + `><VirtualSystemCollection ovf:id="c"><Info/>` + system1("") + system1("") + `</VirtualSystemCollection></Envelope>`, `"vm"`},
 		{"no hardware", strings.NewReplacer("<VirtualHardwareSection>", "<!--", "</VirtualHardwareSection>", "-->").Replace(envelope("")), "no VirtualHardwareSection"},
+		{"too many hardwares", withSystem(strings.Repeat(`<VirtualHardwareSection><Info/></VirtualHardwareSection>`, maxHardwares)), "more than 64 VirtualHardwareSections"},
 		{"two DiskSections", strings.Replace(envelope(disk1), "<VirtualSystem", "<DiskSection/><VirtualSystem", 1), "second <DiskSection>"},
 		{"required section of OVF that is none", withSystem(`<NewSection/>`), "<NewSection>"},
 		{"required section of others", withSystem(`<x:S xmlns:x="urn:x"/>`), "<S>"},
@@ -431,7 +432,8 @@ func TestParseVirtualBox(t *testing.T) {
 	}
 }
 
-// What is read of an OVF cannot panic, and has references that hold.
+// What is read of an OVF has references that hold, and can be written, and is
+// then read as the same.
 func FuzzParse(f *testing.F) {
 	paths, err := filepath.Glob("../../testdata/machines/*.ovf")
 	if err != nil || len(paths) == 0 {
@@ -459,6 +461,9 @@ func FuzzParse(f *testing.F) {
 		}
 		if fault := check(e); fault != "" {
 			t.Error(fault)
+		}
+		if _, err := fixed(e); err != nil {
+			t.Error(err)
 		}
 	})
 }

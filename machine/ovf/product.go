@@ -246,10 +246,7 @@ func (s *system) annotation(e *xmltree.Element) error {
 		return err
 	}
 	if text := s.localized(e, "Annotation"); text != "" {
-		if s.m.Description != "" {
-			text = s.m.Description + "\n\n" + text
-		}
-		s.m.Description = text
+		s.notes = append(s.notes, text)
 	}
 	return nil
 }
