@@ -167,29 +167,29 @@ func (w *writer) storage(m *machine.Machine) {
 			instances[c.Name] = w.item(item)
 		}
 	}
-	// What OVF has no bus for is on SATA, which every system can boot from.
-	spare := spareController{w: w, number: freeNumber(m.Controllers)}
+	// What OVF has no bus for gets a place that the target can start from.
+	spare := w.spare(m)
+	spareCD := spareController{w: w, last: machine.Controller{Type: machine.IDE, Model: machine.PIIX4, Number: freeNumber(m, machine.IDE)}, units: 2}
 	type place struct{ parent, unit string }
-	find := func(controller string, unit int) (place, bool) {
+	find := func(controller string, unit int, bus machine.Bus, spare *spareController, field string, i int) place {
 		if parent, ok := instances[controller]; ok {
-			return place{parent, strconv.Itoa(unit)}, true
+			return place{parent, strconv.Itoa(unit)}
+		}
+		if bus == "" {
+			w.lose("", fmt.Sprintf("it is not said: %s instead", spare.last.Type), field, i)
+		} else {
+			w.lose(string(bus), fmt.Sprintf("OVF has no such bus: %s instead", spare.last.Type), field, i)
 		}
 		parent, unit := spare.next()
-		return place{parent, strconv.Itoa(unit)}, false
+		return place{parent, strconv.Itoa(unit)}
 	}
 	disks := make([]place, len(m.Disks))
 	for i, d := range m.Disks {
-		var ok bool
-		if disks[i], ok = find(d.Controller, d.Unit); !ok {
-			w.lose(string(d.Bus), "OVF has no such bus: sata instead", "disks[%d].bus", i)
-		}
+		disks[i] = find(d.Controller, d.Unit, d.Bus, &spare, "disks[%d].bus", i)
 	}
 	cds := make([]place, len(m.CDROMs))
 	for i, cd := range m.CDROMs {
-		var ok bool
-		if cds[i], ok = find(cd.Controller, cd.Unit); !ok {
-			w.lose(string(cd.Bus), "OVF has no such bus: sata instead", "cdroms[%d].bus", i)
-		}
+		cds[i] = find(cd.Controller, cd.Unit, cd.Bus, &spareCD, "cdroms[%d].bus", i)
 	}
 	for i, d := range m.Disks {
 		it := item{
@@ -229,31 +229,47 @@ func (w *writer) storage(m *machine.Machine) {
 	}
 }
 
-const ahciPorts = 30
-
-// spareController is the SATA controllers that are made for what has none.
+// A spareController is the controllers that are made for what has none.
 type spareController struct {
 	w      *writer
-	number int    // of the next controller
-	parent string // InstanceID of the last
+	last   machine.Controller
+	units  int    // that one has
+	parent string // InstanceID of the last; empty: there is none yet
 	unit   int    // next on it
 }
 
+// spare is for disks. VMware has a bus for guests that have drivers of their
+// hypervisor, as those on virtio do; but Windows has that from VMware Tools.
+// Else it is SATA, which every guest can start from.
+func (w *writer) spare(m *machine.Machine) spareController {
+	c, units := machine.Controller{Type: machine.SATA, Model: machine.AHCI}, 30
+	if w.o.Target == VMware {
+		c, units = machine.Controller{Type: machine.SCSI, Model: machine.PVSCSI}, 7 // the eighth is the controller itself
+		if strings.HasPrefix(m.GuestOS.Complete().VMware, "win") {
+			c.Model = machine.LSILogicSAS
+		}
+	}
+	c.Number = freeNumber(m, c.Type)
+	return spareController{w: w, last: c, units: units}
+}
+
 func (s *spareController) next() (parent string, unit int) {
-	if s.parent == "" || s.unit == ahciPorts {
-		item, _ := s.w.controller(-1, machine.Controller{Type: machine.SATA, Model: machine.AHCI, Number: s.number})
+	if s.parent == "" || s.unit == s.units {
+		if s.parent != "" {
+			s.last.Number++
+		}
+		item, _ := s.w.controller(-1, s.last)
 		s.parent, s.unit = s.w.item(item), 0
-		s.number++
 	}
 	s.unit++
 	return s.parent, s.unit - 1
 }
 
-// freeNumber is the one after that of all SATA controllers.
-func freeNumber(controllers []machine.Controller) int {
+// freeNumber is the one after that of all controllers of a type.
+func freeNumber(m *machine.Machine, bus machine.Bus) int {
 	n := 0
-	for _, c := range controllers {
-		if c.Type == machine.SATA {
+	for _, c := range m.Controllers {
+		if c.Type == bus {
 			n = max(n, c.Number+1)
 		}
 	}
@@ -371,12 +387,22 @@ func (w *writer) nic(i int, t machine.NICType) string {
 	case w.o.Target == VirtualBox && (t == machine.E1000E || t == machine.VMXNET || t == machine.VMXNET2 || t == machine.VMXNET3),
 		w.o.Target == VMware && t == machine.VirtioNet,
 		t != "" && !ok:
-		w.lose(string(t), "the target has no such network cards: e1000 instead", "nics[%d].type", i)
-		return "E1000"
+		instead := w.defaultNIC()
+		w.lose(string(t), fmt.Sprintf("the target has no such network cards: %s instead", strings.ToLower(instead)), "nics[%d].type", i)
+		return instead
 	case t == "" && w.o.Target != "":
-		return "E1000"
+		return w.defaultNIC()
 	}
 	return word
+}
+
+// defaultNIC is a card that every guest has a driver for: Windows has none of
+// its own for the older E1000.
+func (w *writer) defaultNIC() string {
+	if w.o.Target == VMware {
+		return "E1000e"
+	}
+	return "E1000"
 }
 
 func (w *writer) display(d machine.Display) {

@@ -248,8 +248,12 @@ func (w *writer) disks() {
 	w.text("Info", "Virtual disks")
 	for _, d := range w.e.Disks {
 		populated := min(w.o.Populated[d.Name], d.Capacity)
+		units := ""
+		if w.o.Target != "" {
+			units = "byte" // what it is if it is not said; not all that import know that
+		}
 		w.empty("Disk", "ovf:diskId", d.Name, "ovf:fileRef?", fileID(w.e, d.File), "ovf:capacity", strconv.FormatInt(d.Capacity, 10),
-			"ovf:format?", diskFormat(d), "ovf:parentRef?", d.Parent, "ovf:populatedSize?", unless(populated, 0))
+			"ovf:capacityAllocationUnits?", units, "ovf:format?", diskFormat(d), "ovf:parentRef?", d.Parent, "ovf:populatedSize?", unless(populated, 0))
 	}
 	w.end()
 }
