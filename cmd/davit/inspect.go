@@ -234,8 +234,7 @@ func (o *inspectOptions) addArtifact(ctx context.Context, r *inspectReport, repo
 func (r *inspectReport) addMachines(e *machine.Envelope) {
 	r.envelope = e
 	if len(e.Machines) == 1 {
-		r.Machine = showMachine(e.Machines[0])
-		r.Machine.Unread = list(slices.Concat(r.Machine.Unread, e.Unread))
+		r.Machine = showOnly(e)
 		return
 	}
 	r.Machine = showMachine(&machine.Machine{Disks: e.Disks, Unread: e.Unread})

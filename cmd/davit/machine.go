@@ -72,9 +72,7 @@ func runMachineShow(ctx context.Context, stdout io.Writer, name string, o machin
 		}
 	}
 	if o.json {
-		shown := showMachine(e.Machines[0])
-		shown.Unread = list(slices.Concat(shown.Unread, e.Unread))
-		return writeJSON(stdout, machineShowReport{newReport("davit machine show"), shown})
+		return writeJSON(stdout, machineShowReport{newReport("davit machine show"), showOnly(e)})
 	}
 	return printEnvelope(stdout, e, true)
 }

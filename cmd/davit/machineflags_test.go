@@ -113,6 +113,16 @@ properties:
 	}
 }
 
+// Secure boot is the firmware's, so that it says which.
+func TestSecureBootIsUEFI(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vm.yaml")
+	write(t, path, "secureBoot: true")
+	e, err := machineOf(t, "--machine-file", path)
+	if err != nil || e.Machines[0].Firmware != machine.UEFI || !e.Machines[0].SecureBoot {
+		t.Errorf("got %+v, %v; want UEFI", e, err)
+	}
+}
+
 // The documentation shows every member, and each is as davit reads it.
 func TestMachineFileDocumented(t *testing.T) {
 	page, err := os.ReadFile("../../docs/machine-file.md")

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -37,6 +38,14 @@ func showMachine(m *machine.Machine) shownMachine {
 		Properties:     showProperties(m.Properties),
 		Unread:         list(m.Unread),
 	}
+}
+
+// showOnly is what is shown of the only machine of e, with what was not read
+// and belongs to no machine.
+func showOnly(e *machine.Envelope) shownMachine {
+	shown := showMachine(e.Machines[0])
+	shown.Unread = list(slices.Concat(shown.Unread, e.Unread))
+	return shown
 }
 
 func showProperties(properties []machine.Property) []shownProperty {

@@ -85,6 +85,27 @@ func TestShownMachineJSON(t *testing.T) {
 	}
 }
 
+// What was not read is told, whatever it belongs to.
+func TestShownUnread(t *testing.T) {
+	e := &machine.Envelope{
+		Machines: []*machine.Machine{{ID: "a", Unread: []machine.Loss{{Field: "serial0"}}}},
+		Unread:   []machine.Loss{{Field: "DeploymentOptionSection"}},
+	}
+	want := []machine.Loss{{Field: "serial0"}, {Field: "DeploymentOptionSection"}}
+	if got := showOnly(e).Unread; !reflect.DeepEqual(got, want) {
+		t.Errorf("of one machine: %+v", got)
+	}
+	if got := unreadOf(e); len(got) != 2 {
+		t.Errorf("converted: %+v", got)
+	}
+	e.Machines = append(e.Machines, &machine.Machine{ID: "b"})
+	r := newInspectReport()
+	r.addMachines(e)
+	if len(r.Machine.Unread) != 1 || len(r.Machines) != 2 || len(r.Machines[0].Unread) != 1 {
+		t.Errorf("of two machines: %+v", r)
+	}
+}
+
 func TestBinaryBytes(t *testing.T) {
 	for n, want := range map[int64]string{
 		0: "0 B", 512: "512 B", 1024: "1 KiB", 1 << 30: "1 GiB", 1536 << 20: "1536 MiB", 1030 << 20: "1030 MiB",
