@@ -2,6 +2,7 @@ package ovf
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -122,7 +123,7 @@ func TestParseRefuses(t *testing.T) {
 		{"cut short", envelope(disk1)[:100], "EOF"},
 		{"another document", "<html/>", "begins with <html>"},
 		{"no namespace", "<Envelope/>", "begins with <Envelope>"},
-		{"another name", strings.ReplaceAll(envelope(disk1), "Envelope ", "Envelopes "), ""},
+		{"another name", strings.NewReplacer("<Envelope ", "<Folder ", "</Envelope>", "</Folder>").Replace(envelope(disk1)), "begins with <Folder>"},
 		{"OVF 3", strings.ReplaceAll(envelope(disk1), "envelope/1", "envelope/3"), `version "3"`},
 		{"OVF 0.9 without version", strings.ReplaceAll(envelope(disk1), namespace1, namespace09), "ovf:version"},
 		{"document type", `<!DOCTYPE Envelope>` + envelope(disk1), "document type"},
@@ -147,6 +148,18 @@ func TestParseRefuses(t *testing.T) {
 		{"required element in an item", withHardware(rasd("1", "ResourceType=4", "Unknown=1")), "<Unknown>"},
 		{"networks within a machine", withSystem(`<NetworkSection/>`), "cannot stand"},
 		{"resources of a collection within a machine", withSystem(`<ResourceAllocationSection/>`), "cannot stand"},
+
+		{"two configurations of one ID", strings.Replace(envelope(""), "<VirtualSystem", `<DeploymentOptionSection><Info/><Configuration ovf:id="a"/><Configuration ovf:id="a"/></DeploymentOptionSection><VirtualSystem`, 1), "ovf:id of its own"},
+		{"configuration without ID", strings.Replace(envelope(""), "<VirtualSystem", `<DeploymentOptionSection><Info/><Configuration/></DeploymentOptionSection><VirtualSystem`, 1), "ovf:id of its own"},
+		{"too many configurations", strings.Replace(envelope(""), "<VirtualSystem", "<DeploymentOptionSection><Info/>"+many(machine.MaxMachines, `<Configuration ovf:id="%d"/>`)+"</DeploymentOptionSection><VirtualSystem", 1), "more than 1024 configurations"},
+		{"too many networks", strings.Replace(envelope(""), "<VirtualSystem", "<NetworkSection><Info/>"+many(machine.MaxDisks, `<Network ovf:name="%d"/>`)+"</NetworkSection><VirtualSystem", 1), "more than 4096 networks"},
+		{"too many files", strings.Replace(envelope(""), "</References>", many(machine.MaxDisks, `<File ovf:id="%d" ovf:href="%[1]d"/>`)+"</References>", 1), "more than 4096 files"},
+		{"too many machines", `<Envelope ` + spaces + `><VirtualSystemCollection ovf:id="c"><Info/>` + many(machine.MaxMachines, strings.Replace(system1(""), "vm", "%d", 1)) + `</VirtualSystemCollection></Envelope>`, "more than 1024 machines"},
+		{"too many items", withHardware(many(4*machine.MaxDisks, rasd("%d", "ResourceType=14"))), "more than 16384 items"},
+		{"too many network cards", withHardware(many(machine.MaxDisks, rasd("%d", "ResourceType=10"))), "more than 4096 network cards"},
+		{"too many disk drives", withHardware(many(machine.MaxDisks, rasd("%d", "ResourceType=17", "HostResource=ovf:/disk/b"))), "more than 4096 disks"},
+		{"too many CD drives", withHardware(many(machine.MaxDisks, rasd("%d", "ResourceType=15"))), "more than 4096 CD drives"},
+		{"too many properties", withSystem("<ProductSection><Info/>" + many(machine.MaxDisks, `<Property ovf:key="%d" ovf:type="string"/>`) + "</ProductSection>"), "more than 4096 properties"},
 
 		{"file without ID", strings.Replace(envelope(""), ` ovf:id="f"`, "", 1), "without ovf:id"},
 		{"two files of one ID", strings.Replace(envelope(""), `ovf:id="cd"`, `ovf:id="f"`, 1), `two files "f"`},
@@ -191,6 +204,11 @@ func TestParseRefuses(t *testing.T) {
 		{"network that is not there", withHardware(rasd("1", "ResourceType=10", "Connection=green")), `"green"`},
 		{"disk that is not there", withHardware(scsi + rasd("4", "ResourceType=17", "Parent=3", "HostResource=ovf:/disk/c")), "is no disk"},
 		{"file that is not there", withHardware(scsi + rasd("4", "ResourceType=15", "Parent=3", "HostResource=ovf:/file/c")), "is no file"},
+		{"file of a drive that is not there", withHardware(scsi + rasd("4", "ResourceType=17", "Parent=3", "HostResource=ovf:/file/c")), "is no file"},
+		{"disk of a CD that is not there", withHardware(scsi + rasd("4", "ResourceType=15", "Parent=3", "HostResource=ovf:/disk/c")), "is no disk"},
+		{"five drives on two IDE channels", withHardware(rasd("x", "ResourceType=5") + many(4, rasd("%d", "ResourceType=15", "Parent=x"))), "more than two drives"},
+		{"cores that are no number", withHardware(rasd("1", "ResourceType=3", `<vmw:CoresPerSocket>two</vmw:CoresPerSocket>`)), "CoresPerSocket"},
+		{"oVirt's sockets without number", strings.ReplaceAll(withHardware(rasd("1", "ResourceType=3", "num_of_sockets=65537", "cpu_per_socket=1")), namespace1, namespace1+"/"), "sockets and cores"},
 		{"path of a host as disk", withHardware(scsi + rasd("4", "ResourceType=17", "Parent=3", "HostResource=/etc/passwd")), "neither"},
 		{"controller that is not there", withHardware(rasd("4", "ResourceType=17", "Parent=3", "HostResource=ovf:/disk/a")), "is no Item"},
 		{"unit beyond any", withHardware(scsi + rasd("4", "ResourceType=17", "Parent=3", "AddressOnParent=4096", "HostResource=ovf:/disk/a")), "no number of a unit"},
@@ -208,6 +226,15 @@ func TestParseRefuses(t *testing.T) {
 			}
 		})
 	}
+}
+
+// many is format with the numbers from 0 to n.
+func many(n int, format string) string {
+	var b strings.Builder
+	for i := range n + 1 {
+		fmt.Fprintf(&b, format, i)
+	}
+	return b.String()
 }
 
 func manyDisks(n int) []string {
