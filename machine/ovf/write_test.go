@@ -303,6 +303,63 @@ func TestWriteLossesOfOne(t *testing.T) {
 	}
 }
 
+// What importers look at.
+func TestWriteSays(t *testing.T) {
+	eight := &machine.Envelope{Machines: []*machine.Machine{{ID: "vm", Controllers: []machine.Controller{{Name: "scsi0", Type: machine.SCSI, Model: machine.BusLogic}}}}}
+	for i := range 8 {
+		d := machine.Disk{Name: fmt.Sprint("d", i), Bus: machine.Virtio, Unit: i}
+		eight.Disks, eight.Machines[0].Disks = append(eight.Disks, d), append(eight.Machines[0].Disks, d)
+	}
+	for _, test := range []struct {
+		name   string
+		e      *machine.Envelope
+		target Target
+		want   []string // in this order
+	}{
+		{"secure boot needs ESXi 6.5", withOne(func(m *machine.Machine) { m.SecureBoot = true }), VMware, []string{"VirtualSystemType>vmx-13<"}},
+		{"SATA needs ESXi 5.5", withOne(func(*machine.Machine) {}), VMware, []string{"VirtualSystemType>vmx-10<"}},
+		{"a machine without an ID", withOne(func(m *machine.Machine) { m.ID, m.Name = "", "web" }), "", []string{`ovf:id="vm"`, "<Name>web</Name>"}},
+		{"space around an ID", withOne(func(m *machine.Machine) { m.ID = " vm\n" }), "", []string{`ovf:id="vm"`}},
+		{"memory of the display in part of a KB", withOne(func(m *machine.Machine) { m.Display.Memory = 1025 }), VMware, []string{`vmw:key="videoRamSizeInKB" vmw:value="2"`}},
+		{"no character", withOne(func(m *machine.Machine) { m.Description = "\ufffe\uffff" }), "", []string{"<Annotation>\ufffd\ufffd</Annotation>"}},
+		{"line breaks and quotes", withOne(func(m *machine.Machine) { m.Description = "a\r\n\"b\"" }), "", []string{"<Annotation>a&#xD;&#xA;&#34;b&#34;</Annotation>"}},
+		{"a CD of USB is one of IDE", withOne(func(m *machine.Machine) {
+			m.CDROMs = []machine.CDROM{{Bus: machine.USB}}
+		}), VMware, []string{"IDE controller", ">PIIX4<", ">5<"}},
+		{"a category is said once", withOne(func(m *machine.Machine) {
+			m.Properties = []machine.Property{{Key: "a", Type: "string", Category: "C"}, {Key: "b", Type: "string", Category: "C"}, {Key: "c", Type: "string"}}
+		}), "", []string{
+			"<Category>C</Category>\n      <Property ovf:key=\"a\" ovf:type=\"string\"/>\n      <Property ovf:key=\"b\" ovf:type=\"string\"/>\n      <Category></Category>\n      <Property ovf:key=\"c\"",
+		}},
+		{"seven drives on a controller", eight, VMware, []string{
+			"SCSI controller<", ">buslogic<", "SCSI controller 1<", ">VirtualSCSI<", "SCSI controller 2<", ">VirtualSCSI<",
+			"AddressOnParent>6<", ">ovf:/disk/d6<", "AddressOnParent>0<", ">ovf:/disk/d7<",
+		}},
+		{"all drives on a controller", eight, VirtualBox, []string{"SCSI controller<", "SATA controller<", "AddressOnParent>6<", ">ovf:/disk/d6<", "AddressOnParent>7<", ">ovf:/disk/d7<"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			data, _, err := Write(test.e, WriteOptions{Target: test.target})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rest := string(data)
+			for _, want := range test.want {
+				_, after, ok := strings.Cut(rest, want)
+				if !ok {
+					t.Fatalf("no %s in order in\n%s", want, data)
+				}
+				rest = after
+			}
+		})
+	}
+	windows := eight.Machines[0]
+	windows.GuestOS.VMware = "windows2019srv_64Guest"
+	data, _, err := Write(eight, WriteOptions{Target: VMware})
+	if err != nil || strings.Count(string(data), ">lsilogicsas<") != 2 {
+		t.Errorf("Windows on virtio has not two LSI Logic SAS, %v:\n%s", err, data)
+	}
+}
+
 // Write changes neither what it is given, nor what is nobody's business.
 func TestWriteLeavesItsArgument(t *testing.T) {
 	e := server()
