@@ -489,6 +489,11 @@ func FuzzParse(f *testing.F) {
 		if fault := check(e); fault != "" {
 			t.Error(fault)
 		}
+		for _, f := range e.Files {
+			if uriOf(f.Name) != f.Name {
+				return // is written as another
+			}
+		}
 		if _, err := fixed(e); err != nil {
 			t.Error(err)
 		}
