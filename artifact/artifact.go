@@ -40,6 +40,10 @@ const (
 	TypeOVFCert     = "application/vnd.davit.ovf.certificate.v1+pem"
 	TypeNVRAM       = "application/vnd.davit.nvram.v1"
 	TypeFile        = "application/vnd.davit.file.v1"
+
+	// What is needed to build the source's package again, byte for byte.
+	TypeOriginal     = "application/vnd.davit.original.v1+json"
+	TypeOriginalPart = "application/vnd.davit.original.part.v1"
 )
 
 // The annotations of version 1.
@@ -49,6 +53,10 @@ const (
 	AnnotationSize     = "vnd.davit.disk.size"
 	AnnotationHead     = "vnd.davit.index.head"
 	AnnotationPlatform = "vnd.davit.platform"
+
+	// AnnotationUnverified says that the digests of the source's package were
+	// not enforced when it was pushed.
+	AnnotationUnverified = "vnd.davit.package.unverified"
 )
 
 // ErrNewer is wrapped by errors about an artifact that is well-formed as far

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -67,7 +68,7 @@ func (im *Image) Check(ctx context.Context, jobs int, progress func(int64)) erro
 			return err
 		}
 	}
-	for _, desc := range im.Others {
+	for _, desc := range slices.Concat(im.Originals, im.Others) {
 		if err := im.checkBlob(ctx, PartBlob, desc, progress); err != nil {
 			return err
 		}

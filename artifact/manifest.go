@@ -27,6 +27,7 @@ type Manifest struct {
 	Disks       []DiskDescriptor     // in the order of the OVF's Disk elements
 	Layers      []ocispec.Descriptor // with chunks, in the order of the layer table
 	Files       []ocispec.Descriptor // of the package, in the order of the OVF's References
+	Originals   []ocispec.Descriptor // how to build the source's package again: recipe and parts
 	Annotations map[string]string
 	Subject     *ocispec.Descriptor
 
@@ -99,6 +100,7 @@ func (m *Manifest) Encode() ([]byte, error) {
 		out.Layers = append(out.Layers, m.OVF)
 	}
 	out.Layers = append(out.Layers, m.Files...)
+	out.Layers = append(out.Layers, m.Originals...)
 	if len(out.Layers) == 0 {
 		empty := emptyJSON
 		empty.Data = nil
@@ -222,6 +224,8 @@ func ParseManifest(raw []byte, desc ocispec.Descriptor) (*Manifest, error) {
 				titles[lower] = true
 			}
 			m.Files = append(m.Files, l)
+		case l.MediaType == TypeOriginal || l.MediaType == TypeOriginalPart:
+			m.Originals = append(m.Originals, l)
 		default:
 			m.Others = append(m.Others, l)
 		}
