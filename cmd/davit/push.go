@@ -30,6 +30,8 @@ type pushOptions struct {
 	source sourceFlags
 	trimFlag
 	machine     machineFlags
+	machineID   string
+	unverified  bool
 	sign        bool
 	tags        []string
 	reuse       []string
@@ -52,7 +54,9 @@ func newPush(g *globals) *cobra.Command {
 		Long: `Put disks into a registry as one artifact. Only what the registry does not have
 yet is sent: the artifact that the tag names now is where davit looks first.
 
-SOURCE is a disk image, "-" for a raw disk on stdin, or NAME=SOURCE. The tag
+SOURCE is a disk image, "-" for a raw disk on stdin, or NAME=SOURCE; or a machine
+with its disks: an OVA, an OVF or a folder with one, a VMX, a libvirt domain, a
+.vbox. The manifest (.mf) of an OVF is checked while its disks are read. The tag
 moves last, when everything is there and, with --sign, signed.
 
 Bare disks get a machine of one CPU and 1 GiB of memory, unless flags or a file
@@ -80,6 +84,8 @@ describe another one. ` + machineFileHelp,
 	f.StringVar(&o.base, "base", "", "parent `REF`, noted as org.opencontainers.image.base")
 	f.StringVar(&o.platform, "platform", "", "`OS/ARCH[/VARIANT]` of the machine")
 	f.StringVar(&o.created, "created", "", "`TIME` for org.opencontainers.image.created, RFC 3339 or Unix seconds (default: none, or $SOURCE_DATE_EPOCH)")
+	f.StringVar(&o.machineID, "machine", "", "only the machine with this `ID`, of several")
+	f.BoolVar(&o.unverified, "unverified-package", false, "push a package whose digests or signature are wrong; the artifact says so")
 	f.StringVar(&o.compat, "compat", "", "gitlab: a form that GitLab's registry accepts")
 	f.StringVar(&o.compression, "compression", "", "`CODEC`: zstd[:LEVEL], xz, none (default zstd:1)")
 	f.StringVar(&o.profile, "profile", "1", "`NAME` of the chunk parameters")
@@ -138,7 +144,14 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 		return err
 	}
 	defer closeInto(&err, store)
-	images, err := o.openSources(ctx, plan.sources)
+	source, err := o.openAppliance(plan.sources)
+	if err != nil {
+		return err
+	}
+	if source != nil {
+		defer closeInto(&err, source)
+	}
+	images, err := o.openSources(ctx, plan.sources, source)
 	if err != nil {
 		return err
 	}
@@ -160,7 +173,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 	}
 	defer closeInto(&err, reuse)
 
-	p := &pusher{pushOptions: &o, pushPlan: plan, repo: repo, store: store, images: images, disks: disks}
+	p := &pusher{pushOptions: &o, pushPlan: plan, repo: repo, store: store, images: images, disks: disks, appliance: source}
 	pushed, err := p.push(ctx, reuse, o.sign)
 	if err != nil {
 		return err
@@ -333,7 +346,10 @@ func (o *pushOptions) manifestAnnotations() (map[string]string, error) {
 }
 
 // openSources opens all images, so that a missing one is found before anything is sent.
-func (o *pushOptions) openSources(ctx context.Context, sources []source) (images []*image, err error) {
+func (o *pushOptions) openSources(ctx context.Context, sources []source, from *applianceSource) (images []*image, err error) {
+	if from != nil {
+		return from.images(ctx, o)
+	}
 	for _, src := range sources {
 		img, err := o.source.open(ctx, o.globals, src)
 		if err != nil {
@@ -359,6 +375,8 @@ type pusher struct {
 	store  *registry.Store
 	images []*image
 	disks  []disk.Reader // what is pushed of the images
+
+	appliance *applianceSource // the images are its; nil: they are bare disks
 
 	finished *pushJournal
 }
@@ -462,6 +480,17 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 		Annotations: p.notes,
 		Gitlab:      p.gitlab,
 	}
+	if p.appliance != nil {
+		if m.Files, err = p.pushFiles(ctx); err != nil {
+			return err
+		}
+		if err := p.verify(ctx); err != nil {
+			return err
+		}
+	}
+	if p.unverified {
+		m.Annotations = unverifiedNote(m.Annotations)
+	}
 	if err := p.addBase(ctx, &m); err != nil {
 		return err
 	}
@@ -502,9 +531,12 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 	return nil
 }
 
-// describe returns the OVF of the machine: the one that the flags describe, or
+// describe returns the OVF of the machine: the appliance's, the one that the flags describe, or
 // that of the disks alone.
 func (p *pusher) describe(disks []artifact.DiskDescriptor) ([]byte, error) {
+	if p.appliance != nil {
+		return p.appliance.config(disks)
+	}
 	var bare []machine.Disk
 	for _, d := range disks {
 		bare = append(bare, machine.Disk{Name: d.Name, Capacity: d.Size})
@@ -577,11 +609,14 @@ func (p *pusher) addBase(ctx context.Context, m *artifact.Manifest) (err error) 
 
 func (out *pushed) report(ref registry.Reference, reuse *reuse) pushReport {
 	r := pushReport{report: newReport("davit push"), Ref: ref.WithDigest(out.desc.Digest).String(), Digest: out.desc.Digest}
+	r.Disks = []pushedDisk{}
 	for i, d := range out.Disks {
 		r.Disks = append(r.Disks, pushedDisk{d.Name, d.Size, out.DataSize[i], artifact.Digest(d.Digest)})
 		r.Bytes.Read += out.DataSize[i]
 	}
-	r.DiskDigest = r.Disks[0].Digest
+	if len(r.Disks) > 0 {
+		r.DiskDigest = r.Disks[0].Digest
+	}
 	r.Layers.Kept, r.Layers.New = out.Kept, len(out.Layers)-out.Kept
 	r.Bytes.Reused = out.Reused
 	used := map[int]bool{}

@@ -1,0 +1,303 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/appliance"
+	"github.com/davit-oci/davit/machine/ovf"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// An appliance source is a machine that is pushed with its files.
+type applianceSource struct {
+	*appliance.Appliance
+	path   string
+	wanted *machine.Envelope // with all machines, or the one that is wanted
+	names  []string          // of the disks that are wanted, in the artifact
+
+	// own says that the source's own OVF is the config. Otherwise one is
+	// written: the source has none, or several machines of which one is wanted.
+	own bool
+}
+
+// openAppliance opens the SOURCE that describes a machine, nil if what was named
+// are disks. What -f says the format of is a disk.
+func (o *pushOptions) openAppliance(sources []source) (*applianceSource, error) {
+	if o.source.format.Format != "" {
+		return nil, o.appliancesOnly()
+	}
+	for _, src := range sources {
+		if src.path == "-" {
+			continue
+		}
+		a, err := appliance.Open(src.path, appliance.Options{BackingDir: o.source.backingDir, Unverified: o.unverified})
+		if errors.Is(err, appliance.ErrNotMachine) {
+			continue
+		}
+		if err != nil {
+			if errors.Is(err, appliance.ErrMissing) && o.source.backingDir == "" && !isPackage(src.path) {
+				err = withHint(err, "--backing-dir DIR, the folder that the files lie in")
+			}
+			return nil, err
+		}
+		s, err := o.takeAppliance(a, src.path, len(sources))
+		if err != nil {
+			return nil, errors.Join(err, a.Close())
+		}
+		return s, nil
+	}
+	return nil, o.appliancesOnly()
+}
+
+// isPackage says whether path is named as an OVF package is, or is a folder:
+// its files are where it is, and nowhere else.
+func isPackage(path string) bool {
+	ext := strings.ToLower(filepath.Ext(path))
+	return !isFile(path) || ext == ".ova" || ext == ".ovf"
+}
+
+// appliancesOnly refuses flags that disks alone have no use for.
+func (o *pushOptions) appliancesOnly() error {
+	if o.machineID != "" {
+		return usagef("--machine %s: SOURCE describes no machine", o.machineID)
+	}
+	if o.unverified {
+		return usagef("--unverified-package: SOURCE is no package")
+	}
+	return nil
+}
+
+func (o *pushOptions) takeAppliance(a *appliance.Appliance, path string, sources int) (*applianceSource, error) {
+	if sources > 1 {
+		return nil, usagef("%s: a machine brings its own disks; it is the only SOURCE", path)
+	}
+	if o.machine.given() {
+		return nil, usagef("%s: it describes a machine; flags describe that of bare disks", path)
+	}
+	if o.source.snapshot != "" {
+		return nil, usagef("--snapshot: %s is no disk", path)
+	}
+	s := &applianceSource{Appliance: a, path: path, wanted: a.Envelope, own: a.OVF != nil}
+	if o.machineID != "" {
+		var err error
+		if s.wanted, err = oneMachine(a.Envelope, o.machineID); err != nil {
+			return nil, err
+		}
+		s.own = s.own && len(a.Machines) == 1
+	}
+	for _, l := range unreadOf(s.wanted) {
+		if !s.own { // else the OVF has it
+			o.stderr.warn("%s: %s", path, lossText(l))
+		}
+	}
+	warnPublished(o.globals, s.wanted)
+	s.names = artifactNames(s.wanted.Disks)
+	return s, nil
+}
+
+// artifactNames are what the disks of an envelope are called in an artifact:
+// their own names, but numbers where a name does not fit. Where that gives one
+// name to two, all have numbers.
+func artifactNames(disks []machine.Disk) []string {
+	names := make([]string, len(disks))
+	seen := make(map[string]bool)
+	for i, d := range disks {
+		names[i] = d.Name
+		if !artifact.ValidDiskName(d.Name) {
+			names[i] = "disk" + strconv.Itoa(i)
+		}
+		seen[strings.ToLower(names[i])] = true
+	}
+	if len(seen) < len(disks) {
+		for i := range disks {
+			names[i] = "disk" + strconv.Itoa(i)
+		}
+	}
+	return names
+}
+
+// images opens the disks.
+func (s *applianceSource) images(ctx context.Context, o *pushOptions) (images []*image, err error) {
+	for n, d := range s.wanted.Disks {
+		// The appliance has all disks, the rest is about those of the machine that is wanted.
+		i := slices.IndexFunc(s.Envelope.Disks, func(other machine.Disk) bool { return other.Name == d.Name })
+		img, path, err := s.open(ctx, o, i)
+		if err != nil {
+			closeAll(&err, images)
+			return nil, fmt.Errorf("%s: disk %s: %w", s.path, s.names[n], err)
+		}
+		images = append(images, &image{img, s.names[n], path, true, func() error { return nil }})
+	}
+	return images, nil
+}
+
+func (s *applianceSource) open(ctx context.Context, o *pushOptions, i int) (*disk.Image, string, error) {
+	from, err := s.Disk(ctx, i)
+	if err != nil {
+		return nil, "", err
+	}
+	format := disk.Format(from.Format)
+	switch {
+	case from.Section != nil:
+		img, err := disk.OpenReader(from.Section, disk.OpenOptions{Format: format})
+		return img, s.path + ": " + from.Name, err
+	case from.Path != "":
+		backing := orDefault(o.source.backingDir, from.BackingDir)
+		img, err := disk.Open(from.Path, disk.OpenOptions{Format: format, BackingDir: backing, Extents: true})
+		return img, from.Path, hintForImage(err, from.Path)
+	}
+	img, err := disk.OpenReader(blankDisk(s.Envelope.Disks[i].Capacity), disk.OpenOptions{Format: disk.Raw})
+	return img, s.path, err
+}
+
+// A blankDisk has a size and no content.
+type blankDisk int64
+
+func (b blankDisk) Size() int64 { return int64(b) }
+
+func (b blankDisk) ReadAt(p []byte, off int64) (int, error) {
+	n := int(max(0, min(int64(len(p)), int64(b)-off)))
+	clear(p[:n])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// NextExtent is what [disk.NextExtent] calls.
+func (b blankDisk) NextExtent(int64) (disk.Extent, error) { return disk.Extent{}, nil }
+
+// config returns the OVF of the artifact: the source's own, or one that says
+// what the source says of machines whose disks are those of the artifact.
+func (s *applianceSource) config(disks []artifact.DiskDescriptor) ([]byte, error) {
+	if s.own {
+		return s.OVF, nil
+	}
+	e := *s.wanted
+	e.Disks, e.Files, e.Machines = slices.Clone(e.Disks), nil, nil
+	place := func(d *machine.Disk) {
+		for i, name := range s.names {
+			if s.wanted.Disks[i].Name == d.Name {
+				d.Name, d.File, d.Format, d.Parent = name, fmt.Sprintf("disk%d.img", i), string(disk.Raw), ""
+				d.Capacity = disks[i].Size
+				return
+			}
+		}
+	}
+	for i := range e.Disks {
+		place(&e.Disks[i])
+		placeFile(&e, e.Disks[i].File)
+	}
+	for _, m := range s.wanted.Machines {
+		m := *m
+		m.Disks = slices.Clone(m.Disks)
+		for i := range m.Disks {
+			place(&m.Disks[i])
+		}
+		for _, cd := range m.CDROMs {
+			placeFile(&e, cd.File)
+		}
+		placeFile(&e, m.NVRAM)
+		e.Machines = append(e.Machines, &m)
+	}
+	data, _, err := ovf.Write(&e, ovf.WriteOptions{})
+	return data, err
+}
+
+// layerTypes are the media types of package files.
+var layerTypes = map[appliance.Role]string{
+	appliance.RoleFile:        artifact.TypeFile,
+	appliance.RoleNVRAM:       artifact.TypeNVRAM,
+	appliance.RoleManifest:    artifact.TypeOVFManifest,
+	appliance.RoleCertificate: artifact.TypeOVFCert,
+}
+
+// files are those that travel as they are. The manifest and its certificate
+// belong to the source's own OVF.
+func (s *applianceSource) files() []appliance.File {
+	files := s.Files()
+	if s.own {
+		return files
+	}
+	named := make(map[string]bool)
+	for _, m := range s.wanted.Machines {
+		named[m.NVRAM] = true
+		for _, cd := range m.CDROMs {
+			named[cd.File] = true
+		}
+	}
+	return slices.DeleteFunc(files, func(f appliance.File) bool {
+		return f.Role == appliance.RoleManifest || f.Role == appliance.RoleCertificate || !named[f.Name]
+	})
+}
+
+// pushFiles reads the files that travel as they are, and sends them.
+func (p *pusher) pushFiles(ctx context.Context) ([]ocispec.Descriptor, error) {
+	var descs []ocispec.Descriptor
+	for _, f := range p.appliance.files() {
+		size := f.Content.Size()
+		h := sha256.New()
+		if _, err := io.Copy(h, untilDone(ctx, io.NewSectionReader(f.Content, 0, size))); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", f.Name, err)
+		}
+		desc := ocispec.Descriptor{
+			MediaType:   layerTypes[f.Role],
+			Digest:      artifact.Digest([sha256.Size]byte(h.Sum(nil))),
+			Size:        size,
+			Annotations: map[string]string{ocispec.AnnotationTitle: f.Name},
+		}
+		descs = append(descs, desc)
+		if p.dryRun {
+			continue
+		}
+		err := p.repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
+			return io.NopCloser(io.NewSectionReader(f.Content, 0, size)), nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("pushing %s: %w", f.Name, err)
+		}
+	}
+	return descs, nil
+}
+
+// verify compares what was read with the manifest of the package. Nothing names
+// the artifact yet.
+func (p *pusher) verify(ctx context.Context) error {
+	r, err := p.appliance.Verify(ctx)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.appliance.path, err)
+	}
+	for _, why := range r.Wrong {
+		p.stderr.warn("%s: pushed all the same, as --unverified-package says: %s", p.appliance.path, why)
+	}
+	for _, name := range r.Unlisted {
+		p.stderr.warn("%s: its manifest does not name %s, which is not checked", p.appliance.path, name)
+	}
+	if c := r.Certificate; c != nil && !c.Trusted {
+		p.stderr.warn("%s: signed by %s, who is not known here: %s", p.appliance.path, c.Subject, c.Chain)
+	}
+	return nil
+}
+
+// unverifiedNote adds to the annotations of a manifest that the digests of the
+// package were not enforced.
+func unverifiedNote(notes map[string]string) map[string]string {
+	notes = maps.Clone(notes)
+	if notes == nil {
+		notes = map[string]string{}
+	}
+	notes[artifact.AnnotationUnverified] = "true"
+	return notes
+}
