@@ -87,8 +87,8 @@ var imports = map[string]struct {
 	"machine/libvirt":          {may: []string{"machine", "machine/internal/xmltree"}},
 	"machine/ovf":              {may: []string{"machine", "machine/internal/xmltree"}},
 	"machine/vbox":             {may: []string{"machine", "machine/internal/xmltree"}},
-	"machine/vmx":              {may: []string{"machine"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
-	"bench/scale": {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}}, // measures the real code with made-up artifacts
+	"machine/vmx":              {may: []string{"machine"}, tests: []string{"machine/libvirt"}},      // whose set says what a VMX is as a domain
+	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}}, // measures the real code with made-up artifacts
 	"cmd/davit": {
 		may: []string{"artifact", "chunker", "disk", "disk/guest",
 			"machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
