@@ -76,6 +76,9 @@ func (o *pushOptions) appliancesOnly() error {
 	if o.unverified {
 		return usagef("--unverified-package: SOURCE is no package")
 	}
+	if o.original {
+		return usagef("--keep-original: SOURCE is no machine with its files")
+	}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // A partFile is a file that is going to appear whole under its name. Until then
@@ -122,6 +123,17 @@ func (o *outputs) folder(path string) error {
 	return err
 }
 
+// folders makes those between the folder top and path, which is inside of it.
+func (o *outputs) folders(top, path string) error {
+	if path == top {
+		return nil
+	}
+	if err := o.folders(top, filepath.Dir(path)); err != nil {
+		return err
+	}
+	return o.folder(path)
+}
+
 // create opens a part of what is going to be the file at path.
 func (o *outputs) create(path string, force bool) (*partFile, error) {
 	part, err := openPart(path, force)
@@ -162,7 +174,7 @@ func (o *outputs) abandon(refused bool) {
 	for _, p := range o.parts {
 		p.abandon(p.resumed || p.resumable && !refused)
 	}
-	for _, u := range o.undo {
+	for _, u := range slices.Backward(o.undo) {
 		u()
 	}
 }

@@ -29,6 +29,7 @@ type pullOptions struct {
 	disk     string
 	platform string
 	seeds    []string
+	original bool
 	dryRun   bool
 }
 
@@ -54,6 +55,7 @@ every disk becomes DISK.EXT.`,
 	f.StringVar(&o.disk, "disk", "", "the disk `NAME` only")
 	f.StringVar(&o.platform, "platform", "", "`OS/ARCH[/VARIANT]` to choose (default: this host's architecture)")
 	f.StringArrayVar(&o.seeds, "seed", nil, "take what is the same from this `FILE`, folder or REF")
+	f.BoolVar(&o.original, "original", false, "write the files that were pushed, byte for byte (push --keep-original)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "verify and say what would be fetched; write nothing")
 	return cmd
 }
@@ -85,6 +87,9 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 		if err := checkPlatform(o.platform); err != nil {
 			return err
 		}
+	}
+	if o.original && (o.disk != "" || o.target.format.Format != "" || len(o.seeds) > 0) {
+		return usagef("--original: all files as they were; no --disk, no -O, no --seed")
 	}
 	if dest == "-" { // what can be said without a look at the artifact
 		if _, err := o.target.resolve(dest, ""); err != nil {
@@ -127,6 +132,25 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	}
 	defer closeInto(&err, img)
 
+	if o.original {
+		r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
+			Verified: passed.verified(), Losses: []loss{}}
+		if r.Files, err = o.pullOriginal(ctx, repo, img.Manifest, dest); err != nil {
+			return fmt.Errorf("the original: %w", err)
+		}
+		if trust.policy.Keys != nil && !o.dryRun {
+			if err := store.RecordManifest(ref.Name(), passed.Subject.Digest); err != nil {
+				return err
+			}
+		}
+		_, r.Bytes.Fetched, _ = repo.Stats()
+		r.Seconds = time.Since(start).Seconds()
+		if o.json {
+			return writeJSON(stdout, r)
+		}
+		_, err = fmt.Fprintln(stdout, r.Ref)
+		return err
+	}
 	targets, err := o.targets(img, dest)
 	if err != nil {
 		return err

@@ -32,6 +32,7 @@ type pushOptions struct {
 	machine     machineFlags
 	machineID   string
 	unverified  bool
+	original    bool
 	sign        bool
 	tags        []string
 	reuse       []string
@@ -86,6 +87,7 @@ describe another one. ` + machineFileHelp,
 	f.StringVar(&o.created, "created", "", "`TIME` for org.opencontainers.image.created, RFC 3339 or Unix seconds (default: none, or $SOURCE_DATE_EPOCH)")
 	f.StringVar(&o.machineID, "machine", "", "only the machine with this `ID`, of several")
 	f.BoolVar(&o.unverified, "unverified-package", false, "push a package whose digests or signature are wrong; the artifact says so")
+	f.BoolVar(&o.original, "keep-original", false, "store what is needed to build the files of the machine again, byte for byte (pull --original)")
 	f.StringVar(&o.compat, "compat", "", "gitlab: a form that GitLab's registry accepts")
 	f.StringVar(&o.compression, "compression", "", "`CODEC`: zstd[:LEVEL], xz, none (default zstd:1)")
 	f.StringVar(&o.profile, "profile", "1", "`NAME` of the chunk parameters")
@@ -486,6 +488,11 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 		}
 		if err := p.verify(ctx); err != nil {
 			return err
+		}
+		if p.original {
+			if m.Originals, err = p.pushOriginal(ctx, &m); err != nil {
+				return err
+			}
 		}
 	}
 	if p.unverified {

@@ -25,13 +25,6 @@ const (
 	maxOriginal = 1 << 46   // bytes of all files: 64 TiB, the largest disk that any format has
 )
 
-// The media types of an original: its recipe, and the parts of its files that
-// are in no other blob of the artifact.
-const (
-	TypeOriginal     = "application/vnd.davit.original.v1+json"
-	TypeOriginalPart = "application/vnd.davit.original.part.v1"
-)
-
 // A Blob is content by its digest.
 type Blob struct {
 	Digest string `json:"digest"` // sha256: and hex

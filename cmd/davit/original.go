@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/machine/appliance"
+	"github.com/davit-oci/davit/registry"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// pushOriginal sends what is needed to build the files of the source again, byte
+// for byte, beside what m has of them. It reads them once more.
+func (p *pusher) pushOriginal(ctx context.Context, m *artifact.Manifest) ([]ocispec.Descriptor, error) {
+	stored := make(map[string]string)
+	if p.appliance.own {
+		stored[p.appliance.Descriptor.Name] = string(m.OVF.Digest)
+	}
+	for _, f := range m.Files {
+		stored[f.Annotations[ocispec.AnnotationTitle]] = string(f.Digest)
+	}
+	files, err := p.appliance.SourceFiles(stored)
+	if err != nil {
+		return nil, err
+	}
+	recipe, parts, err := appliance.NewRecipe(ctx, files)
+	if err != nil {
+		return nil, fmt.Errorf("keeping the original: %w", err)
+	}
+	data, err := recipe.Encode()
+	if err != nil {
+		return nil, fmt.Errorf("keeping the original: %w", err)
+	}
+	var descs []ocispec.Descriptor
+	push := func(desc ocispec.Descriptor, open func() io.Reader) error {
+		descs = append(descs, desc)
+		if p.dryRun {
+			return nil
+		}
+		return p.repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(open()), nil })
+	}
+	for _, part := range parts {
+		desc := ocispec.Descriptor{MediaType: artifact.TypeOriginalPart, Digest: digest.Digest(part.Digest), Size: part.Size}
+		if err := push(desc, part.Open); err != nil {
+			return nil, err
+		}
+	}
+	desc := ocispec.Descriptor{MediaType: artifact.TypeOriginal, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	return descs, push(desc, func() io.Reader { return bytes.NewReader(data) })
+}
+
+// pullOriginal writes the files that the artifact was pushed from.
+func (o *pullOptions) pullOriginal(ctx context.Context, repo *registry.Repository, m *artifact.Manifest, dest string) (files []writtenFile, err error) {
+	files = []writtenFile{}
+	recipe, err := readRecipe(ctx, repo, m)
+	if err != nil {
+		return nil, err
+	}
+	paths, folder, err := originalPaths(recipe, dest)
+	if err != nil || o.dryRun {
+		return files, err
+	}
+	var total int64
+	for _, f := range recipe.Files {
+		total += f.Size
+	}
+	show := o.begin("pulling the original", total)
+	defer show.end()
+	var out outputs
+	defer func() { out.abandon(true) }()
+	if folder != "" {
+		if err := out.folder(folder); err != nil {
+			return nil, err
+		}
+	}
+	fetch := func(ctx context.Context, b appliance.Blob) (io.ReadCloser, error) {
+		rc, err := repo.Fetch(ctx, ocispec.Descriptor{MediaType: artifact.TypeOriginalPart, Digest: digest.Digest(b.Digest), Size: b.Size})
+		if err != nil {
+			return nil, err
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{counting(rc, show.add), rc}, nil
+	}
+	create := func(name string, size int64) (io.WriterAt, error) {
+		path := paths[name]
+		if folder != "" {
+			if err := out.folders(folder, filepath.Dir(path)); err != nil {
+				return nil, err
+			}
+		}
+		part, err := out.create(path, o.target.force)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, writtenFile{Path: path, Format: "original", Size: size})
+		if err := part.Truncate(0); err != nil { // of a run that was killed
+			return nil, err
+		}
+		return part, part.Truncate(size)
+	}
+	if err := recipe.Restore(ctx, fetch, create); err != nil {
+		return nil, err
+	}
+	return files, out.commit()
+}
+
+func readRecipe(ctx context.Context, repo *registry.Repository, m *artifact.Manifest) (*appliance.Recipe, error) {
+	i := slices.IndexFunc(m.Originals, func(d ocispec.Descriptor) bool { return d.MediaType == artifact.TypeOriginal })
+	if i < 0 {
+		return nil, errors.New("it was pushed without --keep-original: what compressed its disks would not give the same bytes again")
+	}
+	desc := m.Originals[i]
+	if desc.Size > appliance.MaxRecipe {
+		return nil, refusedError{"too-large", fmt.Errorf("the recipe of the original has %d bytes, more than %d", desc.Size, appliance.MaxRecipe)}
+	}
+	rc, err := repo.Fetch(ctx, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	data, err := io.ReadAll(rc)
+	if err != nil {
+		return nil, err
+	}
+	listed := []appliance.Blob{{Digest: string(m.OVF.Digest), Size: m.OVF.Size}}
+	for _, d := range slices.Concat(m.Files, m.Originals) {
+		listed = append(listed, appliance.Blob{Digest: string(d.Digest), Size: d.Size})
+	}
+	recipe, err := appliance.ParseRecipe(data, listed)
+	if err != nil {
+		return nil, refusedError{"malformed", err}
+	}
+	return recipe, nil
+}
+
+// originalPaths says where the files of a recipe go, by name: to dest, if it is
+// one file, or into the folder that dest is.
+func originalPaths(recipe *appliance.Recipe, dest string) (paths map[string]string, folder string, err error) {
+	info, err := os.Stat(dest)
+	isDir := err == nil && info.IsDir() || strings.HasSuffix(dest, "/")
+	if dest == "-" {
+		return nil, "", usagef("--original: DEST is a file or a folder")
+	}
+	if len(recipe.Files) == 1 && !isDir {
+		return map[string]string{recipe.Files[0].Name: dest}, "", nil
+	}
+	if err == nil && !isDir {
+		return nil, "", usagef("%s: the original has %d files; DEST must be a folder", dest, len(recipe.Files))
+	}
+	paths = make(map[string]string)
+	for _, f := range recipe.Files {
+		paths[f.Name] = filepath.Join(dest, filepath.FromSlash(f.Name))
+	}
+	return paths, filepath.Clean(dest), nil
+}
