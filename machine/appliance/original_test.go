@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -20,12 +21,11 @@ import (
 
 // noise is content that has no runs of zeros.
 func noise(seed uint64, n int) []byte {
-	b := make([]byte, n)
-	r := rand.New(rand.NewPCG(seed, 0))
-	for i := range b {
-		b[i] = byte(1 + r.IntN(255))
+	b := make([]byte, 0, n+7)
+	for r := rand.NewPCG(seed, 0); len(b) < n; {
+		b = binary.LittleEndian.AppendUint64(b, r.Uint64()|0x0101010101010101)
 	}
-	return b
+	return b[:n:n]
 }
 
 // blobStore is a registry's repository.
