@@ -40,7 +40,7 @@ a block device, or "-" for a raw disk on stdout.`,
 		},
 	}
 	o.source.flags(cmd)
-	o.target.flags(cmd)
+	o.target.flags(cmd, formatNames)
 	o.trimFlag.flags(cmd)
 	return cmd
 }
@@ -130,10 +130,11 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 
 // A destination is a DEST argument that has been looked at.
 type destination struct {
-	path   string
-	kind   destKind
-	format disk.Format
-	force  bool
+	path    string
+	kind    destKind
+	format  disk.Format
+	force   bool
+	adapter string // as disk.WriteOptions has it
 }
 
 type destKind int
@@ -142,6 +143,7 @@ const (
 	toFile destKind = iota
 	toDevice
 	toStdout
+	toMember // of a package; path is not that of a file, but its name's end is the member's
 )
 
 // resolve looks at DEST before any work is spent on it: what it is, which
@@ -149,6 +151,9 @@ const (
 // called DISK.EXT.
 func (t *targetFlags) resolve(path, disk string) (destination, error) {
 	d := destination{path: path, format: t.format.Format, force: t.force}
+	if t.machine != nil {
+		return d, withHint(usagef("-O %s: a format of machines; here disks are written", t.machine.name), "-O FORMAT, one of %s", formatNames)
+	}
 	if path == "" {
 		return d, usagef("DEST is empty")
 	}
@@ -241,7 +246,7 @@ func (d destination) write(size int64, stdout *os.File, do func(*os.File) error)
 }
 
 func (d destination) options() disk.WriteOptions {
-	return disk.WriteOptions{Name: filepath.Base(d.path)}
+	return disk.WriteOptions{Name: filepath.Base(d.path), Adapter: d.adapter}
 }
 
 // copyStep is what is read and written at a time. It is a multiple of zeroUnit

@@ -210,13 +210,15 @@ const formatNames = "raw, qcow2[:zlib|:zstd], vmdk[:sparse|:stream], vdi, vhd[:d
 
 // targetFlags is what is written where.
 type targetFlags struct {
-	format formatValue
-	force  bool
+	format  formatValue
+	machine *target // -O names one of these, and no format of disks
+	force   bool
 }
 
-func (t *targetFlags) flags(cmd *cobra.Command) {
+// flags adds the flags of a command that writes the formats of the given names.
+func (t *targetFlags) flags(cmd *cobra.Command, names string) {
 	f := cmd.Flags()
-	f.VarP(&t.format, "target-format", "O", "`FORMAT` to write: "+formatNames+"\n(default: the extension of DEST; devices and -: raw)")
+	f.VarP((*targetValue)(t), "target-format", "O", "`FORMAT` to write: "+names+"\n(default: the extension of DEST; devices and -: raw)")
 	f.BoolVar(&t.force, "force", false, "replace an existing file; needed for a device")
 }
 
@@ -230,3 +232,23 @@ func (v *formatValue) Set(s string) (err error) {
 
 func (v *formatValue) Type() string   { return "FORMAT" }
 func (v *formatValue) String() string { return string(v.Format) }
+
+// A targetValue is the flag -O: a format of disks, or a target for machines.
+type targetValue targetFlags
+
+func (v *targetValue) Set(s string) error {
+	if v.machine = findTarget(s); v.machine != nil {
+		v.format = formatValue{}
+		return nil
+	}
+	return v.format.Set(s)
+}
+
+func (v *targetValue) Type() string { return "FORMAT" }
+
+func (v *targetValue) String() string {
+	if v.machine != nil {
+		return v.machine.name
+	}
+	return v.format.String()
+}

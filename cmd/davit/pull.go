@@ -27,6 +27,8 @@ type pullOptions struct {
 	trustFlags
 	target   targetFlags
 	disk     string
+	machine  string
+	certKey  string
 	platform string
 	seeds    []string
 	original bool
@@ -37,12 +39,17 @@ func newPull(g *globals) *cobra.Command {
 	o := pullOptions{globals: g}
 	cmd := &cobra.Command{
 		Use:   "pull REF DEST",
-		Short: "Write the disks of an artifact to files",
+		Short: "Write the disks of an artifact, or its machine, to files",
 		Long: `Write the disks of an artifact to files, verified: first the signature, then
 every byte before it is written. What is on this host already is not fetched.
 
 DEST is a file, a block device, "-" for raw bytes on stdout, or a folder, in which
-every disk becomes DISK.EXT.`,
+every disk becomes DISK.EXT.
+
+With -O ` + targetNames + ` the machine is written as well,
+as that product imports it. ova and virtualbox make one file, an OVA; the others
+fill a folder: the descriptor, the disks in the format that it takes, and the
+files that it names. What the target cannot express is listed on stderr.`,
 		Args: exactArgs("REF", "DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runPull(cmd.Context(), cmd.OutOrStdout(), args[0], args[1], o)
@@ -50,9 +57,11 @@ every disk becomes DISK.EXT.`,
 	}
 	o.registryFlags.flags(cmd)
 	o.trustFlags.pullFlags(cmd)
-	o.target.flags(cmd)
+	o.target.flags(cmd, formatNames+",\n"+targetNames)
 	f := cmd.Flags()
 	f.StringVar(&o.disk, "disk", "", "the disk `NAME` only")
+	f.StringVar(&o.machine, "machine", "", "only the machine with this `ID`")
+	f.StringVar(&o.certKey, "cert-key", "", "sign the OVF package with the key and certificates in the PEM `FILE`")
 	f.StringVar(&o.platform, "platform", "", "`OS/ARCH[/VARIANT]` to choose (default: this host's architecture)")
 	f.StringArrayVar(&o.seeds, "seed", nil, "take what is the same from this `FILE`, folder or REF")
 	f.BoolVar(&o.original, "original", false, "write the files that were pushed, byte for byte (push --keep-original)")
@@ -88,8 +97,15 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 			return err
 		}
 	}
-	if o.original && (o.disk != "" || o.target.format.Format != "" || len(o.seeds) > 0) {
-		return usagef("--original: all files as they were; no --disk, no -O, no --seed")
+	if o.original && (o.disk != "" || (*targetValue)(&o.target).String() != "" || o.machine != "" || o.certKey != "" || len(o.seeds) > 0) {
+		return usagef("--original: all files as they were; no --disk, no --machine, no -O, no --cert-key, no --seed")
+	}
+	if !o.original && o.target.machine == nil && o.target.format.Format == "" && strings.EqualFold(filepath.Ext(dest), ".ova") {
+		o.target.machine = findTarget("ova")
+	}
+	key, err := o.checkDelivery(dest)
+	if err != nil {
+		return err
 	}
 	if dest == "-" { // what can be said without a look at the artifact
 		if _, err := o.target.resolve(dest, ""); err != nil {
@@ -151,8 +167,14 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 		_, err = fmt.Fprintln(stdout, r.Ref)
 		return err
 	}
-	targets, err := o.targets(img, dest)
-	if err != nil {
+	var machines *delivery // nil: only disks are written
+	var targets []pullTarget
+	if o.target.machine != nil {
+		if machines, err = o.planDelivery(ctx, repo, img, dest, key); err != nil {
+			return err
+		}
+		targets = machines.disks
+	} else if targets, err = o.targets(img, dest); err != nil {
 		return err
 	}
 	r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
@@ -165,6 +187,10 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 		warnLosses(o.globals, t.dest.path, lost)
 		r.Losses = append(r.Losses, lost...)
 	}
+	if machines != nil {
+		warnLosses(o.globals, dest, machines.losses)
+		r.Losses = append(r.Losses, machines.losses...)
+	}
 	seeds, err := o.findSeeds(ctx, store, scratch, targets)
 	if err != nil {
 		return err
@@ -174,7 +200,13 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	if len(targets) > 0 {
 		r.DiskDigest = artifact.Digest(targets[0].disk.Digest)
 	}
-	restored, err := o.pullDisks(ctx, targets, seeds)
+	var restored []artifact.Restored
+	if machines != nil {
+		restored, err = o.deliver(ctx, machines, seeds)
+		r.Files = append(r.Files, machines.written()...)
+	} else {
+		restored, err = o.pullDisks(ctx, targets, seeds)
+	}
 	if err != nil {
 		return err
 	}
@@ -209,9 +241,11 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 
 // A pullTarget is a disk and where it goes to.
 type pullTarget struct {
-	disk   *artifact.Disk
-	dest   destination
-	folder string // to be made if it is not there
+	disk     *artifact.Disk
+	dest     destination
+	folder   string    // to be made if it is not there
+	member   io.Writer // of what goes to a member of a package
+	archived bool      // the package is one file
 }
 
 // targets settles which disks are written where, before anything is fetched.
@@ -248,7 +282,7 @@ func (o *pullOptions) targets(img *artifact.Image, dest string) ([]pullTarget, e
 		if err != nil {
 			return nil, err
 		}
-		targets = append(targets, pullTarget{d, t, folder})
+		targets = append(targets, pullTarget{disk: d, dest: t, folder: folder})
 	}
 	return targets, nil
 }
@@ -267,6 +301,15 @@ func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds
 	// What a refused pull has begun is no use to anybody; what a failed one has,
 	// is where the next one goes on.
 	defer func() { out.abandon(exitCode(err) == exitRefused) }()
+	all, err := o.fillDisks(ctx, &out, targets, seeds)
+	if err != nil {
+		return nil, err
+	}
+	return all, out.commit()
+}
+
+// fillDisks writes disks to files of out, which have no names yet.
+func (o *pullOptions) fillDisks(ctx context.Context, out *outputs, targets []pullTarget, seeds *pullSeeds) ([]artifact.Restored, error) {
 	var all []artifact.Restored
 	for _, t := range targets {
 		var part *partFile
@@ -276,6 +319,7 @@ func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds
 					return nil, err
 				}
 			}
+			var err error
 			if part, err = out.create(t.dest.path, t.dest.force); err != nil {
 				return nil, err
 			}
@@ -287,7 +331,7 @@ func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds
 		}
 		all = append(all, done)
 	}
-	return all, out.commit()
+	return all, nil
 }
 
 // pullDisk writes one disk; part is the file it goes to, if it goes to one.
@@ -321,6 +365,9 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *partFile
 	case toStdout:
 		restore.InOrder = true
 		err = write(disk.NewStreamWriter(o.stdout, d.Size), nil)
+	case toMember:
+		restore.InOrder = true
+		err = write(disk.NewVMDKStream(t.member, d.Size, t.dest.options()))
 	case toDevice:
 		restore.FirstLast = true
 		err = t.dest.write(d.Size, o.stdout, toImage)
@@ -333,7 +380,9 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *partFile
 }
 
 func (r *pullReport) add(t pullTarget, done artifact.Restored) {
-	r.Files = append(r.Files, writtenFile{t.dest.path, t.dest.format, t.disk.Name, t.disk.Size})
+	if !t.archived {
+		r.Files = append(r.Files, writtenFile{t.dest.path, t.dest.format, t.disk.Name, t.disk.Size})
+	}
 	r.Bytes.Written += done.Written
 	r.Bytes.Seeded += done.Seeded + done.Kept
 	r.Bytes.Cached += done.Listed
@@ -354,6 +403,9 @@ func (o *pullOptions) findSeeds(ctx context.Context, store *registry.Store, scra
 			closeInto(&err, s)
 		}
 	}()
+	if len(targets) == 0 { // of a machine without disks
+		return s, nil
+	}
 	profile := targets[0].disk.Index.Profile
 	if !profile.Known() {
 		if len(o.seeds) > 0 {
