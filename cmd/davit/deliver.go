@@ -192,6 +192,14 @@ func (d *delivery) findFiles(img *artifact.Image, disks map[string]bool) error {
 		}
 		d.files[f.Name] = blob
 	}
+	for _, f := range img.Files {
+		name := f.Annotations[ocispec.AnnotationTitle]
+		// The signed list of the source's files is about other files.
+		ext := strings.ToLower(filepath.Ext(name))
+		if _, ok := d.files[name]; !ok && ext != ".mf" && ext != ".cert" {
+			d.losses = append(d.losses, loss{"files", name, "no device of the machine has it"})
+		}
+	}
 	return nil
 }
 
