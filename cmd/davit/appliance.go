@@ -42,15 +42,12 @@ func (o *pushOptions) openAppliance(sources []source) (*applianceSource, error) 
 		if src.path == "-" {
 			continue
 		}
-		a, err := appliance.Open(src.path, appliance.Options{BackingDir: o.source.backingDir, Unverified: o.unverified})
-		if errors.Is(err, appliance.ErrNotMachine) {
-			continue
-		}
+		a, err := o.source.openAppliance(src.path, o.unverified)
 		if err != nil {
-			if errors.Is(err, appliance.ErrMissing) && o.source.backingDir == "" && !isPackage(src.path) {
-				err = withHint(err, "--backing-dir DIR, the folder that the files lie in")
-			}
 			return nil, err
+		}
+		if a == nil {
+			continue
 		}
 		s, err := o.takeAppliance(a, src.path, len(sources))
 		if err != nil {
@@ -59,6 +56,22 @@ func (o *pushOptions) openAppliance(sources []source) (*applianceSource, error) 
 		return s, nil
 	}
 	return nil, o.appliancesOnly()
+}
+
+// openAppliance opens the machine at path, nil if it is none. The caller closes
+// it.
+func (s *sourceFlags) openAppliance(path string, unverified bool) (*appliance.Appliance, error) {
+	a, err := appliance.Open(path, appliance.Options{BackingDir: s.backingDir, Unverified: unverified})
+	switch {
+	case errors.Is(err, appliance.ErrNotMachine):
+		return nil, nil
+	case errors.Is(err, appliance.ErrMissing) && s.backingDir == "" && !isPackage(path):
+		return nil, withHint(err, "--backing-dir DIR, the folder that the files lie in")
+	}
+	if err != nil && strings.EqualFold(filepath.Ext(path), ".tar") {
+		err = withHint(err, unpackers["tar"], path)
+	}
+	return a, err
 }
 
 // isPackage says whether path is named as an OVF package is, or is a folder:
@@ -132,7 +145,7 @@ func artifactNames(disks []machine.Disk) []string {
 }
 
 // images opens the disks.
-func (s *applianceSource) images(ctx context.Context, o *pushOptions) (images []*image, err error) {
+func (s *applianceSource) images(ctx context.Context, o *sourceFlags) (images []*image, err error) {
 	for n, d := range s.wanted.Disks {
 		// The appliance has all disks, the rest is about those of the machine that is wanted.
 		i := slices.IndexFunc(s.Envelope.Disks, func(other machine.Disk) bool { return other.Name == d.Name })
@@ -146,7 +159,27 @@ func (s *applianceSource) images(ctx context.Context, o *pushOptions) (images []
 	return images, nil
 }
 
-func (s *applianceSource) open(ctx context.Context, o *pushOptions, i int) (*disk.Image, string, error) {
+// image opens the disk of that name, or the only one.
+func (s *applianceSource) image(ctx context.Context, o *sourceFlags, name string) (*image, error) {
+	i := slices.Index(s.names, name)
+	if name == "" && len(s.names) == 1 {
+		i = 0
+	}
+	all := orDefault(strings.Join(s.names, ", "), "no disks")
+	switch {
+	case i < 0 && name == "" && len(s.names) > 1:
+		return nil, withHint(usagef("%s: %d disks: which one? It has %s", s.path, len(s.names), all), "--disk %s", s.names[0])
+	case i < 0:
+		return nil, fmt.Errorf("disk %q: %w: %s has %s", name, errNotFound, s.path, all)
+	}
+	img, path, err := s.open(ctx, o, i)
+	if err != nil {
+		return nil, fmt.Errorf("%s: disk %s: %w", s.path, s.names[i], err)
+	}
+	return &image{img, s.names[i], path, true, func() error { return nil }}, nil
+}
+
+func (s *applianceSource) open(ctx context.Context, o *sourceFlags, i int) (*disk.Image, string, error) {
 	from, err := s.Disk(ctx, i)
 	if err != nil {
 		return nil, "", err
@@ -157,7 +190,7 @@ func (s *applianceSource) open(ctx context.Context, o *pushOptions, i int) (*dis
 		img, err := disk.OpenReader(from.Section, disk.OpenOptions{Format: format})
 		return img, s.path + ": " + from.Name, err
 	case from.Path != "":
-		backing := orDefault(o.source.backingDir, from.BackingDir)
+		backing := orDefault(o.backingDir, from.BackingDir)
 		img, err := disk.Open(from.Path, disk.OpenOptions{Format: format, BackingDir: backing, Extents: true})
 		return img, from.Path, hintForImage(err, from.Path)
 	}
@@ -275,21 +308,21 @@ func (p *pusher) pushFiles(ctx context.Context) ([]ocispec.Descriptor, error) {
 	return descs, nil
 }
 
-// verify compares what was read with the manifest of the package. Nothing names
-// the artifact yet.
-func (p *pusher) verify(ctx context.Context) error {
-	r, err := p.appliance.Verify(ctx)
+// verify compares what was read with the manifest of the package. It comes before
+// anything names what was made of it.
+func (s *applianceSource) verify(ctx context.Context, g *globals) error {
+	r, err := s.Verify(ctx)
 	if err != nil {
-		return fmt.Errorf("%s: %w", p.appliance.path, err)
+		return fmt.Errorf("%s: %w", s.path, err)
 	}
 	for _, why := range r.Wrong {
-		p.stderr.warn("%s: pushed all the same, as --unverified-package says: %s", p.appliance.path, why)
+		g.stderr.warn("%s: pushed all the same, as --unverified-package says: %s", s.path, why)
 	}
 	for _, name := range r.Unlisted {
-		p.stderr.warn("%s: its manifest does not name %s, which is not checked", p.appliance.path, name)
+		g.stderr.warn("%s: its manifest does not name %s, which is not checked", s.path, name)
 	}
 	if c := r.Certificate; c != nil && !c.Trusted {
-		p.stderr.warn("%s: signed by %s, who is not known here: %s", p.appliance.path, c.Subject, c.Chain)
+		g.stderr.warn("%s: signed by %s, who is not known here: %s", s.path, c.Subject, c.Chain)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type convertOptions struct {
 	source sourceFlags
 	target targetFlags
 	trimFlag
+	disk string
 }
 
 func newConvert(g *globals) *cobra.Command {
@@ -32,7 +33,8 @@ func newConvert(g *globals) *cobra.Command {
 		Short: "Write a disk image in another format",
 		Long: `Write a disk image in another format. No registry takes part.
 
-SOURCE is a disk image, or "-" for a raw disk on stdin. DEST is a file, a folder,
+SOURCE is a disk image, "-" for a raw disk on stdin, or a machine whose disk is
+wanted: an OVA, an OVF or a folder with one, a VMX, a libvirt domain, a .vbox. DEST is a file, a folder,
 a block device, or "-" for a raw disk on stdout.`,
 		Args: exactArgs("SOURCE", "DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,6 +44,7 @@ a block device, or "-" for a raw disk on stdout.`,
 	o.source.flags(cmd)
 	o.target.flags(cmd, formatNames)
 	o.trimFlag.flags(cmd)
+	cmd.Flags().StringVar(&o.disk, "disk", "", "the disk `NAME` of a machine that has several")
 	return cmd
 }
 
@@ -76,18 +79,26 @@ type writtenBytes struct {
 func runConvert(ctx context.Context, stdout io.Writer, from, to string, o convertOptions) (err error) {
 	start := time.Now()
 	src := parseSource(from)
-	if src.name == "" {
-		src.name = "disk0"
-	}
-	dest, err := o.target.resolve(to, src.name)
+	machines, err := o.openAppliance(src)
 	if err != nil {
 		return err
 	}
-	img, err := o.source.open(ctx, o.globals, src)
+	var img *image
+	if machines != nil {
+		defer closeInto(&err, machines)
+		img, err = machines.image(ctx, &o.source, o.disk)
+	} else {
+		img, err = o.source.open(ctx, o.globals, src)
+	}
 	if err != nil {
 		return err
 	}
 	defer closeInto(&err, img)
+	img.name = orDefault(img.name, "disk0")
+	dest, err := o.target.resolve(to, img.name)
+	if err != nil {
+		return err
+	}
 
 	lost, err := dest.fit(img.Size())
 	if err != nil {
@@ -101,7 +112,11 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 	p := o.begin("converting "+filepath.Base(from), dataSize(content))
 	defer p.end()
 	err = dest.write(img.Size(), o.stdout, func(f *os.File) error {
-		return writeDisk(ctx, f, dest, content, o.globals, p)
+		err := writeDisk(ctx, f, dest, content, o.globals, p)
+		if err != nil || machines == nil {
+			return err
+		}
+		return machines.verify(ctx, o.globals)
 	})
 	if source := (sourceError{}); errors.As(err, &source) {
 		return source
@@ -113,7 +128,7 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 
 	r := convertReport{
 		report:  newReport("davit convert"),
-		Files:   []writtenFile{{dest.path, dest.format, src.name, img.Size()}},
+		Files:   []writtenFile{{dest.path, dest.format, img.name, img.Size()}},
 		Losses:  lost,
 		Trimmed: trimmed,
 		Bytes:   writtenBytes{p.done.Load()},
@@ -126,6 +141,23 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 		return writeJSON(stdout, r)
 	}
 	return nil
+}
+
+// openAppliance opens a SOURCE that describes a machine, nil if it is a disk.
+func (o *convertOptions) openAppliance(src source) (*applianceSource, error) {
+	if src.path != "-" && o.source.format.Format == "" {
+		a, err := o.source.openAppliance(src.path, false)
+		if err != nil {
+			return nil, err
+		}
+		if a != nil {
+			return &applianceSource{Appliance: a, path: src.path, wanted: a.Envelope, names: artifactNames(a.Disks)}, nil
+		}
+	}
+	if o.disk != "" {
+		return nil, usagef("--disk %s: SOURCE is one disk", o.disk)
+	}
+	return nil, nil
 }
 
 // A destination is a DEST argument that has been looked at.

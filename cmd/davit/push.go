@@ -350,7 +350,7 @@ func (o *pushOptions) manifestAnnotations() (map[string]string, error) {
 // openSources opens all images, so that a missing one is found before anything is sent.
 func (o *pushOptions) openSources(ctx context.Context, sources []source, from *applianceSource) (images []*image, err error) {
 	if from != nil {
-		return from.images(ctx, o)
+		return from.images(ctx, &o.source)
 	}
 	for _, src := range sources {
 		img, err := o.source.open(ctx, o.globals, src)
@@ -486,7 +486,7 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 		if m.Files, err = p.pushFiles(ctx); err != nil {
 			return err
 		}
-		if err := p.verify(ctx); err != nil {
+		if err := p.appliance.verify(ctx, p.globals); err != nil {
 			return err
 		}
 		if p.original {
