@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -113,10 +112,8 @@ func (o *pushOptions) takeAppliance(a *appliance.Appliance, path string, sources
 		}
 		s.own = s.own && len(a.Machines) == 1
 	}
-	for _, l := range unreadOf(s.wanted) {
-		if !s.own { // else the OVF has it
-			o.stderr.warn("%s: %s", path, lossText(l))
-		}
+	if !s.own { // else the OVF has it
+		warnLosses(o.globals, path, unreadOf(s.wanted))
 	}
 	warnPublished(o.globals, s.wanted)
 	s.names = artifactNames(s.wanted.Disks)
@@ -325,15 +322,4 @@ func (s *applianceSource) verify(ctx context.Context, g *globals) error {
 		g.stderr.warn("%s: signed by %s, who is not known here: %s", s.path, c.Subject, c.Chain)
 	}
 	return nil
-}
-
-// unverifiedNote adds to the annotations of a manifest that the digests of the
-// package were not enforced.
-func unverifiedNote(notes map[string]string) map[string]string {
-	notes = maps.Clone(notes)
-	if notes == nil {
-		notes = map[string]string{}
-	}
-	notes[artifact.AnnotationUnverified] = "true"
-	return notes
 }

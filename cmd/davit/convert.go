@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/machine"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 )
@@ -34,8 +35,8 @@ func newConvert(g *globals) *cobra.Command {
 		Long: `Write a disk image in another format. No registry takes part.
 
 SOURCE is a disk image, "-" for a raw disk on stdin, or a machine whose disk is
-wanted: an OVA, an OVF or a folder with one, a VMX, a libvirt domain, a .vbox. DEST is a file, a folder,
-a block device, or "-" for a raw disk on stdout.`,
+wanted: an OVA, an OVF or a folder with one, a VMX, a libvirt domain, a .vbox.
+DEST is a file, a folder, a block device, or "-" for a raw disk on stdout.`,
 		Args: exactArgs("SOURCE", "DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runConvert(cmd.Context(), cmd.OutOrStdout(), args[0], args[1], o)
@@ -50,11 +51,11 @@ a block device, or "-" for a raw disk on stdout.`,
 
 type convertReport struct {
 	report
-	Files   []writtenFile `json:"files"`
-	Losses  []loss        `json:"losses"`
-	Trimmed int64         `json:"trimmed"` // as that of push
-	Bytes   writtenBytes  `json:"bytes"`
-	Seconds float64       `json:"seconds"`
+	Files   []writtenFile  `json:"files"`
+	Losses  []machine.Loss `json:"losses"`
+	Trimmed int64          `json:"trimmed"` // as that of push
+	Bytes   writtenBytes   `json:"bytes"`
+	Seconds float64        `json:"seconds"`
 }
 
 // A writtenFile is an entry of files[] in the JSON of convert and pull.
@@ -63,13 +64,6 @@ type writtenFile struct {
 	Format disk.Format `json:"format"`
 	Disk   string      `json:"disk"`
 	Size   int64       `json:"size"` // virtual, in bytes
-}
-
-// A loss is what the target format cannot express.
-type loss struct {
-	Field  string `json:"field"`
-	Value  string `json:"value"`
-	Reason string `json:"reason"`
 }
 
 type writtenBytes struct {
@@ -240,20 +234,22 @@ func formatOf(path string) (disk.Format, error) {
 
 // fit says what a disk of size bytes loses in the format of d, and refuses a
 // disk that is too large for it.
-func (d destination) fit(size int64) ([]loss, error) {
+func (d destination) fit(size int64) ([]machine.Loss, error) {
 	got, err := d.format.DiskSize(size)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", d.path, err)
 	case got != size:
-		return []loss{{"size", fmt.Sprint(size), fmt.Sprintf("%s rounds it up to %d: %d zero bytes were added", d.format, got, got-size)}}, nil
+		reason := fmt.Sprintf("%s rounds it up to %d: %d zero bytes were added", d.format, got, got-size)
+		return []machine.Loss{{Field: "size", Value: fmt.Sprint(size), Reason: reason}}, nil
 	}
-	return []loss{}, nil
+	return []machine.Loss{}, nil
 }
 
-func warnLosses(g *globals, path string, lost []loss) {
+// warnLosses warns of what gets lost in, or on the way to, what is named.
+func warnLosses(g *globals, name string, lost []machine.Loss) {
 	for _, l := range lost {
-		g.stderr.warn("%s: %s %s: %s", path, l.Field, l.Value, l.Reason)
+		g.stderr.warn("%s: %s", name, lossText(l))
 	}
 }
 

@@ -31,7 +31,7 @@ type delivery struct {
 	disks       []pullTarget                  // those that get files
 	files       map[string]ocispec.Descriptor // blobs of the other files, by name
 	key         *appliance.Key
-	losses      []loss
+	losses      []machine.Loss
 }
 
 // checkDelivery refuses what makes no sense for -O, without a look at the
@@ -89,9 +89,7 @@ func (o *pullOptions) planDelivery(ctx context.Context, repo *registry.Repositor
 	if d.descriptors, lost, err = d.describe(d.envelope, dir); err != nil {
 		return nil, fmt.Errorf("-O %s: %w", d.name, err)
 	}
-	for _, l := range slices.Concat(unreadOf(e), moved, lost) {
-		d.losses = append(d.losses, loss(l))
-	}
+	d.losses = slices.Concat(unreadOf(e), moved, lost)
 	if !d.archive || isFolder(dest) {
 		d.folder = filepath.Clean(dest)
 	}
@@ -197,7 +195,7 @@ func (d *delivery) findFiles(img *artifact.Image, disks map[string]bool) error {
 		// The signed list of the source's files is about other files.
 		ext := strings.ToLower(filepath.Ext(name))
 		if _, ok := d.files[name]; !ok && ext != ".mf" && ext != ".cert" {
-			d.losses = append(d.losses, loss{"files", name, "no device of the machine has it"})
+			d.losses = append(d.losses, machine.Loss{Field: "files", Value: name, Reason: "no device of the machine has it"})
 		}
 	}
 	return nil

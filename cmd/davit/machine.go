@@ -279,12 +279,8 @@ func runMachineConvert(stdout io.Writer, from, to string, o machineConvertOption
 	if err := out.commit(); err != nil {
 		return err
 	}
-	for _, l := range unread {
-		o.stderr.warn("%s: %s", from, lossText(l))
-	}
-	for _, l := range lost {
-		o.stderr.warn("%s: %s", to, lossText(l))
-	}
+	warnLosses(o.globals, from, unread)
+	warnLosses(o.globals, to, lost)
 	if o.json {
 		return writeJSON(stdout, r)
 	}

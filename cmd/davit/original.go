@@ -99,14 +99,11 @@ func (o *pullOptions) pullOriginal(ctx context.Context, repo *registry.Repositor
 				return nil, err
 			}
 		}
-		part, err := out.create(path, o.target.force)
+		part, err := out.createEmpty(path, o.target.force)
 		if err != nil {
 			return nil, err
 		}
 		files = append(files, writtenFile{Path: path, Format: "original", Size: size})
-		if err := part.Truncate(0); err != nil { // of a run that was killed
-			return nil, err
-		}
 		return part, part.Truncate(size)
 	}
 	if err := recipe.Restore(ctx, fetch, create); err != nil {

@@ -143,13 +143,21 @@ func (o *outputs) create(path string, force bool) (*partFile, error) {
 	return part, err
 }
 
-// write makes a small file of the given bytes.
-func (o *outputs) write(path string, force bool, data []byte) error {
+// createEmpty is create for a file that is written from its start, whatever a
+// run that was killed has left.
+func (o *outputs) createEmpty(path string, force bool) (*partFile, error) {
 	part, err := o.create(path, force)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := part.Truncate(0); err != nil { // of a run that was killed
+	part.resumed = false
+	return part, part.Truncate(0)
+}
+
+// write makes a small file of the given bytes.
+func (o *outputs) write(path string, force bool, data []byte) error {
+	part, err := o.createEmpty(path, force)
+	if err != nil {
 		return err
 	}
 	_, err = part.WriteAt(data, 0)

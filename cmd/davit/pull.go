@@ -15,6 +15,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -71,12 +72,12 @@ files that it names. What the target cannot express is listed on stderr.`,
 
 type pullReport struct {
 	report
-	Ref        string        `json:"ref"`
-	Digest     digest.Digest `json:"digest"`
-	DiskDigest digest.Digest `json:"diskDigest"`
-	Verified   any           `json:"verified"`
-	Files      []writtenFile `json:"files"`
-	Losses     []loss        `json:"losses"`
+	Ref        string         `json:"ref"`
+	Digest     digest.Digest  `json:"digest"`
+	DiskDigest digest.Digest  `json:"diskDigest"`
+	Verified   any            `json:"verified"`
+	Files      []writtenFile  `json:"files"`
+	Losses     []machine.Loss `json:"losses"`
 	Bytes      struct {
 		Fetched int64 `json:"fetched"` // from the registry, all of it
 		Seeded  int64 `json:"seeded"`  // plain, from --seed or the file that was there
@@ -150,7 +151,7 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 
 	if o.original {
 		r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
-			Verified: passed.verified(), Losses: []loss{}}
+			Verified: passed.verified(), Losses: []machine.Loss{}}
 		if r.Files, err = o.pullOriginal(ctx, repo, img.Manifest, dest); err != nil {
 			return fmt.Errorf("the original: %w", err)
 		}
@@ -178,7 +179,7 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 		return err
 	}
 	r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
-		Verified: passed.verified(), Files: []writtenFile{}, Losses: []loss{}}
+		Verified: passed.verified(), Files: []writtenFile{}, Losses: []machine.Loss{}}
 	for _, t := range targets {
 		lost, err := t.dest.fit(t.disk.Size)
 		if err != nil {

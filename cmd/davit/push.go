@@ -294,9 +294,7 @@ func (o *pushOptions) planMachine(sources []source) error {
 	if err != nil {
 		return err
 	}
-	for _, l := range losses {
-		o.stderr.warn("the OVF: %s", lossText(l))
-	}
+	warnLosses(o.globals, "the OVF", losses)
 	warnPublished(o.globals, e)
 	return nil
 }
@@ -340,6 +338,9 @@ func (o *pushOptions) manifestAnnotations() (map[string]string, error) {
 			return nil, err
 		}
 		m[artifact.AnnotationPlatform] = o.platform
+	}
+	if o.unverified {
+		m[artifact.AnnotationUnverified] = "true"
 	}
 	if len(m) == 0 {
 		return nil, nil
@@ -495,9 +496,6 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 			}
 		}
 	}
-	if p.unverified {
-		m.Annotations = unverifiedNote(m.Annotations)
-	}
 	if err := p.addBase(ctx, &m); err != nil {
 		return err
 	}
@@ -538,8 +536,8 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 	return nil
 }
 
-// describe returns the OVF of the machine: the appliance's, the one that the flags describe, or
-// that of the disks alone.
+// describe returns the OVF of the machine: the appliance's, the one that the
+// flags describe, or that of the disks alone.
 func (p *pusher) describe(disks []artifact.DiskDescriptor) ([]byte, error) {
 	if p.appliance != nil {
 		return p.appliance.config(disks)
