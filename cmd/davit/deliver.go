@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,42 +9,45 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
-	"github.com/davit-oci/davit/machine/ovf"
-	"github.com/davit-oci/davit/registry"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spf13/cobra"
 )
 
-// A delivery is machines of an artifact with all that they need, and where it
-// goes to: a folder, or an archive.
-type delivery struct {
-	*target
-	repo        *registry.Repository
-	dest        string            // the folder, or the archive
-	folder      string            // to be made if it is not there
-	envelope    *machine.Envelope // with the files as they lie there
-	descriptors []descriptor
-	disks       []pullTarget                  // those that get files
-	files       map[string]ocispec.Descriptor // blobs of the other files, by name
-	key         *appliance.Key
-	losses      []machine.Loss
+// deliveryFlags are of the commands that write disks, or machines with all that
+// they need.
+type deliveryFlags struct {
+	target  targetFlags
+	disk    string
+	machine string
+	certKey string
 }
 
-// checkDelivery refuses what makes no sense for -O, without a look at the
-// artifact, and reads the key of --cert-key.
-func (o *pullOptions) checkDelivery(dest string) (*appliance.Key, error) {
-	t := o.target.machine
+func (f *deliveryFlags) flags(cmd *cobra.Command) {
+	f.target.flags(cmd, formatNames+",\n"+targetNames)
+	flags := cmd.Flags()
+	flags.StringVar(&f.disk, "disk", "", "the disk `NAME` only")
+	flags.StringVar(&f.machine, "machine", "", "only the machine with this `ID`")
+	flags.StringVar(&f.certKey, "cert-key", "", "sign the OVF package with the key and certificates in the PEM `FILE`")
+}
+
+// resolveMachine looks at DEST and at the flags before any work is spent on
+// them: whether a machine is to be written, and if so, whether that makes sense.
+// It reads the key of --cert-key.
+func (f *deliveryFlags) resolveMachine(dest string) (*appliance.Key, error) {
+	if f.target.machine == nil && f.target.format.Format == "" && strings.EqualFold(filepath.Ext(dest), ".ova") {
+		f.target.machine = findTarget("ova")
+	}
+	t := f.target.machine
 	switch {
-	case t == nil && o.machine != "":
+	case t == nil && f.machine != "":
 		return nil, withHint(usagef("--machine: only disks are written"), "-O FORMAT, one of %s", targetNames)
-	case o.certKey != "" && (t == nil || !t.several):
+	case f.certKey != "" && (t == nil || !t.several):
 		return nil, usagef("--cert-key: only OVF packages are signed: -O ova, ovf or virtualbox")
 	case t == nil:
 		return nil, nil
-	case o.disk != "":
+	case f.disk != "":
 		return nil, usagef("--disk: -O %s writes the machine with all its disks", t.name)
 	case dest == "-" || dest == "":
 		return nil, usagef("-O %s: DEST is a file or a folder", t.name)
@@ -53,39 +55,76 @@ func (o *pullOptions) checkDelivery(dest string) (*appliance.Key, error) {
 	if info, err := os.Stat(dest); err == nil && !info.IsDir() && !t.archive {
 		return nil, usagef("%s: -O %s fills a folder, and this is none", dest, t.name)
 	}
-	if o.certKey == "" {
+	if f.certKey == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(o.certKey)
+	pem, err := os.ReadFile(f.certKey)
 	if err != nil {
 		return nil, err
 	}
 	key, err := appliance.ParseKey(pem)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.certKey, err)
+		return nil, fmt.Errorf("%s: %w", f.certKey, err)
 	}
 	return key, nil
 }
 
-// planDelivery settles which files are written where, before any disk is
-// fetched.
-func (o *pullOptions) planDelivery(ctx context.Context, repo *registry.Repository, img *artifact.Image, dest string, key *appliance.Key) (*delivery, error) {
-	d := &delivery{target: o.target.machine, repo: repo, dest: dest, key: key}
-	e, disks, err := d.readMachines(ctx, img)
-	if err != nil {
-		return nil, err
+// choose returns the machines of e that are written, and their disks.
+func (f *deliveryFlags) choose(e *machine.Envelope) (*machine.Envelope, error) {
+	if f.machine == "" && f.target.machine.several {
+		return e, nil
 	}
-	if o.machine != "" || !d.several {
-		if e, err = oneMachine(e, o.machine); err != nil {
-			return nil, err
-		}
-	}
+	return oneMachine(e, f.machine)
+}
+
+// A delivery is machines with all that they need, and where it goes to: a
+// folder, or an archive.
+type delivery struct {
+	*target
+	force       bool
+	dest        string            // the folder, or the archive
+	folder      string            // to be made if it is not there
+	envelope    *machine.Envelope // its files as they lie there: those of disks come first
+	descriptors []descriptor
+	disks       []placedDisk // of the envelope's first files, in the same order
+	key         *appliance.Key
+	losses      []machine.Loss
+}
+
+// A placedDisk is a disk that gets a file.
+type placedDisk struct {
+	number int // of the envelope's disks
+	dest   destination
+}
+
+// deliverable is where machines with all that they need come from: an artifact,
+// or a SOURCE.
+type deliverable interface {
+	// writeDisk writes disk i of the delivery's to a file of out, which has no
+	// name yet.
+	writeDisk(ctx context.Context, i int, out *outputs) error
+	// streamDisk writes it to w, in order.
+	streamDisk(ctx context.Context, i int, w io.Writer) error
+	// copyFile writes the file of that name as it is.
+	copyFile(ctx context.Context, name string, w io.Writer) error
+	// verify comes when all was read, and nothing has a name yet.
+	verify(ctx context.Context) error
+}
+
+// plan settles which files are written where, before any disk is read. sizes
+// are those of the disks of e, in bytes; files are the names of the other files
+// that there are.
+func (f *deliveryFlags) plan(e *machine.Envelope, sizes []int64, files []string, dest string, key *appliance.Key) (*delivery, error) {
+	d := &delivery{target: f.target.machine, force: f.target.force, dest: dest, key: key}
 	dir, err := filepath.Abs(dest) // no descriptor of an archive has it
 	if err != nil {
 		return nil, err
 	}
 	var moved, lost []machine.Loss
 	d.envelope, moved = d.place(e)
+	if err := d.setSizes(sizes); err != nil {
+		return nil, err
+	}
 	if d.descriptors, lost, err = d.describe(d.envelope, dir); err != nil {
 		return nil, fmt.Errorf("-O %s: %w", d.name, err)
 	}
@@ -96,61 +135,47 @@ func (o *pullOptions) planDelivery(ctx context.Context, repo *registry.Repositor
 	if d.archive && isFolder(dest) {
 		d.dest = filepath.Join(dest, d.packageName()+".ova")
 	}
-
-	written := make(map[string]bool)
-	for _, placed := range d.envelope.Disks {
+	for i, placed := range d.envelope.Disks {
 		if placed.File == "" { // the hypervisor makes it
 			continue
 		}
-		to := destination{path: filepath.Join(d.dest, placed.File), format: d.target.disks, force: o.target.force, adapter: adapterOf(e, placed.Name)}
+		to := destination{path: filepath.Join(d.dest, placed.File), format: d.target.disks, force: d.force, adapter: adapterOf(e, placed.Name)}
 		if d.several {
 			to.kind = toMember
 		}
-		d.disks = append(d.disks, pullTarget{disk: disks[placed.Name], dest: to, archived: d.archive})
-		written[placed.File] = true
+		d.disks = append(d.disks, placedDisk{i, to})
 	}
-	if err := d.findFiles(img, written); err != nil {
+	if err := d.checkFiles(files); err != nil {
 		return nil, err
 	}
 	for _, path := range d.paths() {
-		if _, err := mayWrite(path, o.target.force); err != nil {
+		if _, err := mayWrite(path, d.force); err != nil {
 			return nil, err
 		}
 	}
 	return d, nil
 }
 
-// readMachines reads the OVF of an artifact, and says which of its disks are
-// which of the artifact's. The sizes are what the files are going to have.
-func (d *delivery) readMachines(ctx context.Context, img *artifact.Image) (*machine.Envelope, map[string]*artifact.Disk, error) {
-	data, err := readOVF(ctx, d.repo, img.Manifest)
-	if err != nil {
-		return nil, nil, err
-	}
-	e, err := ovf.Parse(data)
-	if err != nil {
-		return nil, nil, fmt.Errorf("its OVF: %w", err)
-	}
-	if len(e.Disks) != len(img.Disks) {
-		return nil, nil, fmt.Errorf("the artifact has %d disks, and its OVF has %d", len(img.Disks), len(e.Disks))
-	}
-	disks := make(map[string]*artifact.Disk)
-	for i := range e.Disks {
-		size, err := d.target.disks.DiskSize(img.Disks[i].Size)
+// setSizes says how large the disks are going to be: in their format, some get
+// zeros added.
+func (d *delivery) setSizes(sizes []int64) error {
+	capacity := make(map[string]int64)
+	for i := range d.envelope.Disks {
+		to := &d.envelope.Disks[i]
+		size, err := d.target.disks.DiskSize(sizes[i])
 		if err != nil {
-			return nil, nil, fmt.Errorf("disk %q: %w", img.Disks[i].Name, err)
+			return fmt.Errorf("disk %q: %w", to.Name, err)
 		}
-		e.Disks[i].Capacity = size
-		disks[e.Disks[i].Name] = img.Disks[i]
-		for _, m := range e.Machines {
-			for n := range m.Disks {
-				if m.Disks[n].Name == e.Disks[i].Name {
-					m.Disks[n].Capacity = size
-				}
+		to.Capacity, capacity[to.Name] = size, size
+	}
+	for _, m := range d.envelope.Machines {
+		for i := range m.Disks {
+			if size, ok := capacity[m.Disks[i].Name]; ok {
+				m.Disks[i].Capacity = size
 			}
 		}
 	}
-	return e, disks, nil
+	return nil
 }
 
 // adapterOf is what a VMDK says that the disk of this name is attached to.
@@ -173,28 +198,18 @@ func adapterOf(e *machine.Envelope, name string) string {
 	return ""
 }
 
-// findFiles finds the blobs of the files that are no disks.
-func (d *delivery) findFiles(img *artifact.Image, disks map[string]bool) error {
-	blobs := make(map[string]ocispec.Descriptor)
-	for _, f := range img.Files {
-		blobs[f.Annotations[ocispec.AnnotationTitle]] = f
-	}
-	d.files = make(map[string]ocispec.Descriptor)
-	for _, f := range d.envelope.Files {
-		if disks[f.Name] {
-			continue
-		}
-		blob, ok := blobs[f.Name]
-		if !ok {
+// checkFiles refuses a delivery that has a file which is not among those there
+// are; one of those that it does not have is a loss.
+func (d *delivery) checkFiles(there []string) error {
+	wanted := make(map[string]bool)
+	for _, f := range d.envelope.Files[len(d.disks):] {
+		if !slices.Contains(there, f.Name) {
 			return fmt.Errorf("file %q: %w: the OVF names it, and the artifact does not have it", f.Name, errNotFound)
 		}
-		d.files[f.Name] = blob
+		wanted[f.Name] = true
 	}
-	for _, f := range img.Files {
-		name := f.Annotations[ocispec.AnnotationTitle]
-		// The signed list of the source's files is about other files.
-		ext := strings.ToLower(filepath.Ext(name))
-		if _, ok := d.files[name]; !ok && ext != ".mf" && ext != ".cert" {
+	for _, name := range there {
+		if !wanted[name] {
 			d.losses = append(d.losses, machine.Loss{Field: "files", Value: name, Reason: "no device of the machine has it"})
 		}
 	}
@@ -243,122 +258,91 @@ func (d *delivery) written() []writtenFile {
 }
 
 // deliver writes everything. Files get their names when all are complete.
-func (o *pullOptions) deliver(ctx context.Context, d *delivery, seeds *pullSeeds) (all []artifact.Restored, err error) {
-	if o.dryRun {
-		return o.fillDisks(ctx, nil, d.disks, seeds)
-	}
+func (d *delivery) deliver(ctx context.Context, from deliverable) (err error) {
 	var out outputs
 	defer func() { out.abandon(exitCode(err) == exitRefused) }()
 	if d.folder != "" {
 		if err := out.folder(d.folder); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if d.several {
-		all, err = o.deliverPackage(ctx, d, &out, seeds)
+		err = d.writePackage(ctx, from, &out)
 	} else {
-		all, err = o.deliverFolder(ctx, d, &out, seeds)
+		err = d.writeFolder(ctx, from, &out)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return all, out.commit()
+	if err := from.verify(ctx); err != nil {
+		return err
+	}
+	return out.commit()
 }
 
-// deliverFolder writes descriptors, and disks and files beside them.
-func (o *pullOptions) deliverFolder(ctx context.Context, d *delivery, out *outputs, seeds *pullSeeds) ([]artifact.Restored, error) {
-	all, err := o.fillDisks(ctx, out, d.disks, seeds)
-	if err != nil {
-		return nil, err
+// writeFolder writes disks and files, and descriptors beside them.
+func (d *delivery) writeFolder(ctx context.Context, from deliverable, out *outputs) error {
+	for i := range d.disks {
+		if err := from.writeDisk(ctx, i, out); err != nil {
+			return err
+		}
 	}
-	for _, f := range d.envelope.Files {
-		if _, ok := d.files[f.Name]; !ok {
-			continue
-		}
-		part, err := o.createEmpty(d, out, f.Name)
+	for _, f := range d.envelope.Files[len(d.disks):] {
+		part, err := d.createEmpty(out, f.Name)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if err := o.copyFile(ctx, d, f.Name, part); err != nil {
-			return nil, err
+		if err := from.copyFile(ctx, f.Name, part); err != nil {
+			return err
 		}
 	}
 	for _, f := range d.descriptors {
-		if err := out.write(filepath.Join(d.dest, f.name), o.target.force, f.data); err != nil {
-			return nil, err
+		if err := out.write(filepath.Join(d.dest, f.name), d.force, f.data); err != nil {
+			return err
 		}
 	}
-	return all, nil
+	return nil
 }
 
-// deliverPackage writes an OVF package. All of it is written in order, so that
+// writePackage writes an OVF package. All of it is written in order, so that
 // nothing is left for a next run to go on with.
-func (o *pullOptions) deliverPackage(ctx context.Context, d *delivery, out *outputs, seeds *pullSeeds) (all []artifact.Restored, err error) {
-	p := appliance.Package{Name: d.packageName(), Envelope: d.envelope, Key: d.key,
-		Descriptor: func(e *machine.Envelope) ([]byte, []machine.Loss, error) { return d.write(e, "") }}
-	var w *appliance.Writer
-	if d.archive {
-		part, err := o.createEmpty(d, out, "")
-		if err != nil {
-			return nil, err
-		}
-		w, err = appliance.NewOVA(part, p)
-		if err != nil {
-			return nil, err
-		}
-	} else {
-		w, err = appliance.NewFolder(func(name string) (io.Writer, error) { return o.createEmpty(d, out, name) }, p)
-		if err != nil {
-			return nil, err
-		}
+func (d *delivery) writePackage(ctx context.Context, from deliverable, out *outputs) error {
+	w, err := d.newPackage(out)
+	if err != nil {
+		return err
 	}
-	disks := d.disks // in the order of the envelope's files, which begin with them
-	for _, f := range d.envelope.Files {
+	for i, f := range d.envelope.Files {
 		member, err := w.Create(f.Name)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if _, ok := d.files[f.Name]; ok {
-			if err := o.copyFile(ctx, d, f.Name, member); err != nil {
-				return nil, err
-			}
-			continue
+		if i < len(d.disks) {
+			err = from.streamDisk(ctx, i, member)
+		} else {
+			err = from.copyFile(ctx, f.Name, member)
 		}
-		t := disks[0]
-		disks = disks[1:]
-		t.member = member
-		done, err := o.pullDisk(ctx, t, nil, seeds)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", t.dest.path, err)
+			return err
 		}
-		all = append(all, done)
 	}
-	return all, w.Close()
+	return w.Close()
+}
+
+func (d *delivery) newPackage(out *outputs) (*appliance.Writer, error) {
+	p := appliance.Package{Name: d.packageName(), Envelope: d.envelope, Key: d.key,
+		Descriptor: func(e *machine.Envelope) ([]byte, []machine.Loss, error) { return d.write(e, "") }}
+	if !d.archive {
+		return appliance.NewFolder(func(name string) (io.Writer, error) { return d.createEmpty(out, name) }, p)
+	}
+	part, err := d.createEmpty(out, "")
+	if err != nil {
+		return nil, err
+	}
+	return appliance.NewOVA(part, p)
 }
 
 // createEmpty begins a file that is written from its start: the archive, or
 // the one of this name in the folder.
-func (o *pullOptions) createEmpty(d *delivery, out *outputs, name string) (*partFile, error) {
-	part, err := out.create(filepath.Join(d.dest, name), o.target.force)
-	if err != nil {
-		return nil, err
-	}
-	return part, part.Truncate(0) // of a run that was killed
-}
-
-// copyFile copies a file of the package to w. The repository checks its digest.
-func (o *pullOptions) copyFile(ctx context.Context, d *delivery, name string, w io.Writer) (err error) {
-	blob := d.files[name]
-	show := o.begin("fetching "+name, blob.Size)
-	defer show.end()
-	rc, err := d.repo.Fetch(ctx, blob)
-	if err == nil {
-		_, err = io.Copy(w, rc)
-		err = errors.Join(err, rc.Close())
-	}
-	if err != nil {
-		return fmt.Errorf("file %q: %w", name, err)
-	}
-	show.add(blob.Size)
-	return nil
+func (d *delivery) createEmpty(out *outputs, name string) (*partFile, error) {
+	return out.createEmpty(filepath.Join(d.dest, name), d.force)
 }

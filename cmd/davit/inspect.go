@@ -243,15 +243,18 @@ func (r *inspectReport) addMachines(e *machine.Envelope) {
 	}
 }
 
-// maxOVF is the largest OVF that is read, in bytes, as in package artifact.
-const maxOVF = 16 << 20
-
 // readOVF fetches the OVF alone. The repository checks its digest.
 func readOVF(ctx context.Context, repo *registry.Repository, m *artifact.Manifest) ([]byte, error) {
-	if m.OVF.Size > maxOVF {
-		return nil, refusedError{"too-large", fmt.Errorf("the OVF has %d bytes, more than %d", m.OVF.Size, maxOVF)}
+	return readBlob(ctx, repo, m.OVF, "the OVF", machine.MaxDescriptor)
+}
+
+// readBlob fetches a blob that is kept in memory, of up to limit bytes. The
+// repository checks its digest. what it is called is for errors.
+func readBlob(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, what string, limit int64) ([]byte, error) {
+	if desc.Size > limit {
+		return nil, refusedError{"too-large", fmt.Errorf("%s has %d bytes, more than %d", what, desc.Size, limit)}
 	}
-	rc, err := repo.Fetch(ctx, m.OVF)
+	rc, err := repo.Fetch(ctx, desc)
 	if err != nil {
 		return nil, err
 	}

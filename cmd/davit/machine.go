@@ -129,11 +129,16 @@ func envelopeOf(ctx context.Context, repo *registry.Repository) (*machine.Envelo
 	if err != nil {
 		return nil, err
 	}
-	config, err := readOVF(ctx, repo, m)
+	return readMachines(ctx, repo, m)
+}
+
+// readMachines fetches the OVF of an artifact and reads it.
+func readMachines(ctx context.Context, repo *registry.Repository, m *artifact.Manifest) (*machine.Envelope, error) {
+	data, err := readOVF(ctx, repo, m)
 	if err != nil {
 		return nil, err
 	}
-	e, err := ovf.Parse(config)
+	e, err := ovf.Parse(data)
 	if err != nil {
 		return nil, fmt.Errorf("its OVF: %w", err)
 	}

@@ -117,16 +117,7 @@ func readRecipe(ctx context.Context, repo *registry.Repository, m *artifact.Mani
 	if i < 0 {
 		return nil, errors.New("it was pushed without --keep-original: what compressed its disks would not give the same bytes again")
 	}
-	desc := m.Originals[i]
-	if desc.Size > appliance.MaxRecipe {
-		return nil, refusedError{"too-large", fmt.Errorf("the recipe of the original has %d bytes, more than %d", desc.Size, appliance.MaxRecipe)}
-	}
-	rc, err := repo.Fetch(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer rc.Close()
-	data, err := io.ReadAll(rc)
+	data, err := readBlob(ctx, repo, m.Originals[i], "the recipe of the original", appliance.MaxRecipe)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -26,10 +27,7 @@ type pullOptions struct {
 	*globals
 	registryFlags
 	trustFlags
-	target   targetFlags
-	disk     string
-	machine  string
-	certKey  string
+	deliveryFlags
 	platform string
 	seeds    []string
 	original bool
@@ -58,11 +56,8 @@ files that it names. What the target cannot express is listed on stderr.`,
 	}
 	o.registryFlags.flags(cmd)
 	o.trustFlags.pullFlags(cmd)
-	o.target.flags(cmd, formatNames+",\n"+targetNames)
+	o.deliveryFlags.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.disk, "disk", "", "the disk `NAME` only")
-	f.StringVar(&o.machine, "machine", "", "only the machine with this `ID`")
-	f.StringVar(&o.certKey, "cert-key", "", "sign the OVF package with the key and certificates in the PEM `FILE`")
 	f.StringVar(&o.platform, "platform", "", "`OS/ARCH[/VARIANT]` to choose (default: this host's architecture)")
 	f.StringArrayVar(&o.seeds, "seed", nil, "take what is the same from this `FILE`, folder or REF")
 	f.BoolVar(&o.original, "original", false, "write the files that were pushed, byte for byte (push --keep-original)")
@@ -98,20 +93,9 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 			return err
 		}
 	}
-	if o.original && (o.disk != "" || (*targetValue)(&o.target).String() != "" || o.machine != "" || o.certKey != "" || len(o.seeds) > 0) {
-		return usagef("--original: all files as they were; no --disk, no --machine, no -O, no --cert-key, no --seed")
-	}
-	if !o.original && o.target.machine == nil && o.target.format.Format == "" && strings.EqualFold(filepath.Ext(dest), ".ova") {
-		o.target.machine = findTarget("ova")
-	}
-	key, err := o.checkDelivery(dest)
+	key, err := o.checkDest(dest)
 	if err != nil {
 		return err
-	}
-	if dest == "-" { // what can be said without a look at the artifact
-		if _, err := o.target.resolve(dest, ""); err != nil {
-			return err
-		}
 	}
 	trust, err := o.trustFlags.resolve(o.globals, ref)
 	if err != nil {
@@ -149,73 +133,15 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	}
 	defer closeInto(&err, img)
 
+	r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
+		Verified: passed.verified(), Losses: []machine.Loss{}}
+	p := &puller{pullOptions: &o, repo: repo, store: store, scratch: scratch, img: img}
 	if o.original {
-		r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
-			Verified: passed.verified(), Losses: []machine.Loss{}}
 		if r.Files, err = o.pullOriginal(ctx, repo, img.Manifest, dest); err != nil {
 			return fmt.Errorf("the original: %w", err)
 		}
-		if trust.policy.Keys != nil && !o.dryRun {
-			if err := store.RecordManifest(ref.Name(), passed.Subject.Digest); err != nil {
-				return err
-			}
-		}
-		_, r.Bytes.Fetched, _ = repo.Stats()
-		r.Seconds = time.Since(start).Seconds()
-		if o.json {
-			return writeJSON(stdout, r)
-		}
-		_, err = fmt.Fprintln(stdout, r.Ref)
+	} else if err := p.pull(ctx, dest, key, &r); err != nil {
 		return err
-	}
-	var machines *delivery // nil: only disks are written
-	var targets []pullTarget
-	if o.target.machine != nil {
-		if machines, err = o.planDelivery(ctx, repo, img, dest, key); err != nil {
-			return err
-		}
-		targets = machines.disks
-	} else if targets, err = o.targets(img, dest); err != nil {
-		return err
-	}
-	r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
-		Verified: passed.verified(), Files: []writtenFile{}, Losses: []machine.Loss{}}
-	for _, t := range targets {
-		lost, err := t.dest.fit(t.disk.Size)
-		if err != nil {
-			return err
-		}
-		warnLosses(o.globals, t.dest.path, lost)
-		r.Losses = append(r.Losses, lost...)
-	}
-	if machines != nil {
-		warnLosses(o.globals, dest, machines.losses)
-		r.Losses = append(r.Losses, machines.losses...)
-	}
-	seeds, err := o.findSeeds(ctx, store, scratch, targets)
-	if err != nil {
-		return err
-	}
-	defer closeInto(&err, seeds)
-
-	if len(targets) > 0 {
-		r.DiskDigest = artifact.Digest(targets[0].disk.Digest)
-	}
-	var restored []artifact.Restored
-	if machines != nil {
-		restored, err = o.deliver(ctx, machines, seeds)
-		r.Files = append(r.Files, machines.written()...)
-	} else {
-		restored, err = o.pullDisks(ctx, targets, seeds)
-	}
-	if err != nil {
-		return err
-	}
-	for i, t := range targets {
-		r.add(t, restored[i])
-		if t.dest.kind == toFile && !o.dryRun {
-			o.rememberPulled(ctx, store, t.dest.path, t.dest.format, t.disk)
-		}
 	}
 	if trust.policy.Keys != nil && !o.dryRun {
 		if err := store.RecordManifest(ref.Name(), passed.Subject.Digest); err != nil {
@@ -223,12 +149,8 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 		}
 	}
 
-	_, r.Bytes.Fetched, _ = repo.Stats()
-	if o.dryRun {
-		for _, done := range restored {
-			r.Bytes.Fetched += done.Fetched // would be
-		}
-	}
+	_, fetched, _ := repo.Stats()
+	r.Bytes.Fetched += fetched
 	r.Seconds = time.Since(start).Seconds()
 	if dest == "-" {
 		stdout = o.stderr
@@ -238,6 +160,90 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	}
 	_, err = fmt.Fprintln(stdout, r.Ref)
 	return err
+}
+
+// checkDest refuses what makes no sense, as far as that can be said without a
+// look at the artifact.
+func (o *pullOptions) checkDest(dest string) (*appliance.Key, error) {
+	if o.original {
+		if o.disk != "" || (*targetValue)(&o.target).String() != "" || o.machine != "" || o.certKey != "" || len(o.seeds) > 0 {
+			return nil, usagef("--original: all files as they were; no --disk, no --machine, no -O, no --cert-key, no --seed")
+		}
+		return nil, nil
+	}
+	key, err := o.resolveMachine(dest)
+	if err == nil && dest == "-" {
+		_, err = o.target.resolve(dest, "")
+	}
+	return key, err
+}
+
+// A puller writes disks of an artifact that was found good.
+type puller struct {
+	*pullOptions
+	repo    *registry.Repository
+	store   *registry.Store
+	scratch string
+	img     *artifact.Image
+}
+
+// pull writes what -O asks for, and reports it.
+func (p *puller) pull(ctx context.Context, dest string, key *appliance.Key, r *pullReport) (err error) {
+	var machines *pulledMachines // nil: only disks are written
+	var targets []pullTarget
+	if p.target.machine != nil {
+		if machines, err = p.planMachines(ctx, dest, key); err != nil {
+			return err
+		}
+		targets = machines.targets
+	} else if targets, err = p.targets(p.img, dest); err != nil {
+		return err
+	}
+	for _, t := range targets {
+		lost, err := t.dest.fit(t.disk.Size)
+		if err != nil {
+			return err
+		}
+		warnLosses(p.globals, t.dest.path, lost)
+		r.Losses = append(r.Losses, lost...)
+	}
+	if machines != nil {
+		warnLosses(p.globals, dest, machines.losses)
+		r.Losses = append(r.Losses, machines.losses...)
+	}
+	seeds, err := p.findSeeds(ctx, p.store, p.scratch, targets)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, seeds)
+
+	var restored []artifact.Restored
+	if machines != nil && !p.dryRun {
+		machines.seeds = seeds
+		err = machines.deliver(ctx, machines)
+		restored = machines.restored
+	} else {
+		restored, err = p.pullDisks(ctx, targets, seeds)
+	}
+	if err != nil {
+		return err
+	}
+	r.Files = []writtenFile{}
+	if machines != nil {
+		r.Files = machines.written()
+	}
+	if len(targets) > 0 {
+		r.DiskDigest = artifact.Digest(targets[0].disk.Digest)
+	}
+	for i, t := range targets {
+		r.add(t, restored[i])
+		if p.dryRun {
+			r.Bytes.Fetched += restored[i].Fetched // would be
+		} else if t.dest.kind == toFile {
+			p.rememberPulled(ctx, p.store, t.dest.path, t.dest.format, t.disk)
+		}
+	}
+	return nil
 }
 
 // A pullTarget is a disk and where it goes to.
@@ -297,42 +303,40 @@ func diskNames(img *artifact.Image) string {
 }
 
 // pullDisks writes all disks. Files get their names when all are complete.
-func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds *pullSeeds) (_ []artifact.Restored, err error) {
+func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds *pullSeeds) (all []artifact.Restored, err error) {
 	var out outputs
 	// What a refused pull has begun is no use to anybody; what a failed one has,
 	// is where the next one goes on.
 	defer func() { out.abandon(exitCode(err) == exitRefused) }()
-	all, err := o.fillDisks(ctx, &out, targets, seeds)
-	if err != nil {
-		return nil, err
+	for _, t := range targets {
+		done, err := o.fillDisk(ctx, &out, t, seeds)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, done)
 	}
 	return all, out.commit()
 }
 
-// fillDisks writes disks to files of out, which have no names yet.
-func (o *pullOptions) fillDisks(ctx context.Context, out *outputs, targets []pullTarget, seeds *pullSeeds) ([]artifact.Restored, error) {
-	var all []artifact.Restored
-	for _, t := range targets {
-		var part *partFile
-		if t.dest.kind == toFile && !o.dryRun {
-			if t.folder != "" {
-				if err := out.folder(t.folder); err != nil {
-					return nil, err
-				}
+// fillDisk writes a disk to where it goes; if that is a file, to one of out,
+// which has no name yet.
+func (o *pullOptions) fillDisk(ctx context.Context, out *outputs, t pullTarget, seeds *pullSeeds) (done artifact.Restored, err error) {
+	var part *partFile
+	if t.dest.kind == toFile && !o.dryRun {
+		if t.folder != "" {
+			if err := out.folder(t.folder); err != nil {
+				return done, err
 			}
-			var err error
-			if part, err = out.create(t.dest.path, t.dest.force); err != nil {
-				return nil, err
-			}
-			part.resumable = !t.dest.format.InOrder()
 		}
-		done, err := o.pullDisk(ctx, t, part, seeds)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", t.dest.path, err)
+		if part, err = out.create(t.dest.path, t.dest.force); err != nil {
+			return done, err
 		}
-		all = append(all, done)
+		part.resumable = !t.dest.format.InOrder()
 	}
-	return all, nil
+	if done, err = o.pullDisk(ctx, t, part, seeds); err != nil {
+		return done, fmt.Errorf("%s: %w", t.dest.path, err)
+	}
+	return done, nil
 }
 
 // pullDisk writes one disk; part is the file it goes to, if it goes to one.

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/machine/appliance"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// pulledMachines are machines of an artifact that are delivered.
+type pulledMachines struct {
+	*puller
+	*delivery
+	targets  []pullTarget // its disks
+	seeds    *pullSeeds
+	restored []artifact.Restored // of targets, as many as are done
+	files    map[string]ocispec.Descriptor
+}
+
+// planMachines settles which files are written where, before any disk is
+// fetched.
+func (p *puller) planMachines(ctx context.Context, dest string, key *appliance.Key) (*pulledMachines, error) {
+	all, err := readMachines(ctx, p.repo, p.img.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	if len(all.Disks) != len(p.img.Disks) {
+		return nil, fmt.Errorf("the artifact has %d disks, and its OVF has %d", len(p.img.Disks), len(all.Disks))
+	}
+	content := make(map[string]*artifact.Disk)
+	for i, d := range all.Disks {
+		content[d.Name] = p.img.Disks[i]
+	}
+	e, err := p.choose(all)
+	if err != nil {
+		return nil, err
+	}
+	var disks []*artifact.Disk
+	var sizes []int64
+	for _, d := range e.Disks {
+		disks, sizes = append(disks, content[d.Name]), append(sizes, content[d.Name].Size)
+	}
+
+	m := &pulledMachines{puller: p, files: make(map[string]ocispec.Descriptor)}
+	var names []string
+	for _, f := range p.img.Files {
+		// The signed list of the source's files is about other files.
+		if name := f.Annotations[ocispec.AnnotationTitle]; f.MediaType != artifact.TypeOVFManifest && f.MediaType != artifact.TypeOVFCert {
+			m.files[name], names = f, append(names, name)
+		}
+	}
+	if m.delivery, err = p.plan(e, sizes, names, dest, key); err != nil {
+		return nil, err
+	}
+	for _, d := range m.disks {
+		m.targets = append(m.targets, pullTarget{disk: disks[d.number], dest: d.dest, archived: m.archive})
+	}
+	return m, nil
+}
+
+func (m *pulledMachines) writeDisk(ctx context.Context, i int, out *outputs) error {
+	done, err := m.fillDisk(ctx, out, m.targets[i], m.seeds)
+	m.restored = append(m.restored, done)
+	return err
+}
+
+func (m *pulledMachines) streamDisk(ctx context.Context, i int, w io.Writer) error {
+	t := m.targets[i]
+	t.member = w
+	done, err := m.fillDisk(ctx, nil, t, m.seeds)
+	m.restored = append(m.restored, done)
+	return err
+}
+
+// copyFile copies a file of the package to w. The repository checks its digest.
+func (m *pulledMachines) copyFile(ctx context.Context, name string, w io.Writer) error {
+	blob := m.files[name]
+	show := m.begin("fetching "+name, blob.Size)
+	defer show.end()
+	rc, err := m.repo.Fetch(ctx, blob)
+	if err == nil {
+		_, err = io.Copy(w, counting(rc, show.add))
+		err = errors.Join(err, rc.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("file %q: %w", name, err)
+	}
+	return nil
+}
+
+// verify has nothing left to do: no byte was written that was not verified.
+func (m *pulledMachines) verify(context.Context) error { return nil }
