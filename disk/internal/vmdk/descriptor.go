@@ -180,7 +180,14 @@ func checkFeatures(values map[string]string) error {
 			return virtual.Unsupported("descriptor of version %q", v)
 		}
 	}
+	// The extents say where the disk is. A type that nobody has is a disk that
+	// VMware does not open, and of which something may be other than we think.
 	switch strings.ToLower(values["createtype"]) {
+	case "", "custom", "monolithicsparse", "monolithicflat", "streamoptimized",
+		"2gbmaxextentsparse", "2gbmaxextentflat", "twogbmaxextentsparse", "twogbmaxextentflat",
+		"vmfs", "vmfspreallocated", "vmfseagerzeroedthick", "vmfsthin", "vmfssparse", "vmfssesparse", "sesparse":
+	default:
+		return virtual.Unsupported("createType %q is none that is known", values["createtype"])
 	case "fulldevice", "partitioneddevice",
 		"vmfsraw", "vmfsrdm", "vmfsrdmp", "vmfsrawdevicemap", "vmfspassthroughrawdevicemap":
 		return virtual.Unsupported("createType %q: the disk is a device of its host", values["createtype"])
