@@ -394,6 +394,32 @@ func (p *parser) diskSection(root *xmltree.Element) error {
 			return malformedAt(e, "disk %q: ovf:parentRef %q is no disk (9.1)", d.Name, d.Parent)
 		}
 	}
+	if p.ovirt { // has no stream
+		return nil
+	}
+	return p.diskOrder(e)
+}
+
+// diskOrder checks that files come in the order in which disks first name them,
+// for who imports a stream. vSphere refuses another (OvfDiskOrderConstraint),
+// and no product writes one.
+func (p *parser) diskOrder(e *xmltree.Element) error {
+	ahead := make(map[string]int, len(p.env.Files)) // files that no disk has named yet, with their places
+	for i, f := range p.env.Files {
+		ahead[f.Name] = i
+	}
+	last := -1
+	for _, d := range p.env.Disks {
+		i, first := ahead[d.File]
+		if !first {
+			continue
+		}
+		if i < last {
+			return malformedAt(e, "disk %q: its file %q is before that of a disk above, and disks are in the order of References", d.Name, d.File)
+		}
+		last = i
+		delete(ahead, d.File)
+	}
 	return nil
 }
 

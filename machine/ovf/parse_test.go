@@ -89,6 +89,9 @@ func TestParseDisks(t *testing.T) {
 		{"blank disk", envelope(`<Disk ovf:diskId="a" ovf:capacity="1"/>`), disk("a", 1)},
 		{"delta", envelope(`<Disk ovf:diskId="a" ovf:capacity="1"/><Disk ovf:diskId="b" ovf:parentRef="a" ovf:capacity="1"/>`), []machine.Disk{{Name: "a", Capacity: 1}, {Name: "b", Capacity: 1, Parent: "a"}}},
 		{"order is kept", envelope(`<Disk ovf:diskId="b" ovf:capacity="1"/><Disk ovf:diskId="a" ovf:capacity="2"/>`), append(disk("b", 1), disk("a", 2)...)},
+		{"two disks begin with one file, among others", strings.Replace(envelope(`<Disk ovf:diskId="a" ovf:fileRef="f" ovf:capacity="1" ovf:format="x"/><Disk ovf:diskId="b" ovf:fileRef="g" ovf:capacity="1" ovf:format="x"/>`+
+			`<Disk ovf:diskId="c" ovf:fileRef="f" ovf:capacity="1" ovf:format="x"/>`), "</References>", `<File ovf:id="g" ovf:href="g.vmdk"/></References>`, 1),
+			[]machine.Disk{{Name: "a", Capacity: 1, File: "f.vmdk"}, {Name: "b", Capacity: 1, File: "g.vmdk"}, {Name: "c", Capacity: 1, File: "f.vmdk"}}},
 		{"binary units", envelope(`<Disk ovf:diskId="a" ovf:capacity="8" ovf:capacityAllocationUnits="byte * 2^30"/>`), disk("a", 8<<30)},
 		{"units without spaces", envelope(`<Disk ovf:diskId="a" ovf:capacity="8" ovf:capacityAllocationUnits="byte*2^20"/>`), disk("a", 8<<20)},
 		{"units with more spaces", envelope(`<Disk ovf:diskId="a" ovf:capacity="8" ovf:capacityAllocationUnits="byte * 2 ^ 20"/>`), disk("a", 8<<20)},
@@ -126,6 +129,8 @@ func TestParseRefuses(t *testing.T) {
 		{"another name", strings.NewReplacer("<Envelope ", "<Folder ", "</Envelope>", "</Folder>").Replace(envelope(disk1)), "begins with <Folder>"},
 		{"OVF 3", strings.ReplaceAll(envelope(disk1), "envelope/1", "envelope/3"), `version "3"`},
 		{"OVF 0.9 without version", strings.ReplaceAll(envelope(disk1), namespace1, namespace09), "ovf:version"},
+		{"disks not in the order of their files", strings.Replace(envelope(`<Disk ovf:diskId="a" ovf:fileRef="g" ovf:capacity="1" ovf:format="x"/><Disk ovf:diskId="b" ovf:fileRef="f" ovf:capacity="1" ovf:format="x"/>`),
+			"</References>", `<File ovf:id="g" ovf:href="g.vmdk"/></References>`, 1), "in the order of References"},
 		{"document type", `<!DOCTYPE Envelope>` + envelope(disk1), "document type"},
 		{"entity", `<!DOCTYPE e [<!ENTITY x "1">]>` + disk(`ovf:diskId="a" ovf:capacity="&x;"`), "document type"},
 		{"unknown entity", disk(`ovf:diskId="a&x;" ovf:capacity="1"`), "entity"},

@@ -36,6 +36,7 @@ type WriteOptions struct {
 //   - what belongs to no list is not there: Unread, and how Envelope.Disks are
 //     attached, which Machine.Disks say;
 //   - names of files are URIs, so a "#" is %23;
+//   - the files of disks are in the order of the disks;
 //   - formats of disks have no variant: vmdk:stream is vmdk;
 //   - space around IDs and the texts of a collection is gone;
 //   - a machine without an ID is vm, and characters that XML cannot hold are
@@ -122,6 +123,7 @@ func prepare(e *machine.Envelope) (*machine.Envelope, []machine.Loss, error) {
 	if len(bad) > 0 {
 		return nil, nil, malformed("XML cannot hold the name %q", bad[0])
 	}
+	orderFiles(c)
 	for i := range c.Disks {
 		d := &c.Disks[i]
 		d.Controller, d.Bus, d.Unit, d.ReadOnly = "", "", 0, false // is for machines to say
@@ -148,6 +150,24 @@ func prepare(e *machine.Envelope) (*machine.Envelope, []machine.Loss, error) {
 		}
 	}
 	return c, losses, nil
+}
+
+// orderFiles brings the files of disks into the order in which disks name them,
+// as importers want it. Others stay where they are.
+func orderFiles(e *machine.Envelope) {
+	var places []int
+	var files []machine.File
+	for _, d := range e.Disks {
+		i := slices.IndexFunc(e.Files, func(f machine.File) bool { return f.Name == d.File })
+		if i >= 0 && !slices.Contains(places, i) {
+			places = append(places, i)
+			files = append(files, e.Files[i])
+		}
+	}
+	slices.Sort(places)
+	for n, i := range places {
+		e.Files[i] = files[n]
+	}
 }
 
 // fileID is the ID of the first file of that name.

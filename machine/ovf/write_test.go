@@ -415,6 +415,32 @@ func TestWriteNamesOfFiles(t *testing.T) {
 	}
 }
 
+// Who imports a stream wants files in the order of disks.
+func TestWriteOrdersFilesAsDisks(t *testing.T) {
+	e := withOne(func(m *machine.Machine) { m.NVRAM = "n" })
+	for i, name := range []string{"a", "n", "b", "c"} {
+		e.Files = append(e.Files, machine.File{ID: fmt.Sprint(i), Name: name, Size: -1})
+	}
+	for _, name := range []string{"c", "a", "c"} {
+		e.Disks = append(e.Disks, machine.Disk{Name: fmt.Sprint("disk", len(e.Disks)), Capacity: 1, File: name})
+	}
+	data, _, err := Write(e, WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, f := range got.Files {
+		names = append(names, f.Name)
+	}
+	if !slices.Equal(names, []string{"c", "n", "b", "a"}) {
+		t.Errorf("files in the order %q", names)
+	}
+}
+
 func TestWriteRefuses(t *testing.T) {
 	disk := machine.Disk{Name: "a", Capacity: 1, Format: "raw", File: "a.img"}
 	files := []machine.File{{ID: "f", Name: "a.img", Size: -1}}
@@ -574,9 +600,16 @@ func randomEnvelope(r *rand.Rand) *machine.Envelope {
 		}
 		e.Files = append(e.Files, f)
 	}
+	last := 0
 	for i := range g.Intn(5) {
 		d := machine.Disk{Name: fmt.Sprint("d", i, g.word()), Capacity: g.Int63() >> (5 + g.Intn(58)), Format: g.of("raw", "vmdk", "qcow2", "vhd", "vhdx", "vdi", "")}
-		d.File = g.file(e)
+		if d.File = g.file(e); d.File != "" { // in the order of the files
+			i := slices.IndexFunc(e.Files, func(f machine.File) bool { return f.Name == d.File })
+			if i < last {
+				d.File = ""
+			}
+			last = max(last, i)
+		}
 		if len(e.Disks) > 0 && g.yes() {
 			d.Parent = e.Disks[g.Intn(len(e.Disks))].Name
 		}
