@@ -70,6 +70,9 @@ func (s *sourceFlags) openAppliance(path string, unverified bool) (*appliance.Ap
 	if err != nil && strings.EqualFold(filepath.Ext(path), ".tar") {
 		err = withHint(err, unpackers["tar"], path)
 	}
+	if err == nil && s.snapshot != "" {
+		err = errors.Join(usagef("--snapshot: %s is no disk", path), a.Close())
+	}
 	return a, err
 }
 
@@ -94,15 +97,17 @@ func (o *pushOptions) appliancesOnly() error {
 	return nil
 }
 
+// errMachineGiven refuses flags that describe the machine of bare disks.
+func errMachineGiven(path string) error {
+	return usagef("%s: it describes a machine; flags describe that of bare disks", path)
+}
+
 func (o *pushOptions) takeAppliance(a *appliance.Appliance, path string, sources int) (*applianceSource, error) {
 	if sources > 1 {
 		return nil, usagef("%s: a machine brings its own disks; it is the only SOURCE", path)
 	}
 	if o.machine.given() {
-		return nil, usagef("%s: it describes a machine; flags describe that of bare disks", path)
-	}
-	if o.source.snapshot != "" {
-		return nil, usagef("--snapshot: %s is no disk", path)
+		return nil, errMachineGiven(path)
 	}
 	s := &applianceSource{Appliance: a, path: path, wanted: a.Envelope, own: a.OVF != nil}
 	if o.machineID != "" {

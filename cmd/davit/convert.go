@@ -22,30 +22,36 @@ import (
 type convertOptions struct {
 	*globals
 	source sourceFlags
-	target targetFlags
+	deliveryFlags
 	trimFlag
-	disk string
+	bare machineFlags // the machine of a bare disk
 }
 
 func newConvert(g *globals) *cobra.Command {
 	o := convertOptions{globals: g}
 	cmd := &cobra.Command{
 		Use:   "convert SOURCE DEST",
-		Short: "Write a disk image in another format",
-		Long: `Write a disk image in another format. No registry takes part.
+		Short: "Write a disk image, or a machine, in another format",
+		Long: `Write a disk image, or a machine with its disks, in another format. No registry
+takes part.
 
-SOURCE is a disk image, "-" for a raw disk on stdin, or a machine whose disk is
-wanted: an OVA, an OVF or a folder with one, a VMX, a libvirt domain, a .vbox.
-DEST is a file, a folder, a block device, or "-" for a raw disk on stdout.`,
+SOURCE is a disk image, "-" for a raw disk on stdin, or a machine: an OVA, an OVF
+or a folder with one, a VMX, a libvirt domain, a .vbox. DEST is a file, a folder,
+a block device, or "-" for a raw disk on stdout.
+
+` + targetsHelp + `
+
+A disk image gets a machine of one CPU and 1 GiB of memory, unless flags or a
+file describe another one. ` + machineFileHelp,
 		Args: exactArgs("SOURCE", "DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runConvert(cmd.Context(), cmd.OutOrStdout(), args[0], args[1], o)
 		},
 	}
 	o.source.flags(cmd)
-	o.target.flags(cmd, formatNames)
+	o.deliveryFlags.flags(cmd)
 	o.trimFlag.flags(cmd)
-	cmd.Flags().StringVar(&o.disk, "disk", "", "the disk `NAME` of a machine that has several")
+	o.bare.flags(cmd)
 	return cmd
 }
 
@@ -73,13 +79,50 @@ type writtenBytes struct {
 func runConvert(ctx context.Context, stdout io.Writer, from, to string, o convertOptions) (err error) {
 	start := time.Now()
 	src := parseSource(from)
+	src.name = orDefault(src.name, "disk0")
+	key, err := o.resolveMachine(to)
+	if err != nil {
+		return err
+	}
+	if o.bare.given() && o.target.machine == nil {
+		return withHint(usagef("only a disk is written: flags describe a machine"), "-O FORMAT, one of %s", targetNames)
+	}
+	if err := o.bare.load(); err != nil {
+		return err
+	}
 	machines, err := o.openAppliance(src)
 	if err != nil {
 		return err
 	}
-	var img *image
 	if machines != nil {
 		defer closeInto(&err, machines)
+	}
+	r := convertReport{report: newReport("davit convert")}
+	if o.target.machine != nil {
+		err = o.convertMachine(ctx, src, machines, to, key, &r)
+	} else {
+		err = o.convertDisk(ctx, src, machines, to, &r)
+	}
+	if source := (sourceError{}); errors.As(err, &source) {
+		return source
+	}
+	if err != nil {
+		return err
+	}
+	r.Seconds = time.Since(start).Seconds()
+	if to == "-" {
+		stdout = o.stderr
+	}
+	if o.json {
+		return writeJSON(stdout, r)
+	}
+	return nil
+}
+
+// convertDisk writes one disk: SOURCE, or that of the machine.
+func (o *convertOptions) convertDisk(ctx context.Context, src source, machines *applianceSource, to string, r *convertReport) (err error) {
+	var img *image
+	if machines != nil {
 		img, err = machines.image(ctx, &o.source, o.disk)
 	} else {
 		img, err = o.source.open(ctx, o.globals, src)
@@ -88,22 +131,19 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 		return err
 	}
 	defer closeInto(&err, img)
-	img.name = orDefault(img.name, "disk0")
 	dest, err := o.target.resolve(to, img.name)
 	if err != nil {
 		return err
 	}
-
-	lost, err := dest.fit(img.Size())
-	if err != nil {
+	if r.Losses, err = dest.fit(img.Size()); err != nil {
 		return err
 	}
-	warnLosses(o.globals, dest.path, lost)
+	warnLosses(o.globals, dest.path, r.Losses)
 	content, trimmed, err := o.apply(ctx, o.globals, img, "")
 	if err != nil {
 		return err
 	}
-	p := o.begin("converting "+filepath.Base(from), dataSize(content))
+	p := o.begin("converting "+filepath.Base(src.path), dataSize(content))
 	defer p.end()
 	err = dest.write(img.Size(), o.stdout, func(f *os.File) error {
 		err := writeDisk(ctx, f, dest, content, o.globals, p)
@@ -112,28 +152,11 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 		}
 		return machines.verify(ctx, o.globals)
 	})
-	if source := (sourceError{}); errors.As(err, &source) {
-		return source
-	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", dest.path, err)
 	}
-	p.end()
-
-	r := convertReport{
-		report:  newReport("davit convert"),
-		Files:   []writtenFile{{dest.path, dest.format, img.name, img.Size()}},
-		Losses:  lost,
-		Trimmed: trimmed,
-		Bytes:   writtenBytes{p.done.Load()},
-		Seconds: time.Since(start).Seconds(),
-	}
-	if dest.kind == toStdout {
-		stdout = o.stderr
-	}
-	if o.json {
-		return writeJSON(stdout, r)
-	}
+	r.Files = []writtenFile{{dest.path, dest.format, img.name, img.Size()}}
+	r.Trimmed, r.Bytes.Written = trimmed, p.done.Load()
 	return nil
 }
 
@@ -145,11 +168,18 @@ func (o *convertOptions) openAppliance(src source) (*applianceSource, error) {
 			return nil, err
 		}
 		if a != nil {
-			return &applianceSource{Appliance: a, path: src.path, wanted: a.Envelope, names: artifactNames(a.Disks)}, nil
+			if o.bare.given() {
+				return nil, errors.Join(errMachineGiven(src.path), a.Close())
+			}
+			s := &applianceSource{Appliance: a, path: src.path, wanted: a.Envelope, names: artifactNames(a.Disks)}
+			return s, nil
 		}
 	}
-	if o.disk != "" {
+	switch {
+	case o.disk != "":
 		return nil, usagef("--disk %s: SOURCE is one disk", o.disk)
+	case o.machine != "":
+		return nil, usagef("--machine %s: SOURCE describes no machine", o.machine)
 	}
 	return nil, nil
 }
@@ -294,6 +324,11 @@ func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reade
 			return err
 		}
 	}
+	return fillDisk(ctx, w, dest, img, g, p)
+}
+
+// fillDisk writes the content of img to w, and closes it.
+func fillDisk(ctx context.Context, w disk.Writer, dest destination, img disk.Reader, g *globals, p *progress) error {
 	// Nothing but the extents of a device is zeroed: zeros in them must be written.
 	write := writeSparse
 	if dest.kind == toDevice {
@@ -304,7 +339,7 @@ func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reade
 	}
 	// A piece that waits for the disk is enough beside one for each CPU.
 	jobs := min(g.jobs, runtime.GOMAXPROCS(0)+1)
-	if dest.kind == toStdout || dest.format.InOrder() {
+	if dest.kind == toStdout || dest.kind == toMember || dest.format.InOrder() {
 		jobs = 1
 	}
 	if err := copyDisk(ctx, w, img, jobs, write, p.add); err != nil {

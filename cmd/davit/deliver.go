@@ -204,7 +204,7 @@ func (d *delivery) checkFiles(there []string) error {
 	wanted := make(map[string]bool)
 	for _, f := range d.envelope.Files[len(d.disks):] {
 		if !slices.Contains(there, f.Name) {
-			return fmt.Errorf("file %q: %w: the OVF names it, and the artifact does not have it", f.Name, errNotFound)
+			return fmt.Errorf("file %q: %w: the descriptor names it, and nothing of that name came with it", f.Name, errNotFound)
 		}
 		wanted[f.Name] = true
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 )
@@ -100,6 +101,16 @@ func (f *machineFlags) envelope(disks []machine.Disk) (*machine.Envelope, error)
 		m.Disks = append(m.Disks, d)
 	}
 	return e, nil
+}
+
+// ofDisks is envelope, but for the OVF of bare disks if no flag describes a
+// machine.
+func (f *machineFlags) ofDisks(disks []machine.Disk) (*machine.Envelope, error) {
+	e, err := f.envelope(disks)
+	if e == nil && err == nil {
+		e, err = ovf.Parse(ovf.Bare(disks))
+	}
+	return e, err
 }
 
 // attach returns where disk number n of a bus is attached to m, and adds the

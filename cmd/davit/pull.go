@@ -45,10 +45,7 @@ every byte before it is written. What is on this host already is not fetched.
 DEST is a file, a block device, "-" for raw bytes on stdout, or a folder, in which
 every disk becomes DISK.EXT.
 
-With -O ` + targetNames + ` the machine is written as well,
-as that product imports it. ova and virtualbox make one file, an OVA; the others
-fill a folder: the descriptor, the disks in the format that it takes, and the
-files that it names. What the target cannot express is listed on stderr.`,
+` + targetsHelp,
 		Args: exactArgs("REF", "DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runPull(cmd.Context(), cmd.OutOrStdout(), args[0], args[1], o)

@@ -62,6 +62,12 @@ func writeOVF(importer ovf.Target) func(*machine.Envelope, string) ([]byte, []ma
 // targetNames are the names of -O that are about machines.
 const targetNames = "ova, ovf, vmware, virtualbox, libvirt, hyperv"
 
+// targetsHelp is how the help of a command describes them.
+const targetsHelp = `With -O ` + targetNames + ` the machine is written as well,
+as that product imports it. ova and virtualbox make one file, an OVA; the others
+fill a folder: the descriptor, the disks in the format that it takes, and the
+files that it names. What the target cannot express is listed on stderr.`
+
 // findTarget returns the target that -O names, nil if it names none.
 func findTarget(name string) *target {
 	i := slices.IndexFunc(targets, func(t target) bool { return t.name == name })
