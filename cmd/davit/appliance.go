@@ -117,11 +117,16 @@ func (o *pushOptions) takeAppliance(a *appliance.Appliance, path string, sources
 		}
 		s.own = s.own && len(a.Machines) == 1
 	}
+	s.names = artifactNames(s.wanted.Disks)
 	if !s.own { // else the OVF has it
 		warnLosses(o.globals, path, unreadOf(s.wanted))
+		_, losses, err := s.describe(nil)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		warnLosses(o.globals, "the OVF", losses)
 	}
 	warnPublished(o.globals, s.wanted)
-	s.names = artifactNames(s.wanted.Disks)
 	return s, nil
 }
 
@@ -148,15 +153,13 @@ func artifactNames(disks []machine.Disk) []string {
 
 // images opens the disks.
 func (s *applianceSource) images(ctx context.Context, o *sourceFlags) (images []*image, err error) {
-	for n, d := range s.wanted.Disks {
-		// The appliance has all disks, the rest is about those of the machine that is wanted.
-		i := slices.IndexFunc(s.Envelope.Disks, func(other machine.Disk) bool { return other.Name == d.Name })
-		img, path, err := s.open(ctx, o, i)
+	for i := range s.wanted.Disks {
+		img, err := s.open(ctx, o, i)
 		if err != nil {
 			closeAll(&err, images)
-			return nil, fmt.Errorf("%s: disk %s: %w", s.path, s.names[n], err)
+			return nil, err
 		}
-		images = append(images, &image{img, s.names[n], path, true, func() error { return nil }})
+		images = append(images, img)
 	}
 	return images, nil
 }
@@ -174,14 +177,22 @@ func (s *applianceSource) image(ctx context.Context, o *sourceFlags, name string
 	case i < 0:
 		return nil, fmt.Errorf("disk %q: %w: %s has %s", name, errNotFound, s.path, all)
 	}
-	img, path, err := s.open(ctx, o, i)
+	return s.open(ctx, o, i)
+}
+
+// open opens disk i of those that are wanted.
+func (s *applianceSource) open(ctx context.Context, o *sourceFlags, i int) (*image, error) {
+	img, path, err := s.openContent(ctx, o, s.wanted.Disks[i].Name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: disk %s: %w", s.path, s.names[i], err)
 	}
 	return &image{img, s.names[i], path, true, func() error { return nil }}, nil
 }
 
-func (s *applianceSource) open(ctx context.Context, o *sourceFlags, i int) (*disk.Image, string, error) {
+// openContent opens the disk of that name in the envelope. path is where it is.
+func (s *applianceSource) openContent(ctx context.Context, o *sourceFlags, name string) (_ *disk.Image, path string, err error) {
+	// The appliance has all disks, the rest is about those of the machine that is wanted.
+	i := slices.IndexFunc(s.Envelope.Disks, func(d machine.Disk) bool { return d.Name == name })
 	from, err := s.Disk(ctx, i)
 	if err != nil {
 		return nil, "", err
@@ -217,19 +228,28 @@ func (b blankDisk) ReadAt(p []byte, off int64) (int, error) {
 // NextExtent is what [disk.NextExtent] calls.
 func (b blankDisk) NextExtent(int64) (disk.Extent, error) { return disk.Extent{}, nil }
 
-// config returns the OVF of the artifact: the source's own, or one that says
-// what the source says of machines whose disks are those of the artifact.
+// config returns the OVF of the artifact: the source's own, or one that is
+// written.
 func (s *applianceSource) config(disks []artifact.DiskDescriptor) ([]byte, error) {
 	if s.own {
 		return s.OVF, nil
 	}
+	data, _, err := s.describe(disks)
+	return data, err
+}
+
+// describe returns an OVF that says what the source says of machines whose disks
+// are those of an artifact; nil: their sizes are as the source has them.
+func (s *applianceSource) describe(disks []artifact.DiskDescriptor) ([]byte, []machine.Loss, error) {
 	e := *s.wanted
 	e.Disks, e.Files, e.Machines = slices.Clone(e.Disks), nil, nil
 	place := func(d *machine.Disk) {
 		for i, name := range s.names {
 			if s.wanted.Disks[i].Name == d.Name {
 				d.Name, d.File, d.Format, d.Parent = name, fmt.Sprintf("disk%d.img", i), string(disk.Raw), ""
-				d.Capacity = disks[i].Size
+				if disks != nil {
+					d.Capacity = disks[i].Size
+				}
 				return
 			}
 		}
@@ -250,8 +270,7 @@ func (s *applianceSource) config(disks []artifact.DiskDescriptor) ([]byte, error
 		placeFile(&e, m.NVRAM)
 		e.Machines = append(e.Machines, &m)
 	}
-	data, _, err := ovf.Write(&e, ovf.WriteOptions{})
-	return data, err
+	return ovf.Write(&e, ovf.WriteOptions{})
 }
 
 // layerTypes are the media types of package files.
