@@ -121,13 +121,19 @@ func (t *target) describe(e *machine.Envelope, dir string) (files []descriptor, 
 
 // place returns a copy of e with its files as they lie beside a descriptor for
 // t: each disk is whole in NAME.EXT, in the format that t takes, but for blank
-// ones where the hypervisor makes them. Files of other kinds, such as images of CDs, keep a name that is no
-// path. Other names are places of the host that e comes from and are left out,
-// which is a loss. Sizes are not known.
+// ones where the hypervisor makes them. Files of other kinds, such as images of
+// CDs, keep a name that is no path. Other names are places of the host that e
+// comes from and are left out, which is a loss. Sizes are not known.
 func (t *target) place(e *machine.Envelope) (*machine.Envelope, []machine.Loss) {
 	placed := *e
 	placed.Disks, placed.Files = slices.Clone(e.Disks), nil
 	var names uniqueNames
+	for _, m := range e.Machines { // what keeps its name comes before what is given one
+		names.reserve(m.NVRAM, t.disks.Ext())
+		for _, cd := range m.CDROMs {
+			names.reserve(cd.File, t.disks.Ext())
+		}
+	}
 	files := make(map[string]string) // by disk
 	for i := range placed.Disks {
 		d := &placed.Disks[i]
@@ -193,18 +199,29 @@ func machineField(e *machine.Envelope, i int, field string) string {
 // uniqueNames makes names of files from names of strangers.
 type uniqueNames map[string]bool
 
+// reserve keeps the name of a file with that extension from others.
+func (u *uniqueNames) reserve(name, ext string) {
+	if stem, ok := strings.CutSuffix(strings.ToLower(name), ext); ok {
+		u.add(stem)
+	}
+}
+
+func (u *uniqueNames) add(name string) {
+	if *u == nil {
+		*u = make(uniqueNames)
+	}
+	(*u)[strings.ToLower(name)] = true
+}
+
 // file returns the name that [machine.FileName] makes of name. Where nothing is
 // left of it, or it was returned before, it is fallback and the next number
 // from the given one.
 func (u *uniqueNames) file(name, fallback string, number int) string {
-	if *u == nil {
-		*u = make(uniqueNames)
-	}
 	name = machine.FileName(name, fmt.Sprint(fallback, number))
 	for ; (*u)[strings.ToLower(name)]; number++ {
 		name = fmt.Sprint(fallback, number)
 	}
-	(*u)[strings.ToLower(name)] = true
+	u.add(name)
 	return name
 }
 

@@ -76,6 +76,19 @@ func TestPlace(t *testing.T) {
 	}
 }
 
+// A disk does not take the name of another file.
+func TestPlaceBesideFilesOfThatName(t *testing.T) {
+	for _, target := range targets {
+		e := twoDisks()
+		cd := "ROOT" + target.disks.Ext()
+		e.Machines[0].CDROMs[0].File = cd
+		placed, _ := target.place(e)
+		if got, want := placed.Disks[0].File, "disk0"+target.disks.Ext(); got != want || placed.Machines[0].CDROMs[0].File != cd {
+			t.Errorf("%s: the disk is in %s, and the CD in %s", target.name, got, placed.Machines[0].CDROMs[0].File)
+		}
+	}
+}
+
 // Every target writes a descriptor, which names no file of the host.
 func TestDescribe(t *testing.T) {
 	for _, target := range targets {
