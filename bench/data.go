@@ -6,6 +6,7 @@
 //	go run bench/data.go reorder DIR             give every folder below DIR another name, so that they sort in another order;
 //	                                             prints debugfs commands that undo it in a file system made of DIR
 //	go run bench/data.go used FILE               the blocks of FILE that are not zero, to stdout
+//	go run bench/data.go noise FILE SIZE         make FILE of SIZE random bytes
 //	go run bench/data.go overhead BLOBS OLD NEW  bytes of index and of new directories in manifest NEW, which reuses layers of OLD,
 //	                                             both given by the hex of their digest; BLOBS is "blobs/sha256" of a registry's storage
 package main
@@ -37,10 +38,12 @@ func main() {
 		err = reorder(args[1])
 	case len(args) == 2 && args[0] == "used":
 		err = used(args[1])
+	case len(args) == 3 && args[0] == "noise":
+		err = noise(args[1], atoi(args[2]))
 	case len(args) == 4 && args[0] == "overhead":
 		err = overhead(args[1], args[2], args[3])
 	default:
-		err = errors.New("usage: data.go write FILE COUNT SIZE | reorder DIR | used FILE | overhead BLOBS OLD NEW")
+		err = errors.New("usage: data.go write FILE COUNT SIZE | reorder DIR | used FILE | noise FILE SIZE | overhead BLOBS OLD NEW")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench/data.go:", err)
@@ -70,7 +73,7 @@ func write(name string, count, size int) error {
 	if err != nil {
 		return err
 	}
-	random := rand.NewChaCha8(sha256.Sum256([]byte("davit bench")))
+	random := source()
 	pick := rand.New(random)
 	data := make([]byte, size)
 	for range count {
@@ -80,6 +83,21 @@ func write(name string, count, size int) error {
 		if _, err := f.WriteAt(data, used[i]*block); err != nil {
 			return err
 		}
+	}
+	return f.Close()
+}
+
+// source is of the same noise in every run.
+func source() *rand.ChaCha8 { return rand.NewChaCha8(sha256.Sum256([]byte("davit bench"))) }
+
+func noise(name string, size int) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.CopyN(f, source(), int64(size)); err != nil {
+		return err
 	}
 	return f.Close()
 }
