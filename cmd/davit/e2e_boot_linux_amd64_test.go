@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A machine goes from bare disk to OVA to libvirt by way of a registry, and
+// libvirt boots what was written: the disk of the demo, which says a word.
+func TestLibvirtBoots(t *testing.T) {
+	t.Parallel()
+	needTool(t, "virt-qemu-run") // comes with the driver, which is no program
+	needTool(t, "dpkg-deb")
+	h := newHost(t)
+	nonce := rand.Text()
+	makeDemoDisk(t, nonce, h.path("disk.raw"))
+	if err := os.WriteFile(h.path("machine.yaml"), []byte("name: demo\nmemory: 256M\ndisks: [{name: disk0, bus: virtio}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	repo := newDistribution(t, "registry").host + "/demo/vm"
+	h.ok("push", "--machine-file", "machine.yaml", "disk.raw", repo+":disk")
+	h.ok("pull", "--unverified", "-O", "ova", repo+":disk", "demo.ova")
+	h.ok("push", "demo.ova", repo+":ova")
+
+	// Without KVM, and with a console that is a file; all else is as davit wrote it.
+	host := newLibvirt(t)
+	vm := filepath.Join(host.dir, "vm")
+	h.ok("pull", "--unverified", "-O", "libvirt", repo+":ova", vm)
+	domain, err := os.ReadFile(filepath.Join(vm, "demo.xml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	console := filepath.Join(host.dir, "console")
+	for _, r := range [][2]string{
+		{"<domain type='kvm'>", "<domain type='qemu'>"},
+		{"<serial type='pty'/>", fmt.Sprintf("<serial type='file'><source path='%s'/></serial>", console)},
+		{"<console type='pty'/>", ""},
+	} {
+		if n := bytes.Count(domain, []byte(r[0])); n != 1 {
+			t.Fatalf("the domain has %d of %s:\n%s", n, r[0], domain)
+		}
+		domain = bytes.Replace(domain, []byte(r[0]), []byte(r[1]), 1)
+	}
+	run := filepath.Join(host.dir, "run.xml")
+	if err := os.WriteFile(run, domain, 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	out := host.virsh("create " + run + "; event --domain demo --event lifecycle --timeout 120")
+	said, err := os.ReadFile(console)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !strings.Contains(string(said), "davit-demo nonce: "+nonce+"\r\n") {
+		t.Errorf("the guest does not say %s: %q\n%s", nonce, said, out)
+	}
+}
+
+// makeDemoDisk makes the disk that make demo boots, with the packages of Debian
+// that it keeps for that. Its /sbin/init prints the nonce, and powers off.
+func makeDemoDisk(t *testing.T, nonce, path string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "../../demo/disk", "new", t.TempDir(), nonce, path).CombinedOutput()
+	if err != nil {
+		t.Fatalf("demo/disk: %v\n%s", err, out)
+	}
+}
+
+// A libvirtHost has libvirt's driver of QEMU in virsh itself, for one command:
+// nothing runs before it or after, and all files are in a folder.
+type libvirtHost struct {
+	t   *testing.T
+	dir string // also of the files of machines
+}
+
+func newLibvirt(t *testing.T) *libvirtHost {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "davit") //nolint:usetesting // a short path: there are going to be sockets in it
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	etc := filepath.Join(dir, "embed", "etc")
+	if err := os.MkdirAll(etc, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Otherwise it starts a daemon for the log, which stays for two minutes.
+	if err := os.WriteFile(filepath.Join(etc, "qemu.conf"), []byte("stdio_handler = \"file\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return &libvirtHost{t, dir}
+}
+
+// virsh runs commands, which must succeed. It does so as nobody if the tests run
+// as root: for root libvirt wants groups of processes that no container has.
+func (l *libvirtHost) virsh(commands string) string {
+	l.t.Helper()
+	cmd := exec.CommandContext(l.t.Context(), needTool(l.t, "virsh"), "-c", "qemu:///embed?root="+filepath.Join(l.dir, "embed"), commands)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "XDG_RUNTIME_DIR=" + filepath.Join(l.dir, "run")}
+	if os.Getuid() == 0 {
+		const nobody = 65534
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		err := filepath.WalkDir(l.dir, func(path string, _ os.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			return os.Lchown(path, nobody, nobody)
+		})
+		if err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		l.t.Fatalf("virsh: %v\n%s", err, out)
+	}
+	return string(out)
+}
