@@ -44,7 +44,10 @@ func TestCommitted(t *testing.T) {
 		"esxi-8":          {`win11 4x2 8192M uefi "vmx-20" 1/windows11_64Guest; nvme0= scsi0=pvscsi sata0=ahci usb0=xhci vmdisk1@nvme0:0 65536M vmdk win11-1.vmdk; vmdisk2@scsi0:1 32768M  ; cd@sata0:0 ; vmxnet3 on VM Network; 1 properties`},
 		"ovftool-vapp": {`web 4x0 2048M  "vmx-10 vmx-11" 94/ubuntu64Guest; scsi0=lsisas1068 web@scsi0:0 16384M vmdk web-disk1.vmdk; e1000e on front; vmxnet3 on back; 0 properties`,
 			`db 2x0 4096M  "" 0/; scsi0=pvscsi db@scsi0:0 40960M vmdk db-disk1.vmdk.gz; 0 properties`},
-		"ovirt-4":          {`out 2x2 2048M  "ENGINE 4.4.0.0" 0/; b2a7c7a4-3f57-4a6f-8f3c-0d1e2f3a4b5c@:0 10240M qcow2 b2a7c7a4-3f57-4a6f-8f3c-0d1e2f3a4b5c; cd@:0 ; virtio on ovirtmgmt; 0 properties`},
+		"ovirt-4": {`out 2x2 2048M uefi "ENGINE 4.4.0.0" 0/; scsi0=virtio-scsi b2a7c7a4-3f57-4a6f-8f3c-0d1e2f3a4b5c@scsi0:0 10240M qcow2 b2a7c7a4-3f57-4a6f-8f3c-0d1e2f3a4b5c; cd@:0 ; virtio on ovirtmgmt; 0 properties`},
+		"ovirt-4-ova": {`4a6237d9-05a0-4d5a-a7b1-ff01764a761f 4x2 4096M uefi "ENGINE 4.5.0.0" 80/; scsi0=virtio-scsi ` +
+			`0a3c9d7e-2222-4c49-9d0e-1f2a3b4c5d6e@scsi0:0 2048M qcow2 5b0e1c3a-6a0f-4c49-9d0e-1f2a3b4c5d6e; ` +
+			`1b3c9d7e-3333-4c49-9d0e-1f2a3b4c5d6e@:0 5120M raw 8c7d6e5f-1111-4c49-9d0e-1f2a3b4c5d6e; cd@:0 ; e1000e on ovirtmgmt; 0 properties`},
 		"virtualbox-7":     {`debian 2x0 2048M uefi "virtualbox-2.2" 96/; ide0=piix4 ide1=piix4 sata0=ahci usb0= vmdisk1@sata0:0 20480M vmdk debian-disk001.vmdk; cd@ide1:0 ; e1000 on NAT; 0 properties`},
 		"xenserver-sample": {`68f97bfd-1a03-422f-97d5-db5046c20b78 1x0 64M  "xen-3.0-unknown" 0/; 64891892-169e-470b-9779-368ee4ad2c15@:0 10M vhd 5936bc8c-20ae-4052-9083-b8e5b96dc683.vhd; 0 properties`},
 	} {

@@ -65,11 +65,17 @@ func makeSet(words string) map[string]bool {
 	return set
 }
 
-// cim is in all names of the namespaces of items.
-const cim = "http://schemas.dmtf.org/wbem/wscim/1/cim"
+// Names of the namespaces of items begin with one of these; the second is that
+// of a draft.
+const (
+	cim      = "http://schemas.dmtf.org/wbem/wscim/1/cim"
+	cimDraft = "http://schemas.dmtf.org/CIM_"
+)
 
 // isProperty says whether c is an element of CIM.
-func isProperty(c *xmltree.Element) bool { return strings.HasPrefix(c.Name.Space, cim) }
+func isProperty(c *xmltree.Element) bool {
+	return strings.HasPrefix(c.Name.Space, cim) || strings.HasPrefix(c.Name.Space, cimDraft)
+}
 
 // all returns the values of a property, in order.
 func (i *resource) all(local string) []string {
@@ -301,7 +307,7 @@ func (s *system) readItems() error {
 
 // device reads one item that is no controller.
 func (s *system) device(i *resource) error {
-	if i.controller != nil {
+	if i.controller != nil || s.ovirt && s.ovirtDevice(i) {
 		return nil
 	}
 	switch i.kind {
@@ -460,7 +466,7 @@ var nicTypes = map[string]machine.NICType{
 }
 
 // ovirtNICs are oVirt's numbers.
-var ovirtNICs = map[string]machine.NICType{"0": machine.RTL8139, "1": machine.RTL8139, "2": machine.E1000, "3": machine.VirtioNet, "5": machine.E1000E}
+var ovirtNICs = map[string]machine.NICType{"0": machine.RTL8139, "1": machine.RTL8139, "2": machine.E1000, "3": machine.VirtioNet, "5": "sriov", "6": machine.E1000E}
 
 // nic reads a network card.
 func (s *system) nic(i *resource) error {

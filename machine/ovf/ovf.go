@@ -20,6 +20,7 @@ const (
 	namespaceVMware     = "http://www.vmware.com/schema/ovf"
 	namespaceXenServer  = "http://schemas.citrix.com/ovf/envelope/1"
 	namespaceVirtualBox = "http://www.virtualbox.org/ovf/machine"
+	namespaceOVirt      = "http://www.ovirt.org/ovf"
 	namespaceXSI        = "http://www.w3.org/2001/XMLSchema-instance"
 	namespaceDavit      = "https://github.com/davit-oci/davit#machine" // what OVF has no word for
 )

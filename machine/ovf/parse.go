@@ -31,12 +31,13 @@ func Parse(data []byte) (*machine.Envelope, error) {
 		return nil, fmt.Errorf("%w: %w", machine.ErrMalformed, err)
 	}
 	p := &parser{
-		env:      &machine.Envelope{},
-		files:    make(map[string]string),
-		disks:    make(map[string]machine.Disk),
-		networks: make(map[string]bool),
-		messages: make(map[string]string),
-		ids:      make(map[string]bool),
+		env:        &machine.Envelope{},
+		files:      make(map[string]string),
+		disks:      make(map[string]machine.Disk),
+		interfaces: make(map[string]string),
+		networks:   make(map[string]bool),
+		messages:   make(map[string]string),
+		ids:        make(map[string]bool),
 	}
 	if err := p.envelope(root); err != nil {
 		return nil, err
@@ -46,17 +47,18 @@ func Parse(data []byte) (*machine.Envelope, error) {
 
 // A parser holds what sections say for others.
 type parser struct {
-	env      *machine.Envelope
-	ns       string                  // of the envelope
-	ovirt    bool                    // it is in the manner of oVirt, which is much of its own
-	files    map[string]string       // File.Name by ID
-	disks    map[string]machine.Disk // by Name
-	networks map[string]bool
-	config   string            // the configuration that is read; empty: there are none
-	lang     string            // of the texts
-	messages map[string]string // of that language, by ovf:msgid
-	defaults map[string]string // of properties, by key, and by class, key and instance with dots; nil: not gathered
-	ids      map[string]bool   // of virtual systems and collections
+	env        *machine.Envelope
+	ns         string                  // of the envelope
+	ovirt      bool                    // it is in the manner of oVirt, which is much of its own
+	files      map[string]string       // File.Name by ID
+	disks      map[string]machine.Disk // by Name
+	interfaces map[string]string       // of disks by Name, in the words of oVirt
+	networks   map[string]bool
+	config     string            // the configuration that is read; empty: there are none
+	lang       string            // of the texts
+	messages   map[string]string // of that language, by ovf:msgid
+	defaults   map[string]string // of properties, by key, and by class, key and instance with dots; nil: not gathered
+	ids        map[string]bool   // of virtual systems and collections
 }
 
 // A place is where a section can stand.
@@ -87,14 +89,17 @@ var sections = map[string]place{
 // envelope reads the whole, paragraph 7.
 func (p *parser) envelope(root *xmltree.Element) error {
 	p.ns = root.Name.Space
+	if p.ns == "" { // vCloud has written <Envelope xmlns:ovf="…">
+		p.ns = declared(root)
+	}
+	p.ovirt = isOVirt(root)
 	switch p.ns {
 	case namespace1, namespace2:
 	case namespace09:
 		if _, ok := root.Attr(p.ns, "version"); !ok && root.Name.Local == "Envelope" {
 			return malformedAt(root, "an Envelope of OVF 0.9 without ovf:version")
 		}
-	case namespace1 + "/": // oVirt's
-		p.ovirt = true
+	case namespace1 + "/": // of oVirt's export domains
 	default:
 		if root.Name.Local == "Envelope" && strings.HasPrefix(p.ns, strings.TrimSuffix(namespace1, "1")) {
 			return unsupported(root, "an OVF of version %q", strings.TrimPrefix(p.ns, strings.TrimSuffix(namespace1, "1")))
@@ -158,6 +163,17 @@ func (p *parser) envelope(root *xmltree.Element) error {
 		return malformed("neither a VirtualSystem nor a VirtualSystemCollection (7.2)")
 	}
 	return nil
+}
+
+// declared returns the namespace of OVF 1 if an envelope declares that and is not
+// in it.
+func declared(root *xmltree.Element) string {
+	for _, a := range root.Attrs {
+		if a.Name.Space == "xmlns" && a.Value == namespace1 {
+			return namespace1
+		}
+	}
+	return ""
 }
 
 // normalize gives elements without a namespace that of the envelope, since the
@@ -229,6 +245,8 @@ var unreadSections = map[xml.Name]string{
 	{Space: namespaceVMware, Local: "StorageGroupSection"}:           "on which storage disks come is for vSphere",
 	{Space: namespaceVMware, Local: "TagBasedPlacementSection"}:      "on which hosts machines come is for vSphere",
 	{Space: namespaceVMware, Local: "TagBasedPlacementGroupSection"}: "on which hosts machines come is for vSphere",
+	{Space: namespaceVMware, Local: "CpuCompatibilitySection"}:       "features that the CPU must have are not read",
+	{Space: namespaceVMware, Local: "VirtualDeviceGroupSection"}:     "groups of devices of the host, which are passed through, are not read",
 	{Space: namespaceVMware, Local: "vServiceDependencySection"}:     "a service of vSphere that the machine uses is not there elsewhere",
 	// Of OVF 2. VMware writes them in envelopes of OVF 1.
 	{Space: namespace2, Local: "PlacementSection"}:        "on which hosts machines come is for who deploys them",
@@ -248,7 +266,9 @@ func (p *parser) passOver(e *xmltree.Element, unread *[]machine.Loss) error {
 	case e.Name.Local == "Strings": // in a namespace of its own in drafts of OVF 1.0; read already
 		return nil
 	case p.ovirt:
-		return nil
+		if reason = ovirtSections[e.Name.Local]; reason == "" {
+			return nil
+		}
 	case p.required(e):
 		return unsupported(e, "it requires <%s> of %q, which is not known (7.3)", e.Name.Local, e.Name.Space)
 	default:
@@ -304,7 +324,7 @@ func (p *parser) references(e *xmltree.Element) error {
 			return malformedAt(c, "more than %d files", machine.MaxDisks)
 		}
 		var err error
-		if s := p.attr(c, "size"); s != "" {
+		if s := p.attr(c, "size"); s != "" && s != "-1" && s != "-2" { // not known, which ovftool takes
 			if f.Size, err = parseDecimal(s); err != nil {
 				return malformedAt(c, "file %q: ovf:size %q is not a number of bytes (7.1)", f.ID, s)
 			}
@@ -322,6 +342,9 @@ func (p *parser) references(e *xmltree.Element) error {
 			return unsupported(c, "file %q: compression %q; only gzip is (7.1)", f.ID, f.Compression)
 		}
 		p.files[f.ID], hrefs[f.Name] = f.Name, true
+		if p.ovirt && p.attr(c, "disk_storage_type") == lun {
+			continue
+		}
 		p.env.Files = append(p.env.Files, f)
 	}
 	return nil
@@ -379,6 +402,10 @@ func (p *parser) diskSection(root *xmltree.Element) error {
 		d, err := p.disk(root, c)
 		if err != nil {
 			return err
+		}
+		if p.ovirt && !p.ovirtDisk(c, &d) {
+			p.env.Unread = append(p.env.Unread, machine.Loss{Field: "Disk " + d.Name, Reason: "a LUN of the storage is never carried"})
+			continue
 		}
 		if _, twice := p.disks[d.Name]; twice {
 			return malformedAt(c, "two disks called %q (9.1)", d.Name)
@@ -453,18 +480,23 @@ func (p *parser) disk(root, e *xmltree.Element) (machine.Disk, error) {
 	if units == "" {
 		units = "byte"
 	}
+	if p.ovirt && capacity == "" {
+		if capacity, units = p.attr(e, "size"), "byte * 2^30"; capacity == "" {
+			capacity = "0" // of a LUN
+		}
+	}
 	var err error
 	if d.Capacity, err = parseCapacity(capacity, units); err != nil {
 		return bad("%v", err)
 	}
 	if s := p.attr(e, "populatedSize"); s != "" {
-		if n, err := parseDecimal(s); err != nil || n > d.Capacity {
+		if n, err := parseDecimal(s); err != nil || n > d.Capacity && !p.ovirt { // its is that of a qcow2
 			return bad("ovf:populatedSize %q is not a number up to its capacity of %d bytes", s, d.Capacity)
 		}
 	}
 
 	format := p.attr(e, "format")
-	if format == "" && d.File != "" { // of a blank disk there is none to tell
+	if format == "" && d.File != "" && !p.ovirt { // of a blank disk there is none to tell
 		return bad("it has no ovf:format")
 	}
 	whole := strings.ToLower(format)
@@ -577,12 +609,16 @@ func (p *parser) system(e *xmltree.Element) error {
 	}
 	s := &system{parser: p, m: &machine.Machine{ID: id, Name: name}}
 	done := func(*xmltree.Element) error { return nil }
+	product := s.product
+	if p.ovirt { // what is installed in the guest
+		product = done
+	}
 	if err := p.each(e, inSystem, &s.m.Unread, map[string]func(*xmltree.Element) error{
 		"Info":                   done,
 		"Name":                   done,
 		"InstallSection":         done,
 		"AnnotationSection":      s.annotation,
-		"ProductSection":         s.product,
+		"ProductSection":         product,
 		"EulaSection":            s.eula,
 		"OperatingSystemSection": s.operatingSystem,
 		"VirtualHardwareSection": s.addHardware,
@@ -590,6 +626,9 @@ func (p *parser) system(e *xmltree.Element) error {
 		return err
 	}
 	s.m.Description = strings.Join(s.notes, "\n\n")
+	if p.ovirt {
+		s.ovirtSystem(e)
+	}
 	if err := s.hardware(e); err != nil {
 		return err
 	}

@@ -169,7 +169,7 @@ func TestParseRefuses(t *testing.T) {
 		{"file without ID", strings.Replace(envelope(""), ` ovf:id="f"`, "", 1), "without ovf:id"},
 		{"two files of one ID", strings.Replace(envelope(""), `ovf:id="cd"`, `ovf:id="f"`, 1), `two files "f"`},
 		{"one file twice", strings.Replace(envelope(""), `a.iso`, `f.vmdk`, 1), "two File elements"},
-		{"size that is none", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:size="-1"`, 1), "ovf:size"},
+		{"size that is none", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:size="-3"`, 1), "ovf:size"},
 		{"size over 63 bits", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:size="9223372036854775808"`, 1), "ovf:size"},
 		{"chunks of nothing", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:chunkSize="0"`, 1), "ovf:chunkSize"},
 		{"other compression", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:compression="bzip2"`, 1), "bzip2"},
@@ -331,6 +331,78 @@ func TestParseUnread(t *testing.T) {
 				t.Errorf("Unread %+v; want %q of %q", m.Unread, test.field, test.value)
 			}
 		})
+	}
+}
+
+// What products write that the schema does not have.
+func TestParseTakes(t *testing.T) {
+	for _, test := range []struct{ name, ovf string }{
+		{"a size that is not known", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:size="-2"`, 1)},
+		{"an envelope in no namespace", strings.Replace(envelope(""), `xmlns="`+namespace1+`"`, "", 1)},
+		{"items in the namespace of a draft", strings.ReplaceAll(withHardware(rasd("1", "ResourceType=3")), namespaceRASD, "http://schemas.dmtf.org/CIM_ResourceAllocationSettingData")},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if e, _ := one(t, test.ovf); len(e.Files) != 3 || e.Files[0].Size != -1 {
+				t.Errorf("Files %+v", e.Files)
+			}
+		})
+	}
+}
+
+// Sections of VMware's that need not say that they are optional.
+func TestParseUnreadSections(t *testing.T) {
+	for _, test := range []struct{ name, section, field string }{
+		{"features of the CPU", `<vmw:CpuCompatibilitySection><Info/><vmw:Level vmw:level="1"/></vmw:CpuCompatibilitySection>`, "CpuCompatibilitySection"},
+		{"a system that CIM has no number for", `<OperatingSystemSection ovf:id="-100" vmw:osType="other3xLinux64Guest"><Info/></OperatingSystemSection>`, "OperatingSystemSection"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, m := one(t, withSystem(test.section))
+			if len(m.Unread) != 1 || m.Unread[0].Field != test.field || m.GuestOS.CIM != 0 {
+				t.Errorf("Unread %+v, guest %+v; want %q", m.Unread, m.GuestOS, test.field)
+			}
+		})
+	}
+}
+
+// What oVirt says beside OVF, and what is of its storage.
+func TestParseOVirt(t *testing.T) {
+	const head = `<ovf:Envelope xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1/" xmlns:xsi="` + namespaceXSI + `" xmlns:rasd="` + namespaceRASD + `" ovf:version="3.5.0.0"><References>` +
+		`<File ovf:href="g/a" ovf:id="a"/><File ovf:href="g/b" ovf:id="b"/><File ovf:href="g/c" ovf:id="c"/><File ovf:href="lun" ovf:id="lun" ovf:disk_storage_type="LUN"/></References><Section xsi:type="ovf:DiskSection_Type">` +
+		`<Disk ovf:diskId="a" ovf:size="1" ovf:fileRef="g/a" ovf:volume-format="RAW" ovf:disk-interface="IDE"/><Disk ovf:diskId="b" ovf:size="2" ovf:fileRef="g/b" ovf:disk-interface="IDE"/>` +
+		`<Disk ovf:diskId="c" ovf:size="3" ovf:fileRef="g/c" ovf:disk-interface="IDE"/><Disk ovf:diskId="lun" ovf:fileRef="lun" ovf:lun_id="36001405" ovf:disk-interface="VirtIO_SCSI"/></Section>`
+	item := func(id, kind string, words ...string) string {
+		return strings.ReplaceAll(rasd(id, append(words, "ResourceType="+kind)...), "InstanceID", "InstanceId")
+	}
+	disk := func(id string) string { return item(id, "17", "HostResource=g/"+id) }
+	e, m := one(t, head+`<Content ovf:id="out" xsi:type="ovf:VirtualSystem_Type"><Name>n</Name><Description>d</Description><BiosType>1</BiosType><default_boot_sequence>7</default_boot_sequence>`+
+		`<Section xsi:type="ovf:VirtualHardwareSection_Type"><Info/>`+disk("a")+disk("b")+disk("c")+disk("lun")+
+		item("1", "10", "ResourceSubType=5")+item("2", "0", `<Type>sound</Type><Device>ich6</Device>`)+item("3", "0", `<Type>balloon</Type>`)+
+		item("4", "20", `<Type>video</Type><Device>qxl</Device>`, "VirtualQuantity=2")+item("5", "23", "UsbPolicy=DISABLED")+
+		`</Section><Section xsi:type="ovf:SnapshotsSection_Type"/></Content></ovf:Envelope>`)
+	want := machine.Machine{
+		ID: "out", Name: "n", Description: "d", Firmware: machine.BIOS,
+		Controllers: []machine.Controller{{Name: "ide0", Type: machine.IDE}, {Name: "ide1", Type: machine.IDE, Number: 1}},
+		Disks: []machine.Disk{
+			{Name: "a", Controller: "ide0", Bus: machine.IDE, Capacity: 1 << 30, Format: "raw", File: "g/a"},
+			{Name: "b", Controller: "ide0", Bus: machine.IDE, Unit: 1, Capacity: 2 << 30, File: "g/b"},
+			{Name: "c", Controller: "ide1", Bus: machine.IDE, Capacity: 3 << 30, File: "g/c"},
+		},
+		NICs:      []machine.NIC{{Type: "sriov"}},
+		Display:   machine.Display{Type: "qxl", Monitors: 2},
+		BootOrder: []machine.BootDevice{machine.BootNetwork, machine.BootDisk, machine.BootCDROM},
+	}
+	var unread []string
+	for _, l := range append(e.Unread, m.Unread...) {
+		unread = append(unread, l.Field+"="+l.Value)
+	}
+	if want := []string{"Disk lun=", "SnapshotsSection=" + namespace1 + "/", "Item 1=5", "Item 2=sound ich6"}; !slices.Equal(unread, want) {
+		t.Errorf("Unread %q, want %q", unread, want)
+	}
+	if m.Unread, m.Transport = nil, nil; !reflect.DeepEqual(*m, want) {
+		t.Errorf("got\n%+v, want\n%+v", *m, want)
+	}
+	if len(e.Files) != 3 {
+		t.Errorf("Files %+v; want those of the package", e.Files)
 	}
 }
 

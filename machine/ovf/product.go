@@ -20,6 +20,9 @@ var propertyTypes = []string{
 // uniqueProducts checks that the product sections of e differ in class or
 // instance, without which its properties have no names, paragraph 9.5.
 func (p *parser) uniqueProducts(e *xmltree.Element) error {
+	if p.ovirt { // has one for each version of a program that is installed
+		return nil
+	}
 	type name struct{ class, instance string }
 	seen := make(map[name]bool)
 	for _, c := range e.All("ProductSection") {
@@ -257,10 +260,14 @@ func (s *system) operatingSystem(e *xmltree.Element) error {
 		return err
 	}
 	g := machine.GuestOS{Version: s.attr(e, "version"), Description: s.text(e.Child("Description"))}
-	if id := s.attr(e, "id"); id != "" && !s.ovirt {
-		n, err := parseDecimal(id)
+	if id := s.attr(e, "id"); id != "" && s.ns != namespace1+"/" { // with oVirt, of the machine
+		n, err := parseDecimal(strings.TrimPrefix(id, "-"))
 		if err != nil || n > 1<<16 {
 			return malformedAt(e, "OperatingSystemSection: ovf:id %q is not a number of CIM's (9.9)", id)
+		}
+		if n > 0 && id[0] == '-' { // vCenter's appliance has -100
+			s.lose("OperatingSystemSection", id, "ovf:id is not a number of CIM's")
+			n = 0
 		}
 		g.CIM = int(n)
 	}

@@ -43,7 +43,7 @@ func (s *system) controllerOf(i *resource) (bus machine.Bus, ok bool) {
 	case typeSCSI:
 		return machine.SCSI, true
 	case typeUSB:
-		return machine.USB, !s.ovirt
+		return machine.USB, !s.ovirt // there it is how devices of a console are handed on
 	case typeOtherStorage:
 		switch {
 		case s.ovirt: // its graphics card
@@ -198,6 +198,9 @@ func (s *system) disk(i *resource) error {
 		return err
 	}
 	d.Controller, d.Bus, d.Unit = controller, bus, unit
+	if s.ovirt && controller == "" {
+		s.ovirtPlace(&d)
+	}
 	for _, c := range i.Children {
 		key, _ := c.Attr(namespaceVMware, "key")
 		value, _ := c.Attr(namespaceVMware, "value")
@@ -228,11 +231,9 @@ func (s *system) backing(i *resource) (d machine.Disk, ok bool, err error) {
 			}
 			return s.fileDisk(id, name), true, nil
 		}
-		if s.ovirt {
-			for _, d := range s.disks {
-				if d.Name == host[strings.LastIndex(host, "/")+1:] {
-					return d, true, nil
-				}
+		if id := host[strings.LastIndex(host, "/")+1:]; s.ovirt {
+			if d, ok := s.disks[id]; ok || s.interfaces[id] == lun {
+				return d, ok, nil
 			}
 		}
 		if host != "" {
