@@ -1,11 +1,14 @@
 package machine
 
+import "strings"
+
 // Complete fills in the words for the guest's system that g lacks, from those
 // it has: VMware's first, as they say most, then VirtualBox's, libosinfo's and
-// CIM's. What g has is kept, and what the table does not know stays empty.
+// CIM's. What g has is kept, and what the table does not know stays empty: what
+// is for ARM, for one.
 func (g GuestOS) Complete() GuestOS {
 	row, ok := g.find()
-	if !ok {
+	if !ok || g.Architecture() != "" {
 		return g
 	}
 	if g.CIM == 0 {
@@ -22,6 +25,28 @@ func (g GuestOS) Complete() GuestOS {
 		}
 	}
 	return g
+}
+
+// Architecture is that of the machines that the words are for, if they are for
+// no x86: arm64, else "". VMware and VirtualBox say it nowhere else in an OVF.
+func (g GuestOS) Architecture() string {
+	if strings.HasPrefix(g.VMware, "arm-") || strings.HasSuffix(g.VirtualBox, "_arm64") {
+		return "arm64"
+	}
+	return ""
+}
+
+// IsFor says whether the words make who reads them, and no other word, take a
+// machine for one of its architecture.
+func (g GuestOS) IsFor(architecture string) bool {
+	is := g.Architecture()
+	return architecture == "" || is == architecture || is == "" && IsX86(architecture)
+}
+
+// IsX86 says whether an architecture is that of a PC, as all take a machine for
+// that does not say it.
+func IsX86(architecture string) bool {
+	return architecture == "" || architecture == "amd64" || architecture == "386"
 }
 
 // find returns the row of the most telling word that the table has: among those

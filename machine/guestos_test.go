@@ -20,6 +20,7 @@ func TestComplete(t *testing.T) {
 		{"a word without versions does not get one", GuestOS{VMware: "ubuntu64Guest"}, GuestOS{CIM: 94, VMware: "ubuntu64Guest", VirtualBox: "Ubuntu_64", Description: "Ubuntu (64-bit)"}},
 		{"a version of its own chooses", GuestOS{VMware: "ubuntu64Guest", Version: "22.04"}, GuestOS{94, "22.04", "ubuntu64Guest", "Ubuntu22_LTS_64", "http://ubuntu.com/ubuntu/22.04", "Ubuntu 22.04 LTS (64-bit)"}},
 		{"an unknown version is not called another", GuestOS{CIM: 96, Version: "99"}, GuestOS{CIM: 96, Version: "99", VirtualBox: "Debian_64", Description: "Debian GNU/Linux (64-bit)"}},
+		{"what is for ARM is not taken for the same of x86", GuestOS{CIM: 94, VirtualBox: "Ubuntu_arm64"}, GuestOS{CIM: 94, VirtualBox: "Ubuntu_arm64"}},
 		{"Windows 10 is VMware's 9", GuestOS{VirtualBox: "Windows10_64"}, GuestOS{CIM: 120, VMware: "windows9_64Guest", VirtualBox: "Windows10_64", Osinfo: "http://microsoft.com/win/10", Description: "Microsoft Windows 10 (64-bit)"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -69,7 +69,8 @@ type Machine struct {
 	ID              string       `json:"id"` // what --machine takes: the ovf:id, else the name
 	Name            string       `json:"name"`
 	Description     string       `json:"description"`
-	CPUs            int          `json:"cpus"` // virtual CPUs, in all sockets
+	Architecture    string       `json:"architecture,omitempty"` // of the CPUs, as GOARCH has it: arm64, riscv64, 386; empty: not said, which is x86
+	CPUs            int          `json:"cpus"`                   // virtual CPUs, in all sockets
 	CoresPerSocket  int          `json:"coresPerSocket"`
 	Memory          int64        `json:"memory"` // bytes
 	Firmware        Firmware     `json:"firmware"`

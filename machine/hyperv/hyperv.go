@@ -607,6 +607,9 @@ func (w *writer) rest() {
 			w.lose(f.field, f.value, f.reason)
 		}
 	}
+	if !machine.IsX86(m.Architecture) {
+		w.lose("architecture", m.Architecture, "the processors are those of the host")
+	}
 	if m.NVRAM != "" {
 		w.lose("nvram", m.NVRAM, "Hyper-V makes firmware variables of its own")
 	}

@@ -263,7 +263,7 @@ func TestWrite(t *testing.T) {
 		{
 			name: "what Hyper-V has not",
 			machine: machine.Machine{
-				Name: "m", Firmware: machine.UEFI, CPUs: 8, CoresPerSocket: 4, HardwareVersion: "vmx-19", NVRAM: "m.nvram",
+				Name: "m", Architecture: "arm64", Firmware: machine.UEFI, CPUs: 8, CoresPerSocket: 4, HardwareVersion: "vmx-19", NVRAM: "m.nvram",
 				GuestOS: machine.GuestOS{Osinfo: "http://debian.org/debian/12"},
 				Controllers: []machine.Controller{
 					{Name: "ide0", Type: machine.IDE, Model: machine.PIIX4}, {Name: "sata0", Type: machine.SATA}, {Name: "scsi0", Type: machine.SCSI, Model: machine.PVSCSI},
@@ -281,7 +281,7 @@ func TestWrite(t *testing.T) {
 				"coresPerSocket=4", "disks[0].bus=virtio", "disks[0].readOnly=true",
 				"controllers[0]=ide0", "controllers[1]=sata0", "controllers[2].model=pvscsi", "controllers[3]=nvme0", "controllers[4]=usb0",
 				"display.type=vmvga", "display.memory=16777216", "display.monitors=2", "hardwareVersion=vmx-19", "guestOS=http://debian.org/debian/12",
-				"nvram=m.nvram", "product=P", "eulas[0]=", "properties[0]=user", "transport=iso",
+				"architecture=arm64", "nvram=m.nvram", "product=P", "eulas[0]=", "properties[0]=user", "transport=iso",
 			},
 		},
 	} {

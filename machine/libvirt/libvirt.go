@@ -298,14 +298,8 @@ func (r *reader) os() error {
 	default:
 		return malformed(kind, "%q is no kind of guest", t)
 	}
-	x86 := true
 	if kind != nil {
-		switch arch := kind.Get("arch"); arch {
-		case "", "x86_64", "i686":
-		default:
-			x86 = false
-			r.unread("os/type/arch", arch, "what is written is for x86_64")
-		}
+		r.m.Architecture = architecture(kind.Get("arch"))
 		r.m.HardwareVersion = kind.Get("machine")
 	}
 	if e == nil {
@@ -314,7 +308,7 @@ func (r *reader) os() error {
 	if err := r.firmware(e); err != nil {
 		return err
 	}
-	if r.m.Firmware == "" && x86 && kind.TextOf() == "hvm" {
+	if r.m.Firmware == "" && machine.IsX86(r.m.Architecture) && kind.TextOf() == "hvm" {
 		r.m.Firmware = machine.BIOS
 	}
 	for _, c := range e.Children {

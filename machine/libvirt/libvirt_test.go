@@ -21,7 +21,7 @@ var files = map[string]struct {
 }{
 	"virt-install-debian12.xml": {
 		machine: machine.Machine{
-			ID: "web01", Name: "web01", Description: "nginx & certbot\nsecond line",
+			ID: "web01", Name: "web01", Architecture: "amd64", Description: "nginx & certbot\nsecond line",
 			CPUs: 4, CoresPerSocket: 4, Memory: 4 << 30, Firmware: machine.BIOS,
 			GuestOS: machine.GuestOS{Osinfo: "http://debian.org/debian/12"}, HardwareVersion: "pc-q35-7.2",
 			Controllers: []machine.Controller{
@@ -50,7 +50,7 @@ var files = map[string]struct {
 	},
 	"virt-manager-windows11.xml": {
 		machine: machine.Machine{
-			ID: "win11", Name: "win11", CPUs: 4, CoresPerSocket: 4, Memory: 8 << 30, Firmware: machine.UEFI, SecureBoot: true, TPM: machine.TPM20,
+			ID: "win11", Name: "win11", Architecture: "amd64", CPUs: 4, CoresPerSocket: 4, Memory: 8 << 30, Firmware: machine.UEFI, SecureBoot: true, TPM: machine.TPM20,
 			GuestOS: machine.GuestOS{Osinfo: "http://microsoft.com/win/11"}, HardwareVersion: "pc-q35-rhel9.2.0",
 			Controllers: []machine.Controller{
 				{Name: "usb0", Type: machine.USB, Model: machine.EHCI},
@@ -78,7 +78,7 @@ var files = map[string]struct {
 	},
 	"libvirt-i440fx-passthrough.xml": {
 		machine: machine.Machine{
-			ID: "lab-router", Name: "lab-router", CPUs: 2, Memory: 600e6, Firmware: machine.UEFI, HardwareVersion: "pc-i440fx-2.11",
+			ID: "lab-router", Name: "lab-router", Architecture: "amd64", CPUs: 2, Memory: 600e6, Firmware: machine.UEFI, HardwareVersion: "pc-i440fx-2.11",
 			Controllers: []machine.Controller{
 				{Name: "scsi0", Type: machine.SCSI, Model: machine.VirtioSCSI},
 				{Name: "scsi1", Type: machine.SCSI, Model: machine.PVSCSI, Number: 1},
@@ -111,7 +111,7 @@ var files = map[string]struct {
 	},
 	"esx-appliance.xml": {
 		machine: machine.Machine{
-			ID: "mail/relay", Name: "mail/relay", CPUs: 2, Memory: 1 << 30, Firmware: machine.UEFI,
+			ID: "mail/relay", Name: "mail/relay", Architecture: "amd64", CPUs: 2, Memory: 1 << 30, Firmware: machine.UEFI,
 			Controllers: []machine.Controller{
 				{Name: "scsi0", Type: machine.SCSI, Model: machine.PVSCSI},
 				{Name: "ide1", Type: machine.IDE, Number: 1},
@@ -323,7 +323,11 @@ func TestParse(t *testing.T) {
 			unread, ""},
 		{"local time of others", domain("<clock offset='localtime'/>"), unread, "clock=localtime"},
 		{"UTC of Windows", domain("<metadata><l:libosinfo xmlns:l='" + namespaceOsinfo + "'><l:os id='http://microsoft.com/win/10'/></l:libosinfo></metadata>"), unread, "clock=utc"},
-		{"other architecture", strings.Replace(domain(""), "<type>", "<type arch='aarch64'>", 1), unread, "os/type/arch=aarch64"},
+		{"ARM of 64 bits", strings.Replace(domain(""), "<type>", "<type arch='aarch64'>", 1), architectureOf, "arm64"},
+		{"x86 of 64 bits", strings.Replace(domain(""), "<type>", "<type arch='x86_64'>", 1), architectureOf, "amd64"},
+		{"x86 of 32 bits", strings.Replace(domain(""), "<type>", "<type arch='i686'>", 1), architectureOf, "386"},
+		{"architecture of one word everywhere", strings.Replace(domain(""), "<type>", "<type arch='ppc64le'>", 1), architectureOf, "ppc64le"},
+		{"architecture that is not said", domain(""), architectureOf, ""},
 		{"Xen's own guests", strings.Replace(domain(""), ">hvm<", ">xen<", 1), unread, "os/type=xen"},
 		{"screen for all", devices("<graphics type='vnc' listen='0.0.0.0'/>"), unread, "devices/graphics[0]=vnc"},
 		{"screen with a password", devices("<graphics type='vnc' passwd='x'/>"), unread, "devices/graphics[0]=vnc"},
@@ -373,11 +377,12 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func memory(m *machine.Machine) any   { return m.Memory }
-func firmware(m *machine.Machine) any { return fmt.Sprint(m.Firmware, " ", m.SecureBoot) }
-func tpm(m *machine.Machine) any      { return m.TPM }
-func unread(m *machine.Machine) any   { return strings.Join(fields(m.Unread), " ") }
-func format(m *machine.Machine) any   { return m.Disks[0].Format }
+func memory(m *machine.Machine) any         { return m.Memory }
+func firmware(m *machine.Machine) any       { return fmt.Sprint(m.Firmware, " ", m.SecureBoot) }
+func architectureOf(m *machine.Machine) any { return m.Architecture }
+func tpm(m *machine.Machine) any            { return m.TPM }
+func unread(m *machine.Machine) any         { return strings.Join(fields(m.Unread), " ") }
+func format(m *machine.Machine) any         { return m.Disks[0].Format }
 
 func slots(m *machine.Machine) any {
 	var all []string

@@ -61,7 +61,7 @@ func (w *writer) plan() error {
 	// secure boot in the newer.
 	ide := slices.ContainsFunc(w.planned, func(p planned) bool { return p.asked.bus == machine.IDE })
 	enforced := w.m.SecureBoot && w.m.Firmware == machine.UEFI
-	w.pc = (ide || isPC(w.m.HardwareVersion)) && !enforced
+	w.older = (ide || isPC(w.m.HardwareVersion)) && !enforced && w.platform.pc
 
 	if err := w.place(); err != nil {
 		return err
@@ -79,20 +79,27 @@ func isPC(version string) bool {
 // bus is where a drive can be.
 func (w *writer) bus(p *planned) machine.Bus {
 	switch bus := p.asked.bus; bus {
-	case machine.SATA, machine.SCSI:
+	case machine.SCSI:
 		return bus
+	case machine.SATA:
+		if w.platform.pc {
+			return bus
+		}
 	case machine.USB:
-		if p.file != "" { // QEMU's has no drive without a medium
+		if p.file != "" && w.pci { // QEMU's has no drive without a medium
 			return bus
 		}
 	case machine.IDE:
-		if w.pc {
+		if w.older {
 			return bus
 		}
 	case machine.Virtio, "":
 		if !p.cdrom {
 			return machine.Virtio
 		}
+	}
+	if !w.platform.pc {
+		return machine.SCSI
 	}
 	return machine.SATA // needs no driver that a system may lack
 }
@@ -102,7 +109,7 @@ func (w *writer) place() error {
 	scsi := make(map[int]machine.ControllerModel) // by number
 	for _, c := range w.m.Controllers {
 		if c.Type == machine.SCSI {
-			scsi[c.Number] = scsiModel(c.Model)
+			scsi[c.Number] = w.scsiModel(c.Model)
 		}
 	}
 	ports := func(s slot) int { // of a controller; 0: there is no such
@@ -137,7 +144,7 @@ func (w *writer) place() error {
 			moved[i] = p.slot.unit >= machine.MaxDisks
 		default:
 			if p.slot.bus == machine.SCSI && !p.named && scsi[0] == "" {
-				scsi[0] = scsiModel("")
+				scsi[0] = w.scsiModel("")
 			}
 			moved[i] = p.slot.unit >= ports(p.slot)
 		}
@@ -157,7 +164,7 @@ func (w *writer) place() error {
 		s := next[p.slot.bus]
 		for {
 			if s.bus == machine.SCSI && scsi[s.number] == "" {
-				scsi[s.number] = scsiModel(p.model)
+				scsi[s.number] = w.scsiModel(p.model)
 			}
 			if s.bus != machine.Virtio && s.unit >= ports(s) {
 				s.number, s.unit = s.number+1, 0
@@ -196,7 +203,10 @@ var targets = map[machine.ControllerModel]int{
 }
 
 // scsiModel is the model that QEMU has for another.
-func scsiModel(model machine.ControllerModel) machine.ControllerModel {
+func (w *writer) scsiModel(model machine.ControllerModel) machine.ControllerModel {
+	if !w.platform.pc {
+		return machine.VirtioSCSI
+	}
 	if _, ok := targets[model]; ok {
 		return model
 	}
@@ -266,7 +276,7 @@ func (w *writer) report() {
 		case machine.IDE:
 			// A channel without drives is nothing to miss.
 			if asked[at] && !used[at] {
-				w.lose(field, c.Name, "QEMU has two channels of IDE, in its older chip set")
+				w.lose(field, c.Name, "QEMU has two channels of IDE, in its older chip set for x86")
 				continue
 			}
 			if !used[at] {
@@ -274,11 +284,19 @@ func (w *writer) report() {
 			}
 			written = machine.PIIX3
 		case machine.SATA:
+			if !w.platform.pc {
+				w.lose(field, c.Name, fmt.Sprintf("QEMU's %s has none", w.chipSet))
+				continue
+			}
 			written = machine.AHCI
 		case machine.SCSI:
 			written = w.scsi[c.Number]
 		case machine.USB:
-			if usbModels[c.Model] == nil {
+			if !w.pci {
+				w.lose(field, c.Name, fmt.Sprintf("QEMU's %s has none", w.chipSet))
+				continue
+			}
+			if usbModels[c.Model] == nil || !w.platform.pc {
 				written = machine.XHCI
 			}
 		default:
@@ -389,9 +407,15 @@ func (w *writer) controllers() {
 			}
 		}
 	}
-	if usb {
-		w.put(2, "<input type='tablet' bus='usb'/>") // a pointer that is where the person's is
-	} else {
+	if !usb {
 		w.put(2, "<controller type='usb' model='none'/>") // else libvirt adds one
+	}
+	// A pointer that is where the person's is, and the keyboard that PCs have.
+	switch {
+	case !w.platform.pc:
+		w.put(2, "<input type='keyboard' bus='virtio'/>")
+		w.put(2, "<input type='tablet' bus='virtio'/>")
+	case usb:
+		w.put(2, "<input type='tablet' bus='usb'/>")
 	}
 }

@@ -94,6 +94,7 @@ func compare(want, got *machine.Machine, losses []machine.Loss) (faults []string
 
 	check("name", want.Name, got.Name)
 	check("description", strings.ReplaceAll(strings.TrimSpace(want.Description), "\r\n", "\n"), got.Description)
+	check("architecture", want.Architecture, got.Architecture)
 	check("cpus", want.CPUs, got.CPUs)
 	check("coresPerSocket", want.CoresPerSocket, got.CoresPerSocket)
 	check("memory", want.Memory, got.Memory)
@@ -228,7 +229,8 @@ func random(r *rand.Rand) *machine.Machine {
 	}
 	m := &machine.Machine{
 		ID: text(), Name: text(), Description: text(),
-		CPUs: r.IntN(9), CoresPerSocket: r.IntN(4), Memory: r.Int64N(1 << uint(1+r.IntN(49))),
+		Architecture: []string{"", "", "", "amd64", "386", "arm64", "arm", "riscv64", "ppc64le", "s390x", "sparc64", text()}[r.IntN(12)],
+		CPUs:         r.IntN(9), CoresPerSocket: r.IntN(4), Memory: r.Int64N(1 << uint(1+r.IntN(49))),
 		Firmware:        []machine.Firmware{"", machine.BIOS, machine.UEFI, "uboot"}[r.IntN(4)],
 		SecureBoot:      r.IntN(2) == 0,
 		TPM:             []machine.TPM{"", machine.TPM12, machine.TPM20, "3"}[r.IntN(4)],

@@ -24,8 +24,8 @@ const (
 )
 
 // Write returns the domain of a machine, which virsh define takes as it is, and
-// what of the machine it does not say. It is for KVM on x86-64, of libvirt 8 or
-// later. No path is in it but those of the machine's files, which are in o.Dir.
+// what of the machine it does not say. It is for KVM, of libvirt 8 or later, on
+// the machine's architecture. No path is in it but those of the machine's files, which are in o.Dir.
 //
 // What the machine does not say is what virt-install chooses. Networks are the
 // host's own: every card is in the one that libvirt calls default, as a name
@@ -40,6 +40,7 @@ func Write(m *machine.Machine, o WriteOptions) ([]byte, []machine.Loss, error) {
 	if err := w.check(); err != nil {
 		return nil, nil, err
 	}
+	w.choosePlatform()
 	if err := w.plan(); err != nil {
 		return nil, nil, err
 	}
@@ -48,10 +49,7 @@ func Write(m *machine.Machine, o WriteOptions) ([]byte, []machine.Loss, error) {
 	w.general()
 	w.resources()
 	w.os()
-	w.put(1, "<features>")
-	w.put(2, "<acpi/>")
-	w.put(2, "<apic/>")
-	w.put(1, "</features>")
+	w.features()
 	w.cpu()
 	w.clock()
 	w.put(1, "<devices>")
@@ -72,7 +70,8 @@ type writer struct {
 	b      bytes.Buffer
 	losses []machine.Loss
 
-	pc      bool // not q35
+	platform
+	older   bool // chip set of PCs, not q35
 	planned []planned
 	kept    []machine.Controller            // those that are written
 	scsi    map[int]machine.ControllerModel // of those of SCSI, by number
@@ -282,31 +281,28 @@ func (w *writer) resources() {
 // machineType is the chip set. Versions of QEMU's are not carried, as not every
 // host has them.
 func (w *writer) machineType() string {
-	if w.pc {
+	if w.older {
 		return "pc"
 	}
-	return "q35"
+	return w.chipSet
 }
 
 func (w *writer) os() {
 	m := w.m
+	uefi := w.uefi()
 	var firmware markup
-	switch m.Firmware {
-	case machine.UEFI:
+	if uefi {
 		firmware = " firmware='efi'"
-	case machine.BIOS, "":
-	default:
-		w.lose("firmware", m.Firmware, "libvirt has BIOS and UEFI: BIOS is written")
 	}
-	if m.SecureBoot && m.Firmware != machine.UEFI {
+	if m.SecureBoot && !uefi {
 		w.lose("secureBoot", true, "it needs UEFI")
 	}
 	w.put(1, "<os%s>", firmware)
-	w.put(2, "<type arch='x86_64' machine='%s'>hvm</type>", w.machineType())
+	w.put(2, "<type arch='%s' machine='%s'>hvm</type>", w.arch, w.machineType())
 	if m.HardwareVersion != "" && m.HardwareVersion != w.machineType() {
 		w.lose("hardwareVersion", m.HardwareVersion, "the machine is QEMU's "+w.machineType())
 	}
-	if m.Firmware == machine.UEFI {
+	if uefi {
 		enabled := "no"
 		if m.SecureBoot {
 			enabled = "yes"
@@ -321,7 +317,7 @@ func (w *writer) os() {
 	if m.NVRAM != "" {
 		// Those of other products are in formats of their own, with which
 		// QEMU's firmware does not start.
-		if m.Firmware == machine.UEFI && strings.HasSuffix(strings.ToLower(m.NVRAM), ".fd") {
+		if uefi && strings.HasSuffix(strings.ToLower(m.NVRAM), ".fd") {
 			w.put(2, "<nvram>%s</nvram>", path.Join(w.o.Dir, m.NVRAM))
 		} else {
 			w.lose("nvram", m.NVRAM, "QEMU's firmware does not read it: the machine starts with variables of its own, from \\EFI\\BOOT")
@@ -349,12 +345,43 @@ func (w *writer) os() {
 	w.put(1, "</os>")
 }
 
+// uefi says whether UEFI starts the machine.
+func (w *writer) uefi() bool {
+	f := w.m.Firmware
+	switch {
+	case w.firmware != "": // and nothing else
+		if f != "" && f != machine.UEFI {
+			w.lose("firmware", f, fmt.Sprintf("QEMU's %s has UEFI", w.chipSet))
+		}
+		return true
+	case !w.platform.pc:
+		if f != "" {
+			w.lose("firmware", f, fmt.Sprintf("QEMU's %s has firmware of its own", w.chipSet))
+		}
+		return false
+	case f != "" && f != machine.BIOS && f != machine.UEFI:
+		w.lose("firmware", f, "libvirt has BIOS and UEFI: BIOS is written")
+	}
+	return f == machine.UEFI
+}
+
+func (w *writer) features() {
+	if len(w.platform.features) == 0 {
+		return
+	}
+	w.put(1, "<features>")
+	for _, f := range w.platform.features {
+		w.put(2, "<%s/>", f)
+	}
+	w.put(1, "</features>")
+}
+
 func (w *writer) cpu() {
 	cores, cpus := w.m.CoresPerSocket, w.m.CPUs
 	if cores != 0 && cpus%cores == 0 && cpus != 0 {
 		// The CPU of the host, as far as QEMU can name it: the default is one
 		// that new systems do not start on.
-		w.put(1, "<cpu mode='host-model'>")
+		w.put(1, "<cpu mode='%s'>", w.platform.cpu)
 		w.put(2, "<topology sockets='%v' cores='%v' threads='1'/>", cpus/cores, cores)
 		w.put(1, "</cpu>")
 		return
@@ -362,10 +389,14 @@ func (w *writer) cpu() {
 	if cores != 0 {
 		w.lose("coresPerSocket", cores, fmt.Sprintf("%d CPUs are not whole sockets of it", cpus))
 	}
-	w.put(1, "<cpu mode='host-model'/>")
+	w.put(1, "<cpu mode='%s'/>", w.platform.cpu)
 }
 
 func (w *writer) clock() {
+	if !w.platform.pc { // nor its timers
+		w.put(1, "<clock offset='%s'/>", clockOf(w.m.GuestOS))
+		return
+	}
 	w.put(1, "<clock offset='%s'>", clockOf(w.m.GuestOS))
 	w.put(2, "<timer name='rtc' tickpolicy='catchup'/>")
 	w.put(2, "<timer name='pit' tickpolicy='delay'/>")
@@ -392,12 +423,15 @@ func (w *writer) nics() {
 		}
 		w.put(3, "<source network='default'/>")
 		card := n.Type
-		if !slices.Contains(cards, card) {
-			card = machine.E1000 // for which every system has a driver
-			if n.Type == machine.Flexible {
+		if !slices.Contains(cards, card) || !w.pci {
+			card = machine.VirtioNet
+			if w.platform.pc {
+				card = machine.E1000 // for which every system has a driver
+			}
+			if n.Type == machine.Flexible && w.platform.pc {
 				card = machine.PCnet // as which it starts
 			}
-			if n.Type != "" {
+			if n.Type != "" && n.Type != card {
 				w.lose(field+".type", n.Type, fmt.Sprintf("QEMU has no such card: %s is written", card))
 			}
 		}
@@ -410,13 +444,19 @@ func (w *writer) nics() {
 func (w *writer) rest() {
 	w.put(2, "<serial type='pty'/>")
 	w.put(2, "<console type='pty'/>")
-	switch w.m.TPM {
-	case "":
-	case machine.TPM12:
+	switch model := w.platform.tpm; {
+	case w.m.TPM == "":
+	case !w.platform.pc && (w.m.TPM != machine.TPM20 || model == ""):
+		w.lose("tpm", w.m.TPM, fmt.Sprintf("QEMU has no such TPM for %s", w.arch))
+	case !w.platform.pc:
+		w.put(2, "<tpm model='%s'>", model)
+		w.put(3, "<backend type='emulator' version='2.0'/>")
+		w.put(2, "</tpm>")
+	case w.m.TPM == machine.TPM12:
 		w.put(2, "<tpm model='tpm-tis'>")
 		w.put(3, "<backend type='emulator' version='1.2'/>")
 		w.put(2, "</tpm>")
-	case machine.TPM20:
+	case w.m.TPM == machine.TPM20:
 		w.put(2, "<tpm model='tpm-crb'>")
 		w.put(3, "<backend type='emulator' version='2.0'/>")
 		w.put(2, "</tpm>")
@@ -433,13 +473,15 @@ func (w *writer) rest() {
 func (w *writer) video() {
 	d := w.m.Display
 	kind := d.Type
-	switch kind {
-	case "vga", "cirrus", "qxl", "virtio", "bochs":
-	default:
+	known := kind == w.platform.video || kind == "virtio"
+	if w.platform.pc {
 		// With vmvga, Linux shows nothing since it asks for more than QEMU has.
-		kind = "vga"
+		known = slices.Contains([]string{"vga", "cirrus", "qxl", "virtio", "bochs"}, kind)
+	}
+	if !known {
+		kind = w.platform.video
 		if d.Type != "" {
-			w.lose("display.type", d.Type, "not a card that works in QEMU: vga is written")
+			w.lose("display.type", d.Type, fmt.Sprintf("not a card that works in QEMU: %s is written", kind))
 		}
 	}
 	var attributes markup

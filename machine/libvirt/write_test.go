@@ -165,6 +165,14 @@ func TestWriteLosses(t *testing.T) {
 	delta.Disks[0].Parent = "base"
 	secureIDE := one(machine.IDE, "", 1)
 	secureIDE.Firmware, secureIDE.SecureBoot = machine.UEFI, true
+	arm := machine.Machine{
+		Architecture: "arm64", Firmware: machine.BIOS, Display: machine.Display{Type: "vmvga"},
+		Controllers: []machine.Controller{{Name: "ide0", Type: machine.IDE}, {Name: "sata0", Type: machine.SATA, Model: machine.AHCI}},
+		Disks:       []machine.Disk{{Controller: "ide0", Bus: machine.IDE, Format: "raw", File: "a"}},
+		CDROMs:      []machine.CDROM{{Controller: "sata0", Bus: machine.SATA, File: "b.iso"}},
+		NICs:        []machine.NIC{{Type: machine.Flexible}},
+	}
+	var all [][]byte
 	for _, test := range []struct {
 		name    string
 		machine machine.Machine
@@ -212,6 +220,18 @@ func TestWriteLosses(t *testing.T) {
 		{"address that is none", machine.Machine{NICs: []machine.NIC{{MAC: "'/><x"}}}, []string{"nics[0].mac='/><x"}, "type='network'>\n      <source"},
 		{"graphics of VMware", machine.Machine{Display: machine.Display{Type: "vmvga", Memory: 5 << 20, Monitors: 2}},
 			[]string{"display.type=vmvga", "display.memory=5242880", "display.monitors=2"}, "<model type='vga'/>"},
+		{"ARM has UEFI and virtio", arm, []string{"disks[0].bus=ide", "cdroms[0].bus=sata", "controllers[0]=ide0", "controllers[1]=sata0", "firmware=bios", "nics[0].type=flexible", "display.type=vmvga"},
+			"<type arch='aarch64' machine='virt'>"},
+		{"ARM of which little is said", machine.Machine{Architecture: "arm64", TPM: machine.TPM20, NICs: make([]machine.NIC, 1)}, nil, "<os firmware='efi'>"},
+		{"old TPM of ARM", machine.Machine{Architecture: "arm64", TPM: machine.TPM12}, []string{"tpm=1.2"}, "<input type='keyboard' bus='virtio'/>"},
+		{"card that ARM has on PCI", machine.Machine{Architecture: "arm64", NICs: []machine.NIC{{Type: machine.E1000E}}}, nil, "<model type='e1000e'/>"},
+		{"RISC-V", machine.Machine{Architecture: "riscv64", Firmware: machine.UEFI}, nil, "<type arch='riscv64' machine='virt'>"},
+		{"POWER has firmware of its own", machine.Machine{Architecture: "ppc64le", Firmware: machine.UEFI, SecureBoot: true}, []string{"firmware=uefi", "secureBoot=true"}, "<type arch='ppc64le' machine='pseries'>"},
+		{"mainframe has no PCI", machine.Machine{Architecture: "s390x", NICs: []machine.NIC{{Type: machine.E1000}}, TPM: machine.TPM20,
+			Controllers: []machine.Controller{{Name: "usb0", Type: machine.USB}}, Disks: []machine.Disk{{Controller: "usb0", Bus: machine.USB, Format: "raw", File: "a"}}},
+			[]string{"disks[0].bus=usb", "controllers[0]=usb0", "nics[0].type=e1000", "tpm=2.0"}, "<type arch='s390x' machine='s390-ccw-virtio'>"},
+		{"PC of 32 bits", machine.Machine{Architecture: "386"}, nil, "<type arch='i686' machine='q35'>"},
+		{"architecture that is not known", machine.Machine{Architecture: "vax"}, []string{"architecture=vax"}, "arch='x86_64'"},
 		{"unknown TPM", machine.Machine{TPM: "3"}, []string{"tpm=3"}, "<devices>"},
 		{"what a domain has not", machine.Machine{
 			Product: machine.Product{Vendor: "a", Version: "b", FullVersion: "c", URL: "d", VendorURL: "e", AppURL: "f"}, EULAs: []string{"long"},
@@ -237,11 +257,14 @@ func TestWriteLosses(t *testing.T) {
 			if !strings.Contains(string(data), test.writes) {
 				t.Errorf("no %s in\n%s", test.writes, data)
 			}
-			if _, err := roundTrip(&m); err != nil {
+			written, err := roundTrip(&m)
+			if err != nil {
 				t.Error(err)
 			}
+			all = append(all, written)
 		})
 	}
+	defines(t, all)
 }
 
 func TestWriteRefuses(t *testing.T) {

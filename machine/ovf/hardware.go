@@ -1,6 +1,7 @@
 package ovf
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -87,6 +88,7 @@ func (w *writer) hardware(m *machine.Machine) {
 	w.begin("VirtualHardwareSection", "ovf:transport?", strings.Join(m.Transport, " "))
 	w.text("Info", "Virtual hardware")
 	w.family(m)
+	w.architecture(m)
 	if cpus := w.cpus(m); cpus > 0 {
 		w.item(item{
 			allocationUnits: "hertz * 10^6", name: "CPU", resourceType: typeCPU,
@@ -103,6 +105,19 @@ func (w *writer) hardware(m *machine.Machine) {
 	w.bootOrder(m.BootOrder)
 	w.extension()
 	w.end()
+}
+
+// architecture reports what importers tell by their word for the guest alone.
+func (w *writer) architecture(m *machine.Machine) {
+	g := m.GuestOS.Complete()
+	if w.o.Target == VirtualBox {
+		g.VMware = ""
+	} else {
+		g.VirtualBox = ""
+	}
+	if !g.IsFor(m.Architecture) {
+		w.lose(m.Architecture, "OVF has no word for it: "+cmp.Or(g.Architecture(), "amd64")+" instead", "architecture")
+	}
 }
 
 // family says the version of the hardware. VMware imports no other's, and for

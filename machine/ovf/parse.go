@@ -634,6 +634,7 @@ func (p *parser) system(e *xmltree.Element) error {
 	}
 	s.virtualBox(e)
 	s.bootOrder(e)
+	s.m.Architecture = s.m.GuestOS.Architecture()
 	if err := readExtension(s.extension, s.m); err != nil {
 		return err
 	}

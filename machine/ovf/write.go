@@ -39,6 +39,7 @@ type WriteOptions struct {
 //   - the files of disks are in the order of the disks;
 //   - formats of disks have no variant: vmdk:stream is vmdk;
 //   - space around IDs and the texts of a collection is gone;
+//   - an architecture of amd64 is said only of a guest for another;
 //   - a machine without an ID is vm, and characters that XML cannot hold are
 //     U+FFFD. The latter is a loss.
 //
@@ -134,6 +135,9 @@ func prepare(e *machine.Envelope) (*machine.Envelope, []machine.Loss, error) {
 	for _, m := range c.Machines {
 		if m.ID == "" { // OVF has to have one
 			m.ID = "vm"
+		}
+		if m.Architecture == "amd64" && m.GuestOS.Architecture() == "" { // it is what all take a machine for
+			m.Architecture = ""
 		}
 		for _, d := range m.Disks {
 			if !slices.ContainsFunc(c.Disks, func(o machine.Disk) bool { return o.Name == d.Name }) {

@@ -276,6 +276,20 @@ func TestWriteLossesOfOne(t *testing.T) {
 		}},
 		{"hardware of VMware is kept", withOne(func(m *machine.Machine) { m.HardwareVersion = "vmx-07 vmx-08" }), VMware, nil},
 		{"hardware of VirtualBox is no loss to it", withOne(func(m *machine.Machine) { m.HardwareVersion = "virtualbox-2.2" }), VirtualBox, nil},
+		{"ARM that VMware is told by the guest", withOne(func(m *machine.Machine) {
+			m.Architecture, m.GuestOS.VMware = "arm64", "arm-ubuntu_64Guest"
+		}), VMware, nil},
+		{"ARM that VirtualBox is not told", withOne(func(m *machine.Machine) {
+			m.Architecture, m.GuestOS.VMware = "arm64", "arm-ubuntu_64Guest"
+		}), VirtualBox, []string{`architecture "arm64": OVF has no word for it: amd64 instead`}},
+		{"ARM that VirtualBox is told by the guest", withOne(func(m *machine.Machine) {
+			m.Architecture, m.GuestOS.VirtualBox = "arm64", "Ubuntu_arm64"
+		}), VirtualBox, nil},
+		{"guest of ARM in a PC", withOne(func(m *machine.Machine) {
+			m.Architecture, m.GuestOS.VMware = "amd64", "arm-ubuntu_64Guest"
+		}), VMware, []string{`architecture "amd64": OVF has no word for it: arm64 instead`}},
+		{"PCs", withOne(func(m *machine.Machine) { m.Architecture = "386" }), VMware, nil},
+		{"RISC-V, in an artifact", withOne(func(m *machine.Machine) { m.Architecture = "riscv64" }), "", nil},
 		{"TPM 1.2", withOne(func(m *machine.Machine) { m.TPM = machine.TPM12 }), VMware, []string{`tpm "1.2": OVF has no word for it`}},
 		{"disks are tried first anyway", withOne(func(m *machine.Machine) { m.BootOrder = []machine.BootDevice{machine.BootDisk, machine.BootNetwork} }), VMware, nil},
 		{"a controller without a word", withOne(func(m *machine.Machine) { m.Controllers = []machine.Controller{{Name: "xen0", Type: machine.Xen}} }), VMware, []string{
@@ -300,6 +314,24 @@ func TestWriteLossesOfOne(t *testing.T) {
 				t.Errorf("%v\n%s\nwant\n%s", err, strings.Join(got, "\n"), strings.Join(test.want, "\n"))
 			}
 		})
+	}
+}
+
+// An artifact says the architecture of a machine, if it is not that of a PC.
+func TestWriteArchitecture(t *testing.T) {
+	plain, _, err := Write(withOne(func(*machine.Machine) {}), WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for architecture, want := range map[string]string{"": "", "amd64": "", "386": "386", "arm64": "arm64", "s390x": "s390x"} {
+		data, _, err := Write(withOne(func(m *machine.Machine) { m.Architecture = architecture }), WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := Parse(data)
+		if err != nil || e.Machines[0].Architecture != want || want == "" && !bytes.Equal(data, plain) {
+			t.Errorf("%q is read as %+v, %v, of\n%s", architecture, e, err, data)
+		}
 	}
 }
 
@@ -637,13 +669,14 @@ func (g random) machine(e *machine.Envelope, id string) *machine.Machine {
 		ID:              id,
 		Name:            g.text(),
 		Description:     g.text(),
+		Architecture:    g.of("", "", "386", "arm64", "riscv64"),
 		CPUs:            g.Intn(machine.MaxCPUs),
 		CoresPerSocket:  g.Intn(9),
 		Memory:          g.Int63() >> (13 + g.Intn(50)),
 		Firmware:        machine.Firmware(g.of("", "bios", "uefi")),
 		SecureBoot:      g.yes(),
 		TPM:             machine.TPM(g.of("", "", "1.2", "2.0")),
-		GuestOS:         machine.GuestOS{CIM: g.Intn(1 << 16), Version: g.text(), VMware: g.of("", "debian12_64Guest", g.text()), VirtualBox: g.of("", "Debian12_64", g.text()), Osinfo: g.text(), Description: g.text()},
+		GuestOS:         machine.GuestOS{CIM: g.Intn(1 << 16), Version: g.text(), VMware: g.of("", "debian12_64Guest", "arm-ubuntu_64Guest", g.text()), VirtualBox: g.of("", "Debian12_64", "Debian_arm64", g.text()), Osinfo: g.text(), Description: g.text()},
 		HardwareVersion: g.of("", "vmx-19", "vmx-07 vmx-08", "virtualbox-2.2", "pc-q35-8.2", g.text()),
 		Display:         machine.Display{Type: g.of("", "vmvga", "qxl", g.text()), Memory: g.Int63() >> (13 + g.Intn(50)), Monitors: g.Intn(3)},
 		NVRAM:           g.file(e),

@@ -129,8 +129,14 @@ func (r *reader) readMachine() {
 	platform := r.one(e, "Platform")
 	if platform == nil {
 		platform = hardware
-	} else if a := platform.Get("architecture"); !strings.EqualFold(a, "x86") {
-		r.unread("Platform/architecture", a, "there is no word for the processor's kind")
+	} else {
+		switch a := platform.Get("architecture"); strings.ToLower(a) {
+		case "x86":
+		case "arm":
+			r.m.Architecture = "arm64" // there is no other with VirtualBox
+		default:
+			r.unread("Platform/architecture", a, "it is none that is known")
+		}
 	}
 	r.readCPU(platform)
 	r.readChipset(platform)

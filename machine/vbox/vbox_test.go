@@ -368,7 +368,10 @@ func TestParseOne(t *testing.T) {
 			return m.Description == "d"
 		}},
 		{"other processor", settings("<!--machine-->", `<Platform architecture="ARM"><CPU count="8"/></Platform>`), func(_ *machine.Envelope, m *machine.Machine) bool {
-			return m.CPUs == 8 && slices.Equal(fields(m.Unread), []string{"Platform/architecture=ARM"})
+			return m.CPUs == 8 && m.Architecture == "arm64" && len(m.Unread) == 0
+		}},
+		{"processor that is not known", settings("<!--machine-->", `<Platform architecture="None"/>`), func(_ *machine.Envelope, m *machine.Machine) bool {
+			return m.Architecture == "" && slices.Equal(fields(m.Unread), []string{"Platform/architecture=None"})
 		}},
 		{"TPM of the host", settings("<!--hardware-->", `<TrustedPlatformModule type="Host"/>`), func(_ *machine.Envelope, m *machine.Machine) bool {
 			return m.TPM == "" && slices.Equal(fields(m.Unread), []string{"TrustedPlatformModule=Host"})

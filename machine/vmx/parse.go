@@ -106,9 +106,7 @@ func (r *reader) readGeneral() {
 	r.m.Description = r.text("annotation")
 	r.m.GuestOS.VMware = guestID(r.text("guestOS"))
 	r.m.GuestOS.Description = r.text("guestOSAltName")
-	if strings.HasPrefix(r.word("guestOS"), "arm-") {
-		r.unread("guestOS", r.text("guestOS"), "the machine has an ARM processor, and there is no word for the processor's kind")
-	}
+	r.m.Architecture = r.m.GuestOS.Architecture()
 }
 
 // vSphere has %2f, %5c and %25 in the name of a machine for slash, backslash and

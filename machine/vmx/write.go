@@ -411,8 +411,10 @@ func (w *writer) guestOS() string {
 		if id := guestID(word); !strings.EqualFold(id, g.VMware) {
 			w.lose("guestOS.vmware", g.VMware, "it is taken for %s", id)
 		}
+		w.loseArchitecture(g)
 		return word
 	}
+	w.loseArchitecture(machine.GuestOS{})
 	word = defaultGuest
 	if soundsLinux(g) {
 		word = defaultLinux
@@ -421,6 +423,14 @@ func (w *writer) guestOS() string {
 		w.lose("guestOS", cmp.Or(g.VMware, g.Osinfo, g.VirtualBox, g.Description, strconv.Itoa(g.CIM)), "VMware has no word for it that is known here; %s", word)
 	}
 	return word
+}
+
+// loseArchitecture reports that a machine with g for its guest becomes one of
+// another architecture.
+func (w *writer) loseArchitecture(g machine.GuestOS) {
+	if !g.IsFor(w.m.Architecture) {
+		w.lose("architecture", w.m.Architecture, "VMware tells it by the guest's system alone: it is %s", cmp.Or(g.Architecture(), "amd64"))
+	}
 }
 
 // soundsLinux says whether a system that VMware has no word for is a Linux.
