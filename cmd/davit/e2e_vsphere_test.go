@@ -77,57 +77,99 @@ func TestVSphereImports(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	out := h.tool("govcsim", "import.ova", "-name", "web", "web.ova", "--", "vm.info", "-json", "web")
-	var report struct {
-		VirtualMachines []struct {
-			Config struct {
-				GuestID  string
-				Version  string
-				Hardware struct {
-					NumCPU, MemoryMB int
-					Device           []struct {
-						DeviceInfo    struct{ Label string }
-						Key           int
-						ControllerKey int
-						UnitNumber    int
-						CapacityInKB  int64
-						MacAddress    string
-						Backing       struct{ FileName string }
-					}
-				}
-				VAppConfig struct {
-					Property []struct{ ID, DefaultValue string }
-				}
-			}
-		}
+	vm := importOVA(h, "web.ova")
+	if vm.Config.GuestID != "debian12_64Guest" || vm.Config.Version != "vmx-10" || vm.Config.Hardware.NumCPU != 4 || vm.Config.Hardware.MemoryMB != 3<<10 {
+		t.Errorf("the machine is %+v", vm.Config)
 	}
-	_, object, _ := strings.Cut(out, "\n{") // before it is the progress of the import
-	if err := json.Unmarshal([]byte("{"+object), &report); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	vm := report.VirtualMachines[0].Config
-	if vm.GuestID != "debian12_64Guest" || vm.Version != "vmx-10" || vm.Hardware.NumCPU != 4 || vm.Hardware.MemoryMB != 3<<10 {
-		t.Errorf("the machine is %+v", vm)
-	}
-	if p := vm.VAppConfig.Property; len(p) != 1 || p[0].ID != "hostname" || p[0].DefaultValue != "web" {
+	if p := vm.Config.VAppConfig.Property; len(p) != 1 || p[0].ID != "hostname" || p[0].DefaultValue != "web" {
 		t.Errorf("its properties are %+v", p)
 	}
-	var got []string
-	labels := make(map[int]string)
-	for _, d := range vm.Hardware.Device {
-		labels[d.Key] = d.DeviceInfo.Label
-		on := strings.TrimRight(labels[d.ControllerKey], "-0123456789")
-		switch {
-		case d.CapacityInKB > 0:
-			got = append(got, fmt.Sprintf("disk %s on %s, %d KB", d.DeviceInfo.Label, on, d.CapacityInKB))
-		case strings.HasSuffix(d.Backing.FileName, ".iso"):
-			got = append(got, "CD on "+on)
-		case d.MacAddress != "":
-			got = append(got, "NIC")
-		}
-	}
+	got := vm.devices()
 	want := []string{"disk root on lsilogic, 65536 KB", "disk data on pvscsi, 1048576 KB", "CD on ide", "NIC", "NIC"}
 	if !slices.Equal(got, want) {
 		t.Errorf("it has %q, want %q", got, want)
 	}
+}
+
+// So it does with one that was pulled.
+func TestVSphereImportsPulled(t *testing.T) {
+	t.Parallel()
+	needTool(t, "govcsim")
+	h := newHost(t)
+	writeFileAt(t, h.path("root.raw"), 9<<20, map[int64][]byte{0: prose(1, 1<<20)})
+	writeFileAt(t, h.path("data.raw"), 3<<20+512, map[int64][]byte{1 << 20: fill(2, 1<<20)})
+	machine := `{name: shop, cpus: 2, memory: 2G, guestOS: debian12_64Guest, bus: scsi, disks: [{name: data, bus: ide}],
+nics: [{type: virtio, network: LAN}], properties: [{key: hostname, value: shop1, userConfigurable: true}]}`
+	if err := os.WriteFile(h.path("machine.yaml"), []byte(machine), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ref := newOlareg(t).host + "/shop:v1"
+	h.ok("push", "--machine-file", "machine.yaml", "root=root.raw", "data=data.raw", ref)
+	h.ok("pull", "--unverified", ref, "shop.ova")
+
+	vm := importOVA(h, "shop.ova")
+	if vm.Config.GuestID != "debian12_64Guest" || vm.Config.Hardware.NumCPU != 2 || vm.Config.Hardware.MemoryMB != 2<<10 {
+		t.Errorf("the machine is %+v", vm.Config)
+	}
+	if p := vm.Config.VAppConfig.Property; len(p) != 1 || p[0].ID != "hostname" || p[0].DefaultValue != "shop1" {
+		t.Errorf("its properties are %+v", p)
+	}
+	got := vm.devices()
+	want := []string{"disk root on lsilogic, 9216 KB", "disk data on ide, 3136 KB", "NIC"} // a VMDK of this kind has whole grains of 64 KiB
+	if !slices.Equal(got, want) {
+		t.Errorf("it has %q, want %q", got, want)
+	}
+}
+
+// A vsphereVM is a virtual machine as vCenter reports it.
+type vsphereVM struct {
+	Config struct {
+		GuestID  string
+		Version  string
+		Hardware struct {
+			NumCPU, MemoryMB int
+			Device           []struct {
+				DeviceInfo    struct{ Label string }
+				Key           int
+				ControllerKey int
+				UnitNumber    int
+				CapacityInKB  int64
+				MacAddress    string
+				Backing       struct{ FileName string }
+			}
+		}
+		VAppConfig struct {
+			Property []struct{ ID, DefaultValue string }
+		}
+	}
+}
+
+// importOVA imports an OVA into a vCenter of its own.
+func importOVA(h *host, ova string) vsphereVM {
+	h.t.Helper()
+	out := h.tool("govcsim", "import.ova", "-name", "vm", ova, "--", "vm.info", "-json", "vm")
+	var report struct{ VirtualMachines []vsphereVM }
+	_, object, _ := strings.Cut(out, "\n{") // before it is the progress of the import
+	if err := json.Unmarshal([]byte("{"+object), &report); err != nil || len(report.VirtualMachines) != 1 {
+		h.t.Fatalf("%v\n%s", err, out)
+	}
+	return report.VirtualMachines[0]
+}
+
+// devices are those that davit writes.
+func (vm *vsphereVM) devices() (names []string) {
+	labels := make(map[int]string)
+	for _, d := range vm.Config.Hardware.Device {
+		labels[d.Key] = d.DeviceInfo.Label
+		on := strings.TrimRight(labels[d.ControllerKey], "-0123456789")
+		switch {
+		case d.CapacityInKB > 0:
+			names = append(names, fmt.Sprintf("disk %s on %s, %d KB", d.DeviceInfo.Label, on, d.CapacityInKB))
+		case strings.HasSuffix(d.Backing.FileName, ".iso"):
+			names = append(names, "CD on "+on)
+		case d.MacAddress != "":
+			names = append(names, "NIC")
+		}
+	}
+	return names
 }
