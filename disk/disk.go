@@ -18,6 +18,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 
 	"github.com/davit-oci/davit/disk/internal/qcow2"
 	"github.com/davit-oci/davit/disk/internal/raw"
@@ -250,6 +251,10 @@ func (i *Image) NextExtent(off int64) (Extent, error) { return virtual.NextExten
 // Format is what the file turned out to be: [Raw], [QCOW2], [VMDK], [VDI],
 // [VHD] or [VHDX].
 func (i *Image) Format() Format { return i.format }
+
+// Files are the files of the image, while it is open: the one that was named,
+// and those that continue it. There are none if it is part of something else.
+func (i *Image) Files() []*os.File { return slices.Clone(i.files.opened) }
 
 // Close closes all files of the image. Nothing may be read after it.
 func (i *Image) Close() error { return i.files.close() }

@@ -91,9 +91,6 @@ func (o *pushOptions) appliancesOnly() error {
 	if o.unverified {
 		return usagef("--unverified-package: SOURCE is no package")
 	}
-	if o.original {
-		return usagef("--keep-original: SOURCE is no machine with its files")
-	}
 	return nil
 }
 
@@ -186,7 +183,7 @@ func (s *applianceSource) open(ctx context.Context, o *sourceFlags, i int) (*ima
 	if err != nil {
 		return nil, fmt.Errorf("%s: disk %s: %w", s.path, s.names[i], err)
 	}
-	return &image{img, s.names[i], path, true, func() error { return nil }}, nil
+	return &image{img, s.names[i], path, true, nil, func() error { return nil }}, nil
 }
 
 // openContent opens the disk of that name in the envelope. path is where it is.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,16 +22,9 @@ import (
 // pushOriginal sends what is needed to build the files of the source again, byte
 // for byte, beside what m has of them. It reads them once more.
 func (p *pusher) pushOriginal(ctx context.Context, m *artifact.Manifest) ([]ocispec.Descriptor, error) {
-	stored := make(map[string]string)
-	if p.appliance.own {
-		stored[p.appliance.Descriptor.Name] = string(m.OVF.Digest)
-	}
-	for _, f := range m.Files {
-		stored[f.Annotations[ocispec.AnnotationTitle]] = string(f.Digest)
-	}
-	files, err := p.appliance.SourceFiles(stored)
+	files, err := p.sourceFiles(m)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("keeping the original: %w", err)
 	}
 	recipe, parts, err := appliance.NewRecipe(ctx, files)
 	if err != nil {
@@ -56,6 +50,90 @@ func (p *pusher) pushOriginal(ctx context.Context, m *artifact.Manifest) ([]ocis
 	}
 	desc := ocispec.Descriptor{MediaType: artifact.TypeOriginal, Digest: digest.FromBytes(data), Size: int64(len(data))}
 	return descs, push(desc, func() io.Reader { return bytes.NewReader(data) })
+}
+
+// sourceFiles are all files that m was made of.
+func (p *pusher) sourceFiles(m *artifact.Manifest) (files []appliance.SourceFile, err error) {
+	add := func(name string, f *os.File) error {
+		size, err := f.Seek(0, io.SeekEnd) // of a device as well
+		if err != nil {
+			return err
+		}
+		files = append(files, appliance.SourceFile{Name: name, Content: io.NewSectionReader(f, 0, size), Members: []appliance.Member{{Size: size}}})
+		return nil
+	}
+	names := make([]string, len(p.images)) // of the files of disks
+	if p.appliance != nil {
+		stored := make(map[string]string)
+		if p.appliance.own {
+			stored[p.appliance.Descriptor.Name] = string(m.OVF.Digest)
+		}
+		for _, f := range m.Files {
+			stored[f.Annotations[ocispec.AnnotationTitle]] = string(f.Digest)
+		}
+		if files, err = p.appliance.SourceFiles(stored); err != nil {
+			return nil, err
+		}
+		for i, d := range p.appliance.wanted.Disks {
+			names[i] = d.File
+		}
+	} else {
+		for i, img := range p.images {
+			names[i] = img.name + extensions(img.path)
+			if err := add(names[i], img.source()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i, img := range p.images {
+		for _, f := range img.others() {
+			name, err := relativeTo(img.path, f.Name())
+			if err != nil {
+				return nil, err
+			}
+			name = path.Join(path.Dir(names[i]), name)
+			if slices.ContainsFunc(files, func(have appliance.SourceFile) bool { return have.Name == name }) {
+				continue // disks can share one
+			}
+			if err := add(name, f); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return files, nil
+}
+
+// extensions are those of a file's name that say what it is: .qcow2, .raw.xz.
+func extensions(name string) string {
+	ext := filepath.Ext(name)
+	switch strings.ToLower(ext) {
+	case ".gz", ".xz", ".zst", ".bz2":
+		ext = filepath.Ext(strings.TrimSuffix(name, ext)) + ext
+	}
+	if !isPlain("disk" + ext) {
+		return ""
+	}
+	return ext
+}
+
+// relativeTo is the name of a file that the image at path names, as a name in
+// the folder of that. An original is one folder.
+func relativeTo(image, name string) (string, error) {
+	var real [2]string
+	for i, p := range []string{filepath.Dir(image), name} {
+		abs, err := filepath.Abs(p)
+		if err == nil {
+			real[i], err = filepath.EvalSymlinks(abs)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	rel, err := filepath.Rel(real[0], real[1])
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", fmt.Errorf("%s continues in %s, which lies outside of its folder", image, name)
+	}
+	return filepath.ToSlash(rel), nil
 }
 
 // pullOriginal writes the files that the artifact was pushed from.

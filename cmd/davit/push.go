@@ -87,7 +87,7 @@ describe another one. ` + machineFileHelp,
 	f.StringVar(&o.created, "created", "", "`TIME` for org.opencontainers.image.created, RFC 3339 or Unix seconds (default: none, or $SOURCE_DATE_EPOCH)")
 	f.StringVar(&o.machineID, "machine", "", "only the machine with this `ID`, of several")
 	f.BoolVar(&o.unverified, "unverified-package", false, "push a package whose digests or signature are wrong; the artifact says so")
-	f.BoolVar(&o.original, "keep-original", false, "store what is needed to build the files of the machine again, byte for byte (pull --original)")
+	f.BoolVar(&o.original, "keep-original", false, "store what is needed to build the files of SOURCE again, byte for byte (pull --original)")
 	f.StringVar(&o.compat, "compat", "", "gitlab: a form that GitLab's registry accepts")
 	f.StringVar(&o.compression, "compression", "", "`CODEC`: zstd[:LEVEL], xz, none (default zstd:1)")
 	f.StringVar(&o.profile, "profile", "1", "`NAME` of the chunk parameters")
@@ -490,10 +490,10 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 		if err := p.appliance.verify(ctx, p.globals); err != nil {
 			return err
 		}
-		if p.original {
-			if m.Originals, err = p.pushOriginal(ctx, &m); err != nil {
-				return err
-			}
+	}
+	if p.original {
+		if m.Originals, err = p.pushOriginal(ctx, &m); err != nil {
+			return err
 		}
 	}
 	if err := p.addBase(ctx, &m); err != nil {

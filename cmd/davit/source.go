@@ -19,11 +19,32 @@ type image struct {
 	name    string       // the disk's, "" if none was given
 	path    string       // "-" is stdin
 	spooled bool         // what is open is not the file at path
+	packed  *os.File     // the file at path that was unpacked; nil: it was not
 	cleanup func() error // after the files are closed
 }
 
 func (i *image) Close() error {
-	return errors.Join(i.Image.Close(), i.cleanup())
+	errs := []error{i.Image.Close()}
+	if i.packed != nil {
+		errs = append(errs, i.packed.Close())
+	}
+	return errors.Join(append(errs, i.cleanup())...)
+}
+
+// source is the file at path, or what came from stdin.
+func (i *image) source() *os.File {
+	if i.packed != nil {
+		return i.packed
+	}
+	return i.Files()[0]
+}
+
+// others are the files in which the one at path continues.
+func (i *image) others() []*os.File {
+	if files := i.Files(); len(files) > 1 {
+		return files[1:]
+	}
+	return nil
 }
 
 func (i *image) ReadAt(p []byte, off int64) (int, error) {
@@ -67,7 +88,7 @@ func (s *sourceFlags) open(ctx context.Context, g *globals, src source) (*image,
 	case err != nil:
 		return nil, hintForImage(err, src.path)
 	}
-	return &image{img, src.name, src.path, false, func() error { return nil }}, nil
+	return &image{img, src.name, src.path, false, nil, func() error { return nil }}, nil
 }
 
 func (s *sourceFlags) openStdin(ctx context.Context, g *globals, src source, o disk.OpenOptions) (*image, error) {
@@ -84,12 +105,16 @@ func (s *sourceFlags) openStdin(ctx context.Context, g *globals, src source, o d
 
 // openCompressed unpacks a file that [disk.Open] has refused. What comes out is
 // an image in one file: beside it lies nothing that it could name.
-func (s *sourceFlags) openCompressed(ctx context.Context, g *globals, src source, o disk.OpenOptions, refused error) (*image, error) {
+func (s *sourceFlags) openCompressed(ctx context.Context, g *globals, src source, o disk.OpenOptions, refused error) (img *image, err error) {
 	f, err := os.Open(src.path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() {
+		if img == nil {
+			f.Close()
+		}
+	}()
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -105,11 +130,15 @@ func (s *sourceFlags) openCompressed(ctx context.Context, g *globals, src source
 	defer plain.Close()
 
 	o.BackingDir, o.Extents = "", false
-	img, err := g.openSpooled(ctx, src, o, "unpacking "+src.path, plain, int64(s.maxUnpacked))
+	img, err = g.openSpooled(ctx, src, o, "unpacking "+src.path, plain, int64(s.maxUnpacked))
 	if errors.Is(err, disk.ErrBackingFile) || errors.Is(err, disk.ErrUnsupported) {
 		return nil, hintToUnpack(err, refused, src.path)
 	}
-	return img, err
+	if err != nil {
+		return nil, err
+	}
+	img.packed = f
+	return img, nil
 }
 
 // openSpooled opens what r reads, up to limit bytes.
@@ -130,7 +159,7 @@ func (g *globals) openSpooled(ctx context.Context, src source, o disk.OpenOption
 		}
 		return nil, errors.Join(fmt.Errorf("%s: what came out: %w", what, err), store.Close())
 	}
-	return &image{img, src.name, src.path, true, store.Close}, nil
+	return &image{img, src.name, src.path, true, nil, store.Close}, nil
 }
 
 // openAsIs opens an image that is never unpacked: a seed, or what is audited.

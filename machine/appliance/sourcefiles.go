@@ -14,7 +14,8 @@ import (
 //
 // An archive is called as its descriptor is: what it is called on this host
 // gets into no artifact. Of a machine that is not in an OVF, files that the
-// image of a disk names in turn (extents, backing files) are not among them.
+// image of a disk names in turn (extents, backing files) are not among them: who
+// opens the image knows them.
 func (a *Appliance) SourceFiles(blobs map[string]string) ([]SourceFile, error) {
 	if a.options.DescriptorOnly {
 		return nil, errDescriptorOnly
