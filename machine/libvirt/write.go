@@ -253,7 +253,7 @@ func (w *writer) name() string {
 	case "", ".", "..":
 		name = "vm"
 	}
-	if name != w.m.Name {
+	if w.m.Name != "" && name != w.m.Name { // a machine without one has to be called something
 		w.lose("name", w.m.Name, fmt.Sprintf("not a name for libvirt: %q is written", name))
 	}
 	return name

@@ -179,8 +179,8 @@ func TestWriteLosses(t *testing.T) {
 		losses  []string // field=value
 		writes  string
 	}{
-		{"nothing said", machine.Machine{}, []string{"name=", "memory=0", "cpus=0"}, "<name>vm</name>"},
-		{"name from the ID", machine.Machine{ID: "vm-1", CPUs: 1, Memory: 1 << 20}, []string{"name="}, "<name>vm-1</name>"},
+		{"nothing said", machine.Machine{}, []string{"memory=0", "cpus=0"}, "<name>vm</name>"},
+		{"name from the ID", machine.Machine{ID: "vm-1", CPUs: 1, Memory: 1 << 20}, nil, "<name>vm-1</name>"},
 		{"name with a slash and two lines", machine.Machine{Name: "a/b\nc", CPUs: 1, Memory: 1 << 20}, []string{"name=a/b\nc"}, "<name>a-b-c</name>"},
 		{"name that is a folder", machine.Machine{Name: "..", CPUs: 1, Memory: 1 << 20}, []string{"name=.."}, "<name>vm</name>"},
 		{"name too long, cut between characters", machine.Machine{Name: strings.Repeat("ü", 101), CPUs: 1, Memory: 1 << 20},
