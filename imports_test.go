@@ -83,7 +83,7 @@ var imports = map[string]struct {
 	// Descriptors, one package each; none knows another. Package appliance finds the files that they name, and opens them.
 	"machine/appliance":        {may: []string{"machine", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx"}},
 	"machine/hyperv":           {may: []string{"machine"}},
-	"machine/internal/xmltree": {},
+	"machine/internal/xmltree": {may: []string{"machine"}},
 	"machine/libvirt":          {may: []string{"machine", "machine/internal/xmltree"}},
 	"machine/ovf":              {may: []string{"machine", "machine/internal/xmltree"}},
 	"machine/vbox":             {may: []string{"machine", "machine/internal/xmltree"}},

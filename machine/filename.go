@@ -1,6 +1,10 @@
 package machine
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
 
 const maxFileName = 63 // bytes; leaves room for an extension and a number on every file system, and is an ovf:diskId's limit
 
@@ -46,4 +50,12 @@ func isWindowsDevice(name string) bool {
 		return true
 	}
 	return len(base) == 4 && (base[:3] == "COM" || base[:3] == "LPT") && base[3] >= '0' && base[3] <= '9'
+}
+
+// IsPlainName says whether a file's name is that of a file in the folder of its
+// descriptor, on every system: no path, no device, and nothing in it that does
+// not show.
+func IsPlainName(name string) bool {
+	return name != "" && name != "." && name != ".." && !strings.ContainsAny(name, `/\:`) && !isWindowsDevice(name) &&
+		utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) })
 }

@@ -73,3 +73,15 @@ func FuzzFileName(f *testing.F) {
 		}
 	})
 }
+
+func TestIsPlainName(t *testing.T) {
+	for name, plain := range map[string]bool{
+		"a.iso": true, "My disk (1).vmdk": true, "größe.vmdk": true, ".hidden": true, "..a": true,
+		"": false, ".": false, "..": false, "a/b": false, "/a": false, `a\b`: false, "c:a": false, "a:stream": false,
+		"nul": false, "COM1.vmdk": false, "a\nb": false, "a\x00": false, "a\xff": false, "\u202egnp.exe": false,
+	} {
+		if machine.IsPlainName(name) != plain {
+			t.Errorf("IsPlainName(%q) = %t", name, !plain)
+		}
+	}
+}

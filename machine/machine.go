@@ -10,7 +10,10 @@
 // from the model alone: no path of a host, no device that is passed through.
 package machine
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 var (
 	// ErrMalformed is wrapped by errors about a descriptor that breaks its
@@ -21,6 +24,16 @@ var (
 	// and needs something that is not read here. The message names it.
 	ErrUnsupported = errors.New("unsupported")
 )
+
+// Malformed returns an error that is [ErrMalformed] and says what is wrong.
+func Malformed(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrMalformed, fmt.Errorf(format, args...))
+}
+
+// Unsupported returns an error that is [ErrUnsupported] and says what is.
+func Unsupported(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrUnsupported, fmt.Errorf(format, args...))
+}
 
 // Limits of what a descriptor can make us do.
 const (

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/davit-oci/davit/machine"
 )
 
 // maxCertificates limits those in a .cert: a chain has three.
@@ -36,7 +38,7 @@ type signature struct {
 // VirtualBox adds the signature as CMS, for which the standard has no place.
 func parseCertificate(data []byte) (*signature, error) {
 	if len(data) > maxManifest {
-		return nil, malformed("%d bytes, more than %d", len(data), maxManifest)
+		return nil, machine.Malformed("%d bytes, more than %d", len(data), maxManifest)
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	head, blocks := data, []byte(nil)
@@ -51,7 +53,7 @@ func parseCertificate(data []byte) (*signature, error) {
 		return nil, err
 	}
 	if len(s.chain) == 0 {
-		return nil, malformed("it has no certificate")
+		return nil, machine.Malformed("it has no certificate")
 	}
 	return s, nil
 }
@@ -62,13 +64,13 @@ func (s *signature) parseLine(head []byte) error {
 	line, rest, _ := strings.Cut(strings.TrimSpace(string(head)), "\n")
 	if line == "" {
 		if s.cms {
-			return unsupported("its signature is CMS (PKCS#7) alone")
+			return machine.Unsupported("its signature is CMS (PKCS#7) alone")
 		}
-		return malformed("it has no signature")
+		return machine.Malformed("it has no signature")
 	}
 	algorithm, _, value, err := cutDigest(strings.TrimSpace(line))
 	if err != nil {
-		return malformed("%q is no signature", shorten(line))
+		return machine.Malformed("%q is no signature", shorten(line))
 	}
 	if key, plain, ok := strings.Cut(algorithm, "-"); ok { // openssl 3 names the key: RSA-SHA2-256
 		s.key = strings.Replace(key, "ECDSA", "EC", 1)
@@ -84,10 +86,10 @@ func (s *signature) parseLine(head []byte) error {
 	s.algorithm = algorithm
 	s.hash = map[string]crypto.Hash{"SHA1": crypto.SHA1, "SHA256": crypto.SHA256, "SHA512": crypto.SHA512}[algorithm]
 	if s.hash == 0 || s.key != "" && s.key != "RSA" && s.key != "EC" {
-		return unsupported("a signature of %q", shorten(line[:strings.IndexByte(line, '(')]))
+		return machine.Unsupported("a signature of %q", shorten(line[:strings.IndexByte(line, '(')]))
 	}
 	if s.value, err = hex.DecodeString(value); err != nil || len(s.value) == 0 {
-		return malformed("the signature %q is not hex", shorten(value))
+		return machine.Malformed("the signature %q is not hex", shorten(value))
 	}
 	return nil
 }
@@ -97,17 +99,17 @@ func (s *signature) parseCertificates(data []byte) error {
 		switch {
 		case block.Type == "CERTIFICATE" || block.Type == "X509 CERTIFICATE" || block.Type == "TRUSTED CERTIFICATE":
 			if len(s.chain) == maxCertificates {
-				return malformed("more than %d certificates", maxCertificates)
+				return machine.Malformed("more than %d certificates", maxCertificates)
 			}
 			c, err := x509.ParseCertificate(block.Bytes)
 			if err != nil {
-				return malformed("certificate %d: %w", len(s.chain), err)
+				return machine.Malformed("certificate %d: %w", len(s.chain), err)
 			}
 			s.chain = append(s.chain, c)
 		case block.Type == "CMS" || block.Type == "PKCS7":
 			s.cms = true
 		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-			return malformed("there is a private key in it, which is about to be published")
+			return machine.Malformed("there is a private key in it, which is about to be published")
 		}
 	}
 	return nil
@@ -129,7 +131,7 @@ func (s *signature) check(manifest []byte) error {
 			err = errors.New("verification error")
 		}
 	default:
-		return unsupported("a key that is neither RSA nor ECDSA")
+		return machine.Unsupported("a key that is neither RSA nor ECDSA")
 	}
 	if err == nil && s.key != "" && s.key != kind {
 		err = fmt.Errorf("it is said to be of %s, and the key is %s", s.key, kind)

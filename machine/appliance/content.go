@@ -41,11 +41,11 @@ func (a *Appliance) Disk(ctx context.Context, i int) (Source, error) {
 		return s, nil
 	}
 	if d.Parent != "" {
-		return Source{}, unsupported("disk %s is a delta to disk %s", d.Name, d.Parent)
+		return Source{}, machine.Unsupported("disk %s is a delta to disk %s", d.Name, d.Parent)
 	}
 	n := slices.IndexFunc(a.Envelope.Files, func(f machine.File) bool { return f.Name == d.File })
 	if n < 0 {
-		return Source{}, malformed("disk %s is in no file", d.Name)
+		return Source{}, machine.Malformed("disk %s is in no file", d.Name)
 	}
 	f := a.Envelope.Files[n]
 	s := Source{Name: f.Name, Format: d.Format}
@@ -75,7 +75,7 @@ func (a *Appliance) inflate(ctx context.Context, s Section, limit int64) (Sectio
 	a.closeLater(func() error { return errors.Join(f.Close(), os.Remove(f.Name())) })
 	z, err := gzip.NewReader(io.NewSectionReader(s, 0, s.Size()))
 	if err != nil {
-		return nil, malformed("%w", err)
+		return nil, machine.Malformed("%w", err)
 	}
 	var size int64
 	buf, zeros := make([]byte, 1<<20), make([]byte, 64<<10)
@@ -85,7 +85,7 @@ func (a *Appliance) inflate(ctx context.Context, s Section, limit int64) (Sectio
 		}
 		n, err := readBlock(z, buf)
 		if int64(n) > limit-size {
-			return nil, malformed("it has more than %d bytes, too many for its disk", limit)
+			return nil, machine.Malformed("it has more than %d bytes, too many for its disk", limit)
 		}
 		for p, off := buf[:n], size; len(p) > 0; {
 			block := p[:min(len(p), len(zeros))]
@@ -101,7 +101,7 @@ func (a *Appliance) inflate(ctx context.Context, s Section, limit int64) (Sectio
 			break
 		}
 		if err != nil {
-			return nil, malformed("%w", err)
+			return nil, machine.Malformed("%w", err)
 		}
 	}
 	return &fileSection{f, size}, f.Truncate(size)

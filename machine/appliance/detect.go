@@ -41,7 +41,7 @@ func detect(r io.ReaderAt, size int64, name string) (Kind, error) {
 		}
 	case bytes.HasPrefix(head, []byte("\x1f\x8b")):
 		if named == OVA || strings.Contains(strings.ToLower(filepath.Base(name)), ".ova.") {
-			return "", unsupported("the whole OVA is compressed by gzip: gunzip it first")
+			return "", machine.Unsupported("the whole OVA is compressed by gzip: gunzip it first")
 		}
 	case size > machine.MaxDescriptor:
 	case looksLikeXML(head):
@@ -58,12 +58,12 @@ func detect(r io.ReaderAt, size int64, name string) (Kind, error) {
 		return "", ErrNotMachine
 	}
 	if size > machine.MaxDescriptor && named != OVA {
-		return "", malformed("it is named %s and has %d bytes, more than %d", ext, size, machine.MaxDescriptor)
+		return "", machine.Malformed("it is named %s and has %d bytes, more than %d", ext, size, machine.MaxDescriptor)
 	}
 	what := map[Kind]string{
 		OVA: "tar archive", OVF: "XML document", VMX: "configuration of VMware", VirtualBox: "XML document", Libvirt: "domain of libvirt",
 	}[named]
-	return "", malformed("it is named %s, and is no %s", ext, what)
+	return "", machine.Malformed("it is named %s, and is no %s", ext, what)
 }
 
 // isTar says whether head is an entry of a tar archive: of any form, for all

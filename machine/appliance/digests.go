@@ -11,6 +11,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/davit-oci/davit/machine"
 )
 
 // maxManifest limits a manifest and a certificate, in bytes.
@@ -41,11 +43,11 @@ type digest struct {
 // would be told another story.
 func parseManifest(data []byte) ([]digest, error) {
 	if len(data) > maxManifest {
-		return nil, malformed("%d bytes, more than %d", len(data), maxManifest)
+		return nil, machine.Malformed("%d bytes, more than %d", len(data), maxManifest)
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
-		return nil, malformed("it is no text in UTF-8")
+		return nil, machine.Malformed("it is no text in UTF-8")
 	}
 	var (
 		digests []digest
@@ -65,12 +67,12 @@ func parseManifest(data []byte) ([]digest, error) {
 		key := strings.ToLower(d.name)
 		if other, twice := lines[key]; twice {
 			if d.name != other.name || d.algorithm != other.algorithm || !bytes.Equal(d.want, other.want) {
-				return nil, malformed("line %d: a second, different digest of %q", n, d.name)
+				return nil, machine.Malformed("line %d: a second, different digest of %q", n, d.name)
 			}
 			continue
 		}
 		if len(digests) == maxMembers {
-			return nil, malformed("more than %d files", maxMembers)
+			return nil, machine.Malformed("more than %d files", maxMembers)
 		}
 		lines[key] = d
 		digests = append(digests, d)
@@ -89,16 +91,16 @@ func parseDigest(line string) (d digest, err error) {
 	}
 	newHash := algorithms[d.algorithm]
 	if newHash == nil {
-		return digest{}, unsupported("digests of %q (SHA1, SHA256 and SHA512 are)", d.algorithm)
+		return digest{}, machine.Unsupported("digests of %q (SHA1, SHA256 and SHA512 are)", d.algorithm)
 	}
 	if d.want, err = hex.DecodeString(sum); err != nil || len(d.want) != newHash().Size() {
-		return digest{}, malformed("%q is no digest of %s", shorten(sum), d.algorithm)
+		return digest{}, machine.Malformed("%q is no digest of %s", shorten(sum), d.algorithm)
 	}
 	if d.name, err = memberName(name); err != nil {
-		return digest{}, malformed("%w", err)
+		return digest{}, machine.Malformed("%w", err)
 	}
 	if d.name == "" {
-		return digest{}, malformed("a digest of no file")
+		return digest{}, machine.Malformed("a digest of no file")
 	}
 	return d, nil
 }
@@ -108,11 +110,11 @@ func parseDigest(line string) (d digest, err error) {
 func cutDigest(line string) (algorithm, name, value string, err error) {
 	open, end := strings.IndexByte(line, '('), strings.LastIndexByte(line, ')')
 	if open < 0 || end < open {
-		return "", "", "", malformed("%q is no digest", shorten(line))
+		return "", "", "", machine.Malformed("%q is no digest", shorten(line))
 	}
 	value, ok := strings.CutPrefix(strings.TrimLeft(line[end+1:], " \t"), "=")
 	if !ok {
-		return "", "", "", malformed("%q is no digest", shorten(line))
+		return "", "", "", machine.Malformed("%q is no digest", shorten(line))
 	}
 	return algorithmName(strings.ToUpper(strings.TrimSpace(line[:open]))), line[open+1 : end], strings.Trim(value, " \t"), nil
 }

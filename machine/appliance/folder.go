@@ -35,7 +35,7 @@ func findOVF(dir string) (string, error) {
 	case 1:
 		return found[0], nil
 	}
-	return "", malformed("there are %d OVFs in it: name one, such as %s", len(found), found[0])
+	return "", machine.Malformed("there are %d OVFs in it: name one, such as %s", len(found), found[0])
 }
 
 func namesIn(dir string) ([]string, error) {
@@ -270,12 +270,12 @@ func reasonOf(err error) string { return strings.TrimPrefix(err.Error(), ErrMiss
 // by its own name alone, with a number if there is another.
 func title(f located, titles map[string]bool) string {
 	name := f.local
-	if m, err := memberName(name); err != nil || m == "" || checkTitle(m) != nil {
+	if checkTitle(name) != nil {
 		name = filepath.Base(f.path)
 	}
 	ext := path.Ext(name)
 	stem := strings.TrimSuffix(name, ext)
-	if m, err := memberName(name); err != nil || m == "" || checkTitle(m) != nil || strings.Contains(path.Base(name), "/") {
+	if checkTitle(name) != nil {
 		ext = machine.FileName(ext, "")
 		if ext != "" {
 			ext = "." + ext

@@ -110,12 +110,12 @@ func (a *Appliance) openOVA() error {
 			continue
 		}
 		if descriptor != "" {
-			return malformed("there are two OVFs in it: %s and %s", descriptor, m.name)
+			return machine.Malformed("there are two OVFs in it: %s and %s", descriptor, m.name)
 		}
 		descriptor = m.name
 	}
 	if descriptor == "" {
-		return malformed("there is no .ovf in it")
+		return machine.Malformed("there is no .ovf in it")
 	}
 	a.lookup = func(name string) (Section, error) {
 		if s, ok := index[name]; ok {
@@ -190,7 +190,7 @@ func companion(names []string, descriptor, ext string, alone bool) (string, erro
 		return "", nil
 	}
 	if len(others) > 1 {
-		return "", malformed("there are %d %s files, and none is called %s", len(others), ext, stem+ext)
+		return "", machine.Malformed("there are %d %s files, and none is called %s", len(others), ext, stem+ext)
 	}
 	return others[0], nil
 }
@@ -231,7 +231,7 @@ func (a *Appliance) openPackage(descriptor, manifest, certificate string, all []
 func (a *Appliance) readManifest(manifest, certificate string) error {
 	if manifest == "" {
 		if certificate != "" {
-			return a.refuse(malformed("%s signs a manifest, and there is none", certificate))
+			return a.refuse(machine.Malformed("%s signs a manifest, and there is none", certificate))
 		}
 		return nil
 	}
@@ -321,7 +321,7 @@ func (a *Appliance) list(d digest) error {
 		return a.refuse(fmt.Errorf("%s: %w", a.report.Manifest, err))
 	}
 	if _, twice := s.(*hashedSection); twice {
-		return a.refuse(malformed("%s: two lines for %q", a.report.Manifest, name))
+		return a.refuse(machine.Malformed("%s: two lines for %q", a.report.Manifest, name))
 	}
 	l.name = name
 	l.file = a.hashing.add(s, algorithms[d.algorithm]())
@@ -346,7 +346,7 @@ func (a *Appliance) member(name string) (Section, error) {
 		return s, nil
 	}
 	if len(a.members) == maxMembers {
-		return nil, malformed("more than %d files", maxMembers)
+		return nil, machine.Malformed("more than %d files", maxMembers)
 	}
 	s, err := a.lookup(name)
 	if err == nil {
@@ -376,10 +376,10 @@ func (a *Appliance) find(ref string) (string, Section, error) {
 		}
 	}
 	if scheme, _, ok := strings.Cut(ref, ":"); ok && len(scheme) > 1 && !strings.ContainsAny(scheme, "/.") {
-		return "", nil, unsupported("%q is not in the package: download it first, and make the OVF name the file", ref)
+		return "", nil, machine.Unsupported("%q is not in the package: download it first, and make the OVF name the file", ref)
 	}
 	if name, err := memberName(ref); err != nil || name == "" {
-		return "", nil, malformed("%q is no name of a file in the package", ref)
+		return "", nil, machine.Malformed("%q is no name of a file in the package", ref)
 	}
 	return "", nil, fmt.Errorf("%w: %q", ErrMissing, ref)
 }
@@ -445,10 +445,10 @@ func (a *Appliance) findFiles(all []string) error {
 			continue
 		}
 		if err := checkTitle(name); err != nil {
-			return err
+			return machine.Unsupported("%w", err)
 		}
 		if lower := strings.ToLower(name); titles[lower] {
-			return malformed("two files are called %q", name)
+			return machine.Malformed("two files are called %q", name)
 		} else {
 			titles[lower] = true
 		}
@@ -489,7 +489,7 @@ func (a *Appliance) findParts(f machine.File) ([]string, error) {
 			return nil, err
 		}
 		if whole.Size() != int64(n)*f.ChunkSize || s.Size() > f.ChunkSize {
-			return nil, malformed("%q is cut into parts of %d bytes, and the one before %q has another size", f.Name, f.ChunkSize, name)
+			return nil, machine.Malformed("%q is cut into parts of %d bytes, and the one before %q has another size", f.Name, f.ChunkSize, name)
 		}
 		whole.append(member{name: name, Section: s})
 		names = append(names, name)
@@ -500,7 +500,7 @@ func (a *Appliance) findParts(f machine.File) ([]string, error) {
 
 func readAll(s Section, limit int64) ([]byte, error) {
 	if s.Size() > limit {
-		return nil, malformed("%d bytes, more than %d", s.Size(), limit)
+		return nil, machine.Malformed("%d bytes, more than %d", s.Size(), limit)
 	}
 	data := make([]byte, s.Size())
 	return data, readFull(s, data, 0)

@@ -11,8 +11,6 @@ import (
 	"hash"
 	"io"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/davit-oci/davit/machine"
 )
@@ -66,7 +64,7 @@ func (s *segment) length() int64 { return int64(len(s.Data)) + s.Zeros + s.Size 
 // asks for what no recipe does is [machine.ErrMalformed].
 func ParseRecipe(data []byte, listed []Blob) (*Recipe, error) {
 	bad := func(why string, args ...any) (*Recipe, error) {
-		return nil, fmt.Errorf("recipe of the original: %w: %s", machine.ErrMalformed, fmt.Sprintf(why, args...))
+		return nil, fmt.Errorf("recipe of the original: %w", machine.Malformed(why, args...))
 	}
 	if len(data) > MaxRecipe {
 		return bad("%d bytes, more than %d", len(data), MaxRecipe)
@@ -137,7 +135,7 @@ func (r *Recipe) checkNames() error {
 	}
 	files, folders := make(map[string]bool), make(map[string]bool)
 	for _, f := range r.Files {
-		if err := checkRelative(f.Name); err != nil {
+		if err := checkTitle(f.Name); err != nil {
 			return err
 		}
 		lower := strings.ToLower(f.Name)
@@ -155,19 +153,6 @@ func (r *Recipe) checkNames() error {
 		if folders[strings.ToLower(f.Name)] {
 			return fmt.Errorf("%q is a file and a folder", f.Name)
 		}
-	}
-	return nil
-}
-
-// checkRelative says whether a name is the title that a layer can have: a
-// relative path, with slashes, that means the same file on every system.
-func checkRelative(s string) error {
-	bad := len(s) > 255 || !utf8.ValidString(s) || strings.ContainsAny(s, "\\:") || strings.ContainsFunc(s, unicode.IsControl)
-	for e := range strings.SplitSeq(s, "/") {
-		bad = bad || e == "" || e == "." || e == ".."
-	}
-	if bad {
-		return fmt.Errorf("%q cannot be the name of a file", s)
 	}
 	return nil
 }

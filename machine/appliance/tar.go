@@ -43,37 +43,37 @@ func readTar(r io.ReaderAt, size int64) ([]member, error) {
 			return members, nil
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			return nil, malformed("tar archive, entry %d: %w", n, err)
+			return nil, machine.Malformed("tar archive, entry %d: %w", n, err)
 		}
 		if n == maxMembers {
-			return nil, malformed("tar archive: more than %d entries", maxMembers)
+			return nil, machine.Malformed("tar archive: more than %d entries", maxMembers)
 		}
 		name, err := memberName(h.Name)
 		if err != nil {
-			return nil, malformed("tar archive, entry %d: %w", n, err)
+			return nil, machine.Malformed("tar archive, entry %d: %w", n, err)
 		}
 		switch {
 		case h.Typeflag == tar.TypeXGlobalHeader:
 			// Comments of git archive, say. archive/tar heeds none of it.
 			for _, key := range []string{"path", "linkpath", "size"} {
 				if _, set := h.PAXRecords[key]; set {
-					return nil, malformed("tar archive, entry %d: it sets the %s of all members", n, key)
+					return nil, machine.Malformed("tar archive, entry %d: it sets the %s of all members", n, key)
 				}
 			}
 			continue
 		case h.Typeflag == tar.TypeDir:
 			continue // a folder is made for what is in it
 		case isSparse(h):
-			return nil, malformed("tar archive: %q is stored with holes (tar --sparse)", name)
+			return nil, machine.Malformed("tar archive: %q is stored with holes (tar --sparse)", name)
 		case h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeCont:
-			return nil, malformed("tar archive: %q is no regular file (type %q)", name, h.Typeflag)
+			return nil, machine.Malformed("tar archive: %q is no regular file (type %q)", name, h.Typeflag)
 		case name == "":
-			return nil, malformed("tar archive, entry %d: it has no name", n)
+			return nil, machine.Malformed("tar archive, entry %d: it has no name", n)
 		case isAppleDouble(name):
 			continue
 		}
 		if lower := strings.ToLower(name); known[lower] {
-			return nil, malformed("tar archive: two members are called %q", name)
+			return nil, machine.Malformed("tar archive: two members are called %q", name)
 		} else {
 			known[lower] = true
 		}
@@ -82,7 +82,7 @@ func readTar(r io.ReaderAt, size int64) ([]member, error) {
 			return nil, err
 		}
 		if h.Size > size-off {
-			return nil, malformed("tar archive: it ends in %q, which has %d bytes from %d; the archive has %d", name, h.Size, off, size)
+			return nil, machine.Malformed("tar archive: it ends in %q, which has %d bytes from %d; the archive has %d", name, h.Size, off, size)
 		}
 		members = append(members, member{name, io.NewSectionReader(r, off, h.Size), off})
 	}
@@ -122,18 +122,15 @@ func memberName(s string) (string, error) {
 	return name, nil
 }
 
-// checkTitle says whether an artifact can hold a file of that name.
+// checkTitle says whether a layer can have a name for its title: a relative
+// path, with slashes, that means the same file on every system.
 func checkTitle(name string) error {
-	if len(name) > 255 || strings.Contains(name, ":") {
-		return fmt.Errorf("%w: the file %q cannot be kept under its name, which has a colon or more than 255 bytes", machine.ErrUnsupported, name)
+	m, err := memberName(name)
+	if err == nil && (m == "" || m != name) {
+		err = fmt.Errorf("%q is no name of a file in the package", name)
 	}
-	return nil
-}
-
-func malformed(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", machine.ErrMalformed, fmt.Errorf(format, args...))
-}
-
-func unsupported(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", machine.ErrUnsupported, fmt.Errorf(format, args...))
+	if err == nil && (len(name) > 255 || strings.Contains(name, ":")) {
+		err = fmt.Errorf("the file %q cannot be kept under its name, which has a colon or more than 255 bytes", name)
+	}
+	return err
 }

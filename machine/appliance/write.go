@@ -133,7 +133,7 @@ func (w *Writer) checkNames() error {
 	}
 	seen := make(map[string]bool)
 	for _, name := range names {
-		if !isPlainName(name) || len(name) > maxMemberName {
+		if !isMemberName(name) {
 			return fmt.Errorf("%q cannot be the name of a file in a package", name)
 		}
 		lower := strings.ToLower(name)
@@ -145,15 +145,15 @@ func (w *Writer) checkNames() error {
 	return nil
 }
 
-// isPlainName says whether a name is that of one file on every system, and
-// needs no quoting in a manifest.
-func isPlainName(s string) bool {
+// isMemberName says whether a header has room for a name, every program reads it
+// as the same one, and it needs no quoting in a manifest.
+func isMemberName(s string) bool {
 	for _, c := range []byte(s) {
-		if c <= ' ' || c > '~' || strings.IndexByte(`/\:*?"<>|()=`, c) >= 0 {
+		if c <= ' ' || c > '~' || strings.IndexByte(`*?"<>|()=`, c) >= 0 {
 			return false
 		}
 	}
-	return s != "" && s[0] != '.' && s[len(s)-1] != '.'
+	return machine.IsPlainName(s) && s[0] != '.' && s[len(s)-1] != '.' && len(s) <= maxMemberName
 }
 
 // Create begins the next file of the package, which is called name, and ends

@@ -41,7 +41,7 @@ const (
 // Machines with UEFI are of generation 2, others of generation 1.
 func Write(m *machine.Machine) ([]byte, []machine.Loss, error) {
 	if m.CPUs > machine.MaxCPUs || m.Memory > machine.MaxMemory {
-		return nil, nil, fmt.Errorf("%w: %d CPUs and %d bytes of memory", machine.ErrMalformed, m.CPUs, m.Memory)
+		return nil, nil, machine.Malformed("%d CPUs and %d bytes of memory", m.CPUs, m.Memory)
 	}
 	w := writer{m: m, generation: 1}
 	if m.Firmware == machine.UEFI {
@@ -138,7 +138,7 @@ func (w *writer) placeDrives() {
 		}
 	}
 	if w.scsi > maxSCSI*drivesOnSCSI {
-		w.fail(machine.ErrUnsupported, "%d drives on SCSI, Hyper-V has %d", w.scsi, maxSCSI*drivesOnSCSI)
+		w.fail(machine.Unsupported("%d drives on SCSI, Hyper-V has %d", w.scsi, maxSCSI*drivesOnSCSI))
 	}
 }
 
@@ -254,8 +254,8 @@ if ($SwitchName -and @(Get-VMSwitch | Where-Object { $_.Name -eq $SwitchName }).
 	m := w.m
 	var files []string
 	add := func(field, name string) {
-		if !isPlain(name) {
-			w.fail(machine.ErrMalformed, "%s %q is not the name of a file beside the script", field, name)
+		if !machine.IsPlainName(name) {
+			w.fail(machine.Malformed("%s %q is not the name of a file beside the script", field, name))
 		} else if !slices.Contains(files, name) {
 			files = append(files, name)
 		}
@@ -265,7 +265,7 @@ if ($SwitchName -and @(Get-VMSwitch | Where-Object { $_.Name -eq $SwitchName }).
 			continue
 		}
 		if d.Format != "" && d.Format != "vhdx" {
-			w.fail(machine.ErrUnsupported, "disks[%d] is in format %q, Hyper-V takes vhdx", i, d.Format)
+			w.fail(machine.Unsupported("disks[%d] is in format %q, Hyper-V takes vhdx", i, d.Format))
 		}
 		add(fmt.Sprintf("disks[%d].file", i), d.File)
 	}
@@ -306,11 +306,6 @@ func (w *writer) list(files []string, do string) {
 		quoted = append(quoted, quote(f))
 	}
 	w.print("foreach ($file in @(\n    %s\n)) {\n%s\n}\n", strings.Join(quoted, "\n    "), do)
-}
-
-// isPlain says whether a file's name is no path on any system.
-func isPlain(name string) bool {
-	return name != "" && name != "." && name != ".." && !strings.ContainsAny(name, `/\:`) && name == clean(name)
 }
 
 // begin creates the machine, without what Hyper-V puts in by itself.
@@ -420,7 +415,7 @@ func (w *writer) moved(field string, p place, bus machine.Bus, controller string
 func (w *writer) nics() {
 	legacy := 0
 	if len(w.m.NICs) > maxSynthetic {
-		w.fail(machine.ErrUnsupported, "%d network cards, Hyper-V has %d", len(w.m.NICs), maxSynthetic)
+		w.fail(machine.Unsupported("%d network cards, Hyper-V has %d", len(w.m.NICs), maxSynthetic))
 		return
 	}
 	for i, n := range w.m.NICs {
@@ -651,7 +646,7 @@ func (w *writer) text(field, s string) string {
 
 func (w *writer) noNUL(field, s string) {
 	if strings.ContainsRune(s, 0) {
-		w.fail(machine.ErrMalformed, "%s %q has a NUL", field, s)
+		w.fail(machine.Malformed("%s %q has a NUL", field, s))
 	}
 }
 
@@ -690,8 +685,8 @@ func (w *writer) lose(field, value, reason string) {
 	w.losses = append(w.losses, machine.Loss{Field: field, Value: value, Reason: reason})
 }
 
-func (w *writer) fail(kind error, format string, args ...any) {
+func (w *writer) fail(err error) {
 	if w.err == nil {
-		w.err = fmt.Errorf("%w: "+format, append([]any{kind}, args...)...)
+		w.err = err
 	}
 }

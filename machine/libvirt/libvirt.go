@@ -31,7 +31,7 @@ const namespaceOsinfo = "http://libosinfo.org/xmlns/libvirt/domain/1.0"
 func Parse(data []byte) (*machine.Envelope, error) {
 	root, err := xmltree.Parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", machine.ErrMalformed, err)
+		return nil, err
 	}
 	if root.Name.Space != "" || root.Name.Local != "domain" {
 		return nil, notDomain(root)
@@ -108,7 +108,7 @@ func (r *reader) general() error {
 	name := r.top["name"]
 	r.m.Name = name.TextOf()
 	if r.m.Name == "" {
-		return fmt.Errorf("%w: the domain has no <name>", machine.ErrMalformed)
+		return machine.Malformed("the domain has no <name>")
 	}
 	if strings.Contains(r.m.Name, "\n") {
 		return malformed(name, "%q is two lines", r.m.Name)
@@ -147,7 +147,7 @@ func (r *reader) memory() error {
 		}
 	}
 	if *m == 0 {
-		return fmt.Errorf("%w: the domain has no <memory>", machine.ErrMalformed)
+		return machine.Malformed("the domain has no <memory>")
 	}
 	for _, name := range []string{"currentMemory", "maxMemory"} {
 		e := r.top[name]
@@ -293,7 +293,7 @@ func (r *reader) os() error {
 		return unsupported(kind, "a container is no virtual machine")
 	case "":
 		if r.hypervisor != "xen" { // has a bootloader instead
-			return fmt.Errorf("%w: the domain has no <type> in <os>", machine.ErrMalformed)
+			return machine.Malformed("the domain has no <type> in <os>")
 		}
 	default:
 		return malformed(kind, "%q is no kind of guest", t)
@@ -487,9 +487,9 @@ func number(e *xmltree.Element, what, s string, limit int) (int, error) {
 }
 
 func malformed(e *xmltree.Element, format string, args ...any) error {
-	return fmt.Errorf("%w: line %d: <%s>: %s", machine.ErrMalformed, e.Line, e.Name.Local, fmt.Sprintf(format, args...))
+	return machine.Malformed("line %d: <%s>: %w", e.Line, e.Name.Local, fmt.Errorf(format, args...))
 }
 
 func unsupported(e *xmltree.Element, format string, args ...any) error {
-	return fmt.Errorf("%w: line %d: <%s>: %s", machine.ErrUnsupported, e.Line, e.Name.Local, fmt.Sprintf(format, args...))
+	return machine.Unsupported("line %d: <%s>: %w", e.Line, e.Name.Local, fmt.Errorf(format, args...))
 }

@@ -178,7 +178,7 @@ func (w *writer) place() error {
 				continue
 			}
 			if s.number > maxController {
-				return fmt.Errorf("%w: %s: libvirt has no place for so many drives of %s", machine.ErrUnsupported, p.field, p.slot.bus)
+				return machine.Unsupported("%s: libvirt has no place for so many drives of %s", p.field, p.slot.bus)
 			}
 			if !taken[s] {
 				break

@@ -225,7 +225,7 @@ func random(r *rand.Rand) *machine.Machine {
 		return words[r.IntN(len(words))] + words[r.IntN(len(words))]
 	}
 	file := func() string {
-		return []string{"disk.qcow2", "a b'\"<&>.img", "ünï.vmdk", "-x", "vm_VARS.fd", "%s{}$(x);", "json:{}"}[r.IntN(7)]
+		return []string{"disk.qcow2", "a b'\"<&>.img", "ünï.vmdk", "-x", "vm_VARS.fd", "%s{}$(x);", "json{}"}[r.IntN(7)]
 	}
 	m := &machine.Machine{
 		ID: text(), Name: text(), Description: text(),
@@ -423,7 +423,7 @@ func placed(m *machine.Machine) *machine.Machine {
 	put := func(name *string) {
 		if *name != "" {
 			*name = fmt.Sprint("file", n, path.Ext(*name))
-			if strings.ContainsAny(*name, `/\`) || clean(*name) != *name {
+			if !machine.IsPlainName(*name) || clean(*name) != *name {
 				*name = fmt.Sprint("file", n)
 			}
 			n++

@@ -104,21 +104,21 @@ func (w *writer) check() error {
 	m := w.m
 	switch {
 	case m.CPUs < 0 || m.CPUs > machine.MaxCPUs || m.CoresPerSocket < 0:
-		return fmt.Errorf("%w: %d CPUs, %d in a socket", machine.ErrMalformed, m.CPUs, m.CoresPerSocket)
+		return machine.Malformed("%d CPUs, %d in a socket", m.CPUs, m.CoresPerSocket)
 	case m.Memory < 0 || m.Memory > machine.MaxMemory:
-		return fmt.Errorf("%w: %d bytes of memory", machine.ErrMalformed, m.Memory)
+		return machine.Malformed("%d bytes of memory", m.Memory)
 	case len(m.Disks)+len(m.CDROMs) > machine.MaxDisks || len(m.NICs) > machine.MaxDisks || len(m.Controllers) > machine.MaxDisks:
-		return fmt.Errorf("%w: more than %d devices of a kind", machine.ErrMalformed, machine.MaxDisks)
+		return machine.Malformed("more than %d devices of a kind", machine.MaxDisks)
 	}
 	controllers := make(map[string]bool)
 	slots := make(map[slot]bool)
 	for i, c := range m.Controllers {
 		at := slot{bus: c.Type, number: c.Number}
 		if controllers[c.Name] || slots[at] {
-			return fmt.Errorf("%w: controllers[%d]: a second %s", machine.ErrMalformed, i, c.Name)
+			return machine.Malformed("controllers[%d]: a second %s", i, c.Name)
 		}
 		if c.Number < 0 {
-			return fmt.Errorf("%w: controllers[%d]: number %d", machine.ErrMalformed, i, c.Number)
+			return machine.Malformed("controllers[%d]: number %d", i, c.Number)
 		}
 		controllers[c.Name], slots[at] = true, true
 	}
@@ -127,12 +127,12 @@ func (w *writer) check() error {
 	for i, d := range m.Disks {
 		field := fmt.Sprintf("disks[%d]", i)
 		if d.Controller != "" && !controllers[d.Controller] {
-			return fmt.Errorf("%w: %s: no controller %q", machine.ErrMalformed, field, d.Controller)
+			return machine.Malformed("%s: no controller %q", field, d.Controller)
 		}
 		if d.File != "" {
 			if driverType(d.Format) == "" {
 				// Never left to be guessed from what a guest can write.
-				return fmt.Errorf("%w: %s: libvirt has no disks of format %q", machine.ErrUnsupported, field, d.Format)
+				return machine.Unsupported("%s: libvirt has no disks of format %q", field, d.Format)
 			}
 			files = append(files, file{field, d.File})
 		}
@@ -140,7 +140,7 @@ func (w *writer) check() error {
 	for i, c := range m.CDROMs {
 		field := fmt.Sprintf("cdroms[%d]", i)
 		if c.Controller != "" && !controllers[c.Controller] {
-			return fmt.Errorf("%w: %s: no controller %q", machine.ErrMalformed, field, c.Controller)
+			return machine.Malformed("%s: no controller %q", field, c.Controller)
 		}
 		if c.File != "" {
 			files = append(files, file{field, c.File})
@@ -150,8 +150,8 @@ func (w *writer) check() error {
 		files = append(files, file{"nvram", m.NVRAM})
 	}
 	for _, f := range files {
-		if f.name == "." || f.name == ".." || strings.ContainsAny(f.name, `/\`) || clean(f.name) != f.name {
-			return fmt.Errorf("%w: %s: %q is not a plain name of a file", machine.ErrMalformed, f.field, f.name)
+		if !machine.IsPlainName(f.name) || clean(f.name) != f.name {
+			return machine.Malformed("%s: %q is not a plain name of a file", f.field, f.name)
 		}
 	}
 	if len(files) > 0 && (!path.IsAbs(w.o.Dir) || clean(w.o.Dir) != w.o.Dir) {

@@ -103,18 +103,18 @@ func checkAttached(m *machine.Machine) error {
 	var names []string
 	for _, c := range m.Controllers {
 		if slices.Contains(names, c.Name) {
-			return malformed("two controllers %q", c.Name)
+			return machine.Malformed("two controllers %q", c.Name)
 		}
 		names = append(names, c.Name)
 	}
 	for _, d := range m.Disks {
 		if d.Controller != "" && !slices.Contains(names, d.Controller) {
-			return malformed("disk %q is on a controller %q that is not there", d.Name, d.Controller)
+			return machine.Malformed("disk %q is on a controller %q that is not there", d.Name, d.Controller)
 		}
 	}
 	for _, cd := range m.CDROMs {
 		if cd.Controller != "" && !slices.Contains(names, cd.Controller) {
-			return malformed("CD drive %q is on a controller %q that is not there", cd.Name, cd.Controller)
+			return machine.Malformed("CD drive %q is on a controller %q that is not there", cd.Name, cd.Controller)
 		}
 	}
 	return nil

@@ -154,7 +154,7 @@ func (s *system) hardware(virtualSystem *xmltree.Element) error {
 		case c.Name.Space == namespaceXenServer: // and for no other to understand
 			xen = true
 		case s.required(c) && !s.ovirt:
-			err = unsupported(c, "<%s> in VirtualHardwareSection is not known (8.2)", c.Name.Local)
+			err = unsupportedAt(c, "<%s> in VirtualHardwareSection is not known (8.2)", c.Name.Local)
 		}
 		if err != nil {
 			return err
@@ -205,7 +205,7 @@ func (s *system) addItem(e *xmltree.Element) error {
 		if !isProperty(c) || !properties[local] {
 			known := c.Name.Space == namespaceVMware && (local == "Config" || local == "CoresPerSocket")
 			if s.required(c) && !known {
-				return unsupported(c, "<%s> in an Item is not known (8.2)", local)
+				return unsupportedAt(c, "<%s> in an Item is not known (8.2)", local)
 			}
 			continue
 		}

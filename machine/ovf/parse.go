@@ -28,7 +28,7 @@ import (
 func Parse(data []byte) (*machine.Envelope, error) {
 	root, err := xmltree.Parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", machine.ErrMalformed, err)
+		return nil, err
 	}
 	p := &parser{
 		env:        &machine.Envelope{},
@@ -102,12 +102,12 @@ func (p *parser) envelope(root *xmltree.Element) error {
 	case namespace1 + "/": // of oVirt's export domains
 	default:
 		if root.Name.Local == "Envelope" && strings.HasPrefix(p.ns, strings.TrimSuffix(namespace1, "1")) {
-			return unsupported(root, "an OVF of version %q", strings.TrimPrefix(p.ns, strings.TrimSuffix(namespace1, "1")))
+			return unsupportedAt(root, "an OVF of version %q", strings.TrimPrefix(p.ns, strings.TrimSuffix(namespace1, "1")))
 		}
-		return malformed("it begins with <%s> of %q, not with an Envelope of OVF 0.9, 1 or 2", root.Name.Local, p.ns)
+		return machine.Malformed("it begins with <%s> of %q, not with an Envelope of OVF 0.9, 1 or 2", root.Name.Local, p.ns)
 	}
 	if root.Name.Local != "Envelope" {
-		return malformed("it begins with <%s>, not with an Envelope", root.Name.Local)
+		return machine.Malformed("it begins with <%s>, not with an Envelope", root.Name.Local)
 	}
 	p.normalize(root)
 
@@ -160,7 +160,7 @@ func (p *parser) envelope(root *xmltree.Element) error {
 		return err
 	}
 	if contents == 0 {
-		return malformed("neither a VirtualSystem nor a VirtualSystemCollection (7.2)")
+		return machine.Malformed("neither a VirtualSystem nor a VirtualSystemCollection (7.2)")
 	}
 	return nil
 }
@@ -270,7 +270,7 @@ func (p *parser) passOver(e *xmltree.Element, unread *[]machine.Loss) error {
 			return nil
 		}
 	case p.required(e):
-		return unsupported(e, "it requires <%s> of %q, which is not known (7.3)", e.Name.Local, e.Name.Space)
+		return unsupportedAt(e, "it requires <%s> of %q, which is not known (7.3)", e.Name.Local, e.Name.Space)
 	default:
 		reason = "it is optional, and not read"
 	}
@@ -293,7 +293,7 @@ func (p *parser) understood(section *xmltree.Element, unread *[]machine.Loss, kn
 			*unread = append(*unread, machine.Loss{Field: section.Name.Local, Reason: fmt.Sprintf("it has <%s>, which is not known", c.Name.Local)})
 			return false, nil
 		}
-		return false, unsupported(c, "<%s> in %s is not known (7.3)", c.Name.Local, section.Name.Local)
+		return false, unsupportedAt(c, "<%s> in %s is not known (7.3)", c.Name.Local, section.Name.Local)
 	}
 	return true, nil
 }
@@ -339,7 +339,7 @@ func (p *parser) references(e *xmltree.Element) error {
 		case "identity":
 			f.Compression = ""
 		default:
-			return unsupported(c, "file %q: compression %q; only gzip is (7.1)", f.ID, f.Compression)
+			return unsupportedAt(c, "file %q: compression %q; only gzip is (7.1)", f.ID, f.Compression)
 		}
 		p.files[f.ID], hrefs[f.Name] = f.Name, true
 		if p.ovirt && p.attr(c, "disk_storage_type") == lun {
@@ -687,14 +687,10 @@ func (p *parser) text(e *xmltree.Element) string {
 	return p.messages[p.attr(e, "msgid")]
 }
 
-func malformed(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", machine.ErrMalformed, fmt.Sprintf(format, args...))
-}
-
 func malformedAt(e *xmltree.Element, format string, args ...any) error {
-	return malformed("line %d: %s", e.Line, fmt.Sprintf(format, args...))
+	return machine.Malformed("line %d: %w", e.Line, fmt.Errorf(format, args...))
 }
 
-func unsupported(e *xmltree.Element, format string, args ...any) error {
-	return fmt.Errorf("%w: line %d: %s", machine.ErrUnsupported, e.Line, fmt.Sprintf(format, args...))
+func unsupportedAt(e *xmltree.Element, format string, args ...any) error {
+	return machine.Unsupported("line %d: %w", e.Line, fmt.Errorf(format, args...))
 }

@@ -63,7 +63,7 @@ func Write(e *machine.Envelope, o WriteOptions) ([]byte, []machine.Loss, error) 
 		return nil, nil, fmt.Errorf("reading what was written: %w", err)
 	}
 	if len(is.Machines) != len(e.Machines) {
-		return nil, nil, malformed("%d machines are read as %d", len(e.Machines), len(is.Machines))
+		return nil, nil, machine.Malformed("%d machines are read as %d", len(e.Machines), len(is.Machines))
 	}
 	extensions := make([][]field, len(e.Machines))
 	extended := false
@@ -72,7 +72,7 @@ func Write(e *machine.Envelope, o WriteOptions) ([]byte, []machine.Loss, error) 
 		extended = extended || len(extensions[i]) > 0
 		for _, f := range extensions[i] {
 			if isReference(f.path) {
-				return nil, nil, malformed("an OVF cannot hold %s %q of machine %q", f.path, f.value, m.ID)
+				return nil, nil, machine.Malformed("an OVF cannot hold %s %q of machine %q", f.path, f.value, m.ID)
 			}
 		}
 	}
@@ -92,7 +92,7 @@ func Write(e *machine.Envelope, o WriteOptions) ([]byte, []machine.Loss, error) 
 // prepare returns a copy of e that can be written.
 func prepare(e *machine.Envelope) (*machine.Envelope, []machine.Loss, error) {
 	if n := len(e.Machines); n != 1 && e.ID == "" {
-		return nil, nil, malformed("%d machines without an ID for the collection of them", n)
+		return nil, nil, machine.Malformed("%d machines without an ID for the collection of them", n)
 	}
 	var losses []machine.Loss
 	var bad []string // names that others refer to
@@ -122,14 +122,14 @@ func prepare(e *machine.Envelope) (*machine.Envelope, []machine.Loss, error) {
 		return say
 	}).Interface().(*machine.Envelope)
 	if len(bad) > 0 {
-		return nil, nil, malformed("XML cannot hold the name %q", bad[0])
+		return nil, nil, machine.Malformed("XML cannot hold the name %q", bad[0])
 	}
 	orderFiles(c)
 	for i := range c.Disks {
 		d := &c.Disks[i]
 		d.Controller, d.Bus, d.Unit, d.ReadOnly = "", "", 0, false // is for machines to say
 		if d.File != "" && fileID(c, d.File) == "" {
-			return nil, nil, malformed("disk %q is in %q, which is not in the list of files", d.Name, d.File)
+			return nil, nil, machine.Malformed("disk %q is in %q, which is not in the list of files", d.Name, d.File)
 		}
 	}
 	for _, m := range c.Machines {
@@ -141,16 +141,16 @@ func prepare(e *machine.Envelope) (*machine.Envelope, []machine.Loss, error) {
 		}
 		for _, d := range m.Disks {
 			if !slices.ContainsFunc(c.Disks, func(o machine.Disk) bool { return o.Name == d.Name }) {
-				return nil, nil, malformed("disk %q of machine %q is not in the list of disks", d.Name, m.ID)
+				return nil, nil, machine.Malformed("disk %q of machine %q is not in the list of disks", d.Name, m.ID)
 			}
 		}
 		for _, cd := range m.CDROMs {
 			if cd.File != "" && fileID(c, cd.File) == "" {
-				return nil, nil, malformed("%q, in CD drive %q of machine %q, is not in the list of files", cd.File, cd.Name, m.ID)
+				return nil, nil, machine.Malformed("%q, in CD drive %q of machine %q, is not in the list of files", cd.File, cd.Name, m.ID)
 			}
 		}
 		if m.NVRAM != "" && fileID(c, m.NVRAM) == "" {
-			return nil, nil, malformed("%q, the variables of machine %q, is not in the list of files", m.NVRAM, m.ID)
+			return nil, nil, machine.Malformed("%q, the variables of machine %q, is not in the list of files", m.NVRAM, m.ID)
 		}
 	}
 	return c, losses, nil
@@ -187,7 +187,7 @@ func fileID(e *machine.Envelope, name string) string {
 // a reader makes.
 func compare(is, want *machine.Envelope) error {
 	if d := differences(fields(is), fields(want)); len(d) > 0 {
-		return malformed("an OVF cannot hold %s %q", d[0].path, d[0].value)
+		return machine.Malformed("an OVF cannot hold %s %q", d[0].path, d[0].value)
 	}
 	return nil
 }

@@ -8,6 +8,7 @@
 package vbox
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -41,7 +42,7 @@ const (
 func Parse(data []byte) (*machine.Envelope, error) {
 	root, err := xmltree.Parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", machine.ErrMalformed, err)
+		return nil, err
 	}
 	e, err := findMachine(root)
 	if err != nil {
@@ -65,27 +66,27 @@ func Parse(data []byte) (*machine.Envelope, error) {
 // findMachine returns the Machine element, if this is a file that we read.
 func findMachine(root *xmltree.Element) (*xmltree.Element, error) {
 	if root.Name.Local != "VirtualBox" || root.Name.Space != namespaceInnotek && root.Name.Space != namespaceVirtualBox {
-		return nil, fmt.Errorf("%w: it begins with <%s> of %q, not with VirtualBox's settings", machine.ErrMalformed, root.Name.Local, root.Name.Space)
+		return nil, machine.Malformed("it begins with <%s> of %q, not with VirtualBox's settings", root.Name.Local, root.Name.Space)
 	}
 	// "1.19-linux": the host's system says how its paths are written.
 	version, _, _ := strings.Cut(root.Get("version"), "-")
 	major, minor, _ := strings.Cut(version, ".")
 	n, err := strconv.ParseUint(minor, 10, 16)
 	if err != nil || major != "1" {
-		return nil, fmt.Errorf("%w: settings of version %q, not of 1.%d or later", machine.ErrUnsupported, root.Get("version"), minVersion)
+		return nil, machine.Unsupported("settings of version %q, not of 1.%d or later", root.Get("version"), minVersion)
 	}
 	if n < minVersion {
-		return nil, fmt.Errorf("%w: settings of version %s, of VirtualBox before 3.1; a newer VirtualBox can export the machine as OVA", machine.ErrUnsupported, version)
+		return nil, machine.Unsupported("settings of version %s, of VirtualBox before 3.1; a newer VirtualBox can export the machine as OVA", version)
 	}
 	if root.Child("MachineEncrypted") != nil {
-		return nil, fmt.Errorf("%w: the machine is encrypted (MachineEncrypted)", machine.ErrUnsupported)
+		return nil, machine.Unsupported("the machine is encrypted (MachineEncrypted)")
 	}
 	machines := root.All("Machine")
 	if len(machines) == 0 && root.Child("Global") != nil {
-		return nil, fmt.Errorf("%w: settings of VirtualBox itself; a machine's are in its .vbox file", machine.ErrUnsupported)
+		return nil, machine.Unsupported("settings of VirtualBox itself; a machine's are in its .vbox file")
 	}
 	if len(machines) != 1 {
-		return nil, fmt.Errorf("%w: %d elements Machine, want one", machine.ErrMalformed, len(machines))
+		return nil, machine.Malformed("%d elements Machine, want one", len(machines))
 	}
 	return machines[0], nil
 }
@@ -511,7 +512,7 @@ func (r *reader) readUnread(hardware *xmltree.Element) {
 		}
 	}
 	if a := hardware.Child("AudioAdapter"); r.flag(a, "enabled") {
-		r.unread("AudioAdapter", orDefault(a.Get("controller"), "AC97"), "there is no word for sound cards")
+		r.unread("AudioAdapter", cmp.Or(a.Get("controller"), "AC97"), "there is no word for sound cards")
 	}
 	if r.flag(hardware.Child("RemoteDisplay"), "enabled") {
 		r.unread("RemoteDisplay", "true", "the display is seen where the machine runs")
@@ -527,7 +528,7 @@ func (r *reader) readUnread(hardware *xmltree.Element) {
 		r.unread("SharedFolder", f.Get("name"), "folders of the host stay there")
 	}
 	for _, d := range hardware.Path("HostPci", "Devices").All("Device") {
-		r.unread("HostPci/Device", orDefault(d.Get("name"), d.Get("host")), "devices of the host stay there")
+		r.unread("HostPci/Device", cmp.Or(d.Get("name"), d.Get("host")), "devices of the host stay there")
 	}
 	for _, g := range hardware.Path("IO", "BandwidthGroups").All("BandwidthGroup") {
 		r.unread("IO/BandwidthGroup", g.Get("name"), "the machine has no limits")
@@ -646,7 +647,7 @@ func (r *reader) image(d *xmltree.Element) *medium {
 	}
 	m := r.media[strings.ToLower(i.Get("uuid"))]
 	if m == nil {
-		r.fail(machine.ErrUnsupported, i, "disk %s is not in the MediaRegistry of this file: VirtualBox alone knows where it is, and can export the machine as OVA", i.Get("uuid"))
+		r.unsupported(i, "disk %s is not in the MediaRegistry of this file: VirtualBox alone knows where it is, and can export the machine as OVA", i.Get("uuid"))
 		return nil
 	}
 	if m.cd {
@@ -675,12 +676,12 @@ func (r *reader) addDisk(m *medium) machine.Disk {
 	}
 	m.disk = fmt.Sprintf("disk%d", len(r.env.Disks))
 	if f := e.Get("format"); strings.EqualFold(f, "iSCSI") {
-		r.fail(machine.ErrUnsupported, e, "the disk is a target of iSCSI")
+		r.unsupported(e, "the disk is a target of iSCSI")
 	}
 	for _, p := range e.All("Property") {
 		// The one of the base is for all of a chain.
 		if name := p.Get("name"); name == "CRYPT/KeyStore" || name == "CRYPT/KeyId" {
-			r.fail(machine.ErrUnsupported, e, "disk %q is encrypted; VirtualBox can decrypt it", e.Get("location"))
+			r.unsupported(e, "disk %q is encrypted; VirtualBox can decrypt it", e.Get("location"))
 		}
 	}
 	disk := machine.Disk{
@@ -786,18 +787,15 @@ func (r *reader) flag(e *xmltree.Element, attr string) bool {
 }
 
 func (r *reader) malformed(e *xmltree.Element, format string, args ...any) {
-	r.fail(machine.ErrMalformed, e, format, args...)
+	r.fail(machine.Malformed("line %d: <%s>: %w", e.Line, e.Name.Local, fmt.Errorf(format, args...)))
 }
 
-func (r *reader) fail(kind error, e *xmltree.Element, format string, args ...any) {
+func (r *reader) unsupported(e *xmltree.Element, format string, args ...any) {
+	r.fail(machine.Unsupported("line %d: <%s>: %w", e.Line, e.Name.Local, fmt.Errorf(format, args...)))
+}
+
+func (r *reader) fail(err error) {
 	if r.err == nil {
-		r.err = fmt.Errorf("%w: line %d: <%s>: %s", kind, e.Line, e.Name.Local, fmt.Sprintf(format, args...))
+		r.err = err
 	}
-}
-
-func orDefault(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }

@@ -43,7 +43,7 @@ type entry struct {
 // same value again is none, as builders of machines wrote it.
 func parseDictionary(data []byte) (*dictionary, error) {
 	if len(data) > machine.MaxDescriptor {
-		return nil, malformed("%d bytes, more than %d", len(data), machine.MaxDescriptor)
+		return nil, machine.Malformed("%d bytes, more than %d", len(data), machine.MaxDescriptor)
 	}
 	data = bytes.TrimPrefix(data, []byte("\xEF\xBB\xBF"))
 	d := &dictionary{entries: make(map[string]*entry)}
@@ -52,7 +52,7 @@ func parseDictionary(data []byte) (*dictionary, error) {
 		n++
 		e, err := parseLine(strings.TrimRight(string(line), "\r\n"))
 		if err != nil {
-			return nil, malformed("line %d: %v", n, err)
+			return nil, machine.Malformed("line %d: %v", n, err)
 		}
 		if e == nil {
 			continue
@@ -61,12 +61,12 @@ func parseDictionary(data []byte) (*dictionary, error) {
 		key := strings.ToLower(e.name)
 		if old := d.entries[key]; old != nil {
 			if old.value != e.value {
-				return nil, malformed("line %d: %s has another value on line %d", n, e.name, old.line)
+				return nil, machine.Malformed("line %d: %s has another value on line %d", n, e.name, old.line)
 			}
 			continue
 		}
 		if len(d.order) == maxEntries {
-			return nil, malformed("line %d: more than %d entries", n, maxEntries)
+			return nil, machine.Malformed("line %d: more than %d entries", n, maxEntries)
 		}
 		d.entries[key] = e
 		d.order = append(d.order, e)
@@ -166,7 +166,7 @@ func (d *dictionary) decode() error {
 	switch strings.ToLower(name) {
 	case "utf-8", "utf8":
 		if !d.all(utf8.ValidString) {
-			return malformed("it is not in UTF-8, which .encoding says")
+			return machine.Malformed("it is not in UTF-8, which .encoding says")
 		}
 	case "windows-1252", "cp1252", "iso-8859-1", "latin1", "us-ascii", "ascii":
 		// ISO-8859-1 has control characters where the first has letters; nobody
@@ -181,7 +181,7 @@ func (d *dictionary) decode() error {
 				return nil
 			}
 		}
-		return fmt.Errorf("%w: .encoding = %q; save it as UTF-8", machine.ErrUnsupported, shorten(name))
+		return machine.Unsupported(".encoding = %q; save it as UTF-8", shorten(name))
 	}
 	return nil
 }
@@ -287,7 +287,7 @@ func (d *dictionary) truth(name string, absent bool) bool {
 // fail keeps the first error.
 func (d *dictionary) fail(e *entry, format string, args ...any) {
 	if d.err == nil {
-		d.err = malformed("line %d: %s = %q %s", e.line, e.name, shorten(e.value), fmt.Sprintf(format, args...))
+		d.err = machine.Malformed("line %d: %s = %q %s", e.line, e.name, shorten(e.value), fmt.Sprintf(format, args...))
 	}
 }
 

@@ -81,15 +81,15 @@ func (r *reader) read() (*machine.Envelope, error) {
 func (r *reader) readVersion() error {
 	for _, name := range []string{"encryption.keySafe", "encryption.data"} {
 		if r.get(name) != nil {
-			return fmt.Errorf("%w: the machine is encrypted (%s): nothing in it can be read; decrypt it with VMware first", machine.ErrUnsupported, name)
+			return machine.Unsupported("the machine is encrypted (%s): nothing in it can be read; decrypt it with VMware first", name)
 		}
 	}
 	if r.get("config.version") == nil {
-		return malformed("no config.version, so this is not a VMX")
+		return machine.Malformed("no config.version, so this is not a VMX")
 	}
 	// 6 is of Workstation 4 and ESX 2, 8 of all since; the names are the same.
 	if v := r.number("config.version", 0, 1000); r.err == nil && (v < 1 || v > 8) {
-		return fmt.Errorf("%w: config.version %d, not 1 to 8", machine.ErrUnsupported, v)
+		return machine.Unsupported("config.version %d, not 1 to 8", v)
 	}
 	if v := r.number("virtualHW.version", 0, 1000); v > 0 {
 		r.m.HardwareVersion = hardwareVersion(v)
@@ -240,7 +240,7 @@ func (r *reader) readDrive(name string, c machine.Controller, unit int) error {
 
 	case kind == "" || kind == "disk" || strings.HasSuffix(kind, "harddisk") || strings.HasSuffix(kind, "-rdm"):
 		if file == "" {
-			return malformed("%s is a disk without fileName", name)
+			return machine.Malformed("%s is a disk without fileName", name)
 		}
 		d := machine.Disk{Controller: c.Name, Bus: c.Type, Unit: unit, File: file}
 		if strings.HasSuffix(lower, ".vmdk") {
@@ -251,7 +251,7 @@ func (r *reader) readDrive(name string, c machine.Controller, unit int) error {
 		r.unreadIf(name+".redo", "changes that were not committed to the disk stay behind")
 
 	default:
-		return fmt.Errorf("%w: %s.deviceType = %q", machine.ErrUnsupported, name, shorten(kind))
+		return machine.Unsupported("%s.deviceType = %q", name, shorten(kind))
 	}
 	return nil
 }

@@ -5,11 +5,7 @@
 // of open-vm-tools), and what they mean is as products write it.
 package vmx
 
-import (
-	"fmt"
-
-	"github.com/davit-oci/davit/machine"
-)
+import "github.com/davit-oci/davit/machine"
 
 // Parse returns the machine of a VMX. Names of files are as it has them: paths
 // of Windows and of datastores, too.
@@ -36,8 +32,4 @@ func Write(m *machine.Machine) ([]byte, []machine.Loss, error) {
 		return nil, nil, err
 	}
 	return data, w.losses, nil
-}
-
-func malformed(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", machine.ErrMalformed, fmt.Sprintf(format, args...))
 }

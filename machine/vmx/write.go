@@ -119,7 +119,7 @@ func (w *writer) write() ([]byte, error) {
 		return nil, err
 	}
 	if w.m.CPUs < 0 || w.m.CPUs > machine.MaxCPUs || w.m.CoresPerSocket < 0 || w.m.Memory < 0 || w.m.Memory > machine.MaxMemory {
-		return nil, malformed("a machine with %d CPUs, %d cores per socket and %d bytes of memory", w.m.CPUs, w.m.CoresPerSocket, w.m.Memory)
+		return nil, machine.Malformed("a machine with %d CPUs, %d cores per socket and %d bytes of memory", w.m.CPUs, w.m.CoresPerSocket, w.m.Memory)
 	}
 	w.guest = w.guestOS()
 	models := w.controllers()
@@ -167,10 +167,10 @@ func (w *writer) drives() ([]*drive, error) {
 			continue
 		}
 		if err := checkFileName(d.File); err != nil {
-			return nil, malformed("%s.file: %v", field, err)
+			return nil, machine.Malformed("%s.file: %v", field, err)
 		}
 		if d.Format != "" && d.Format != "vmdk" {
-			return nil, fmt.Errorf("%w: %s is %s; VMware has VMDK only", machine.ErrUnsupported, field, shorten(d.Format))
+			return nil, machine.Unsupported("%s is %s; VMware has VMDK only", field, shorten(d.Format))
 		}
 		if d.ReadOnly {
 			w.lose(field+".readOnly", "true", "a VMX has no disk that the guest cannot write to")
@@ -281,7 +281,7 @@ func (w *writer) attach(drives []*drive, models map[slot]machine.ControllerModel
 			}
 		}
 		if !found {
-			return fmt.Errorf("%w: %s: more drives than fit on VMware's %d SATA controllers", machine.ErrUnsupported, d.field, places[sata].controllers)
+			return machine.Unsupported("%s: more drives than fit on VMware's %d SATA controllers", d.field, places[sata].controllers)
 		}
 		c := controllerOf(d.slot)
 		if _, ok := models[c]; !ok {

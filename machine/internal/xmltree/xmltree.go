@@ -16,14 +16,15 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/davit-oci/davit/machine"
 )
 
-// Limits of a document.
+// Limits of a document, beside [machine.MaxDescriptor].
 const (
-	maxSize     = 16 << 20 // bytes; the largest real one we know has 3 MB
-	maxDepth    = 640      // elements within elements; most have 12, VirtualBox's up to 250 snapshots are nested by two each
-	maxElements = 1 << 18  // some 60 MB as a tree; real ones have at most 50,000
-	maxAttrs    = 256      // of an element, each compared with all others
+	maxDepth    = 640     // elements within elements; most have 12, VirtualBox's up to 250 snapshots are nested by two each
+	maxElements = 1 << 18 // some 60 MB as a tree; real ones have at most 50,000
+	maxAttrs    = 256     // of an element, each compared with all others
 )
 
 // An Element is an element with all that is in it.
@@ -35,11 +36,20 @@ type Element struct {
 	Line     int    // where it begins, from 1
 }
 
-// Parse returns the root element of a document.
+// Parse returns the root element of a document. Errors are
+// [machine.ErrMalformed].
 func Parse(data []byte) (*Element, error) {
-	if len(data) > maxSize {
-		return nil, fmt.Errorf("%d bytes, more than %d", len(data), maxSize)
+	if len(data) > machine.MaxDescriptor {
+		return nil, machine.Malformed("%d bytes, more than %d", len(data), machine.MaxDescriptor)
 	}
+	root, err := parse(data)
+	if err != nil {
+		return nil, machine.Malformed("%w", err)
+	}
+	return root, nil
+}
+
+func parse(data []byte) (*Element, error) {
 	data, err := decode(data)
 	if err != nil {
 		return nil, err

@@ -2,11 +2,14 @@ package xmltree
 
 import (
 	"encoding/binary"
+	"errors"
 	"io"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"unicode/utf16"
+
+	"github.com/davit-oci/davit/machine"
 )
 
 func TestParse(t *testing.T) {
@@ -77,7 +80,7 @@ func TestParseRefuses(t *testing.T) {
 		"text after the end":      "<a/>x",
 		"depth":                   strings.Repeat("<a>", maxDepth+1) + strings.Repeat("</a>", maxDepth+1),
 		"elements":                "<a>" + strings.Repeat("<b/>", maxElements) + "</a>",
-		"size":                    "<a>" + strings.Repeat(" ", maxSize) + "</a>",
+		"size":                    "<a>" + strings.Repeat(" ", machine.MaxDescriptor) + "</a>",
 		"other encoding":          `<?xml version="1.0" encoding="EBCDIC-CP-DK"?><a/>`,
 		"half a UTF-16 character": "\xff\xfe<\x00a",
 		"UTF-16 of half a pair":   "\xff\xfe<\x00a\x00>\x00\x3d\xd8<\x00/\x00a\x00>\x00",
@@ -87,8 +90,8 @@ func TestParseRefuses(t *testing.T) {
 		"control character":       "<a>&#1;</a>",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if root, err := Parse([]byte(doc)); err == nil || root != nil {
-				t.Errorf("Parse = %v, %v; want an error", root, err)
+			if root, err := Parse([]byte(doc)); !errors.Is(err, machine.ErrMalformed) || root != nil {
+				t.Errorf("Parse = %v, %v; want ErrMalformed", root, err)
 			}
 		})
 	}
