@@ -18,7 +18,6 @@ import (
 	"io"
 	"iter"
 	"os"
-	"slices"
 
 	"github.com/davit-oci/davit/disk/internal/qcow2"
 	"github.com/davit-oci/davit/disk/internal/raw"
@@ -254,7 +253,13 @@ func (i *Image) Format() Format { return i.format }
 
 // Files are the files of the image, while it is open: the one that was named,
 // and those that continue it. There are none if it is part of something else.
-func (i *Image) Files() []*os.File { return slices.Clone(i.files.opened) }
+func (i *Image) Files() []*os.File {
+	files := make([]*os.File, len(i.files.opened))
+	for n, f := range i.files.opened {
+		files[n] = f.File
+	}
+	return files
+}
 
 // Close closes all files of the image. Nothing may be read after it.
 func (i *Image) Close() error { return i.files.close() }

@@ -31,7 +31,12 @@ type files struct {
 	root   *os.Root   // BackingDir; nil: no second file
 	roots  []string   // absolute names of root's folder
 	beside *os.Root   // the folder of a descriptor that is named .vmdk, for its extents; or nil
-	opened []*os.File // to be closed with the image
+	opened []openFile // to be closed with the image
+}
+
+type openFile struct {
+	*os.File
+	image *raw.Image // nil: that of the file that the user named
 }
 
 // A folder opens files for the names in one image: it is its [virtual.Folder].
@@ -44,7 +49,7 @@ type folder struct {
 
 // newFolder prepares for the image at path, open as f.
 func newFolder(path string, f *os.File, o OpenOptions) (*folder, error) {
-	all := &files{opened: []*os.File{f}}
+	all := &files{opened: []openFile{{f, nil}}}
 	c := &folder{files: all, first: true}
 	info, err := f.Stat()
 	if err != nil {
@@ -126,6 +131,7 @@ func (c *folder) parent(name string) (*raw.Image, *folder, error) {
 		return nil, nil, err
 	}
 	if slices.ContainsFunc(c.above, func(i os.FileInfo) bool { return os.SameFile(i, info) }) {
+		c.Forget(file)
 		return nil, nil, virtual.Corrupt("the backing chain is a loop: %q is in it already", name)
 	}
 	return file, &folder{
@@ -133,6 +139,15 @@ func (c *folder) parent(name string) (*raw.Image, *folder, error) {
 		dirs:  []string{filepath.Dir(filepath.Join(c.roots[1], local))},
 		above: append(slices.Clone(c.above), info),
 	}, nil
+}
+
+// Forget closes a file of Parent that is not the one: it is no part of the image.
+func (a *files) Forget(file virtual.Reader) {
+	i := slices.IndexFunc(a.opened, func(o openFile) bool { return o.image != nil && virtual.Reader(o.image) == file })
+	if i >= 0 {
+		a.opened[i].Close()
+		a.opened = slices.Delete(a.opened, i, i+1)
+	}
 }
 
 // Extent opens a file that holds a part of the image of c.
@@ -272,7 +287,11 @@ func (a *files) open(root *os.Root, local string) (*raw.Image, os.FileInfo, erro
 	if err != nil {
 		return nil, nil, reason(err)
 	}
-	a.opened = append(a.opened, f)
 	file, err := raw.Open(f)
-	return file, info, err
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	a.opened = append(a.opened, openFile{f, file})
+	return file, info, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
@@ -40,8 +41,31 @@ func TestVDISnapshots(t *testing.T) {
 	second := filepath.Join(dir, "Snapshots", "{second}.VDI")
 	testImage(t, second, disk.OpenOptions{BackingDir: dir}, content)
 
+	// Other machines' disks, which are looked at to find the parent, are no part of it.
+	for _, name := range []string{"another.vdi", filepath.Join("Snapshots", "another.vdi")} {
+		create(t, filepath.Join(dir, name), disk.VDI, bytes.NewReader(content), disk.WriteOptions{})
+	}
+	wantFiles(t, second, disk.OpenOptions{BackingDir: dir}, second, filepath.Join(dir, "Snapshots", "{first}.vdi"), base)
+
 	img, err := disk.Open(second, disk.OpenOptions{})
 	wantError(t, img, err, disk.ErrBackingFile, "UUID {")
 	img, err = disk.Open(second, disk.OpenOptions{BackingDir: filepath.Join(dir, "Snapshots")})
 	wantError(t, img, err, disk.ErrBackingFile, "UUID {") // of the first disk
+}
+
+// wantFiles says whether the image at path consists of these files.
+func wantFiles(t *testing.T, path string, o disk.OpenOptions, want ...string) {
+	t.Helper()
+	img, err := disk.Open(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	var got []string
+	for _, f := range img.Files() {
+		got = append(got, filepath.Clean(f.Name()))
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%s consists of %q, want %q", path, got, want)
+	}
 }

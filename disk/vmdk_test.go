@@ -57,6 +57,20 @@ func TestVMDKFiles(t *testing.T) {
 	}
 }
 
+// An original holds the files of its disks, all and no others.
+func TestFilesOfAnImage(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", in("disk.vmdk"), "1M")
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "qcow2", in("base.qcow2"), "1M")
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", in("top.qcow2"))
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file="+in("data.raw"), in("data.qcow2"), "1M")
+	wantFiles(t, in("disk.vmdk"), disk.OpenOptions{Extents: true}, in("disk.vmdk"), in("disk-flat.vmdk"))
+	wantFiles(t, in("top.qcow2"), disk.OpenOptions{BackingDir: dir}, in("top.qcow2"), in("base.qcow2"))
+	wantFiles(t, in("data.qcow2"), disk.OpenOptions{BackingDir: dir}, in("data.qcow2"), in("data.raw"))
+	wantFiles(t, in("base.qcow2"), disk.OpenOptions{BackingDir: dir}, in("base.qcow2"))
+}
+
 func TestVMDKParents(t *testing.T) {
 	t.Parallel()
 	const size = 2<<20 + 512

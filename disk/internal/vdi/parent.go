@@ -40,12 +40,14 @@ func (h *header) openParent(folder virtual.Folder) (virtual.Reader, error) {
 		}
 		parent, err := readHeader(file)
 		if err != nil || parent.uuidCreate != h.uuidLinkage {
+			virtual.Forget(folder, file)
 			continue
 		}
 		// VirtualBox refused this once, and does not look any more. But what is in
 		// the parent now is not what this image was made for.
 		if h.uuidParentModify != (uuid{}) && h.uuidParentModify != parent.uuidModify {
 			changed = virtual.Corrupt("parent %q was changed: its modification UUID is %v, not %v", name, parent.uuidModify, h.uuidParentModify)
+			virtual.Forget(folder, file)
 			continue
 		}
 		r, err := Open(file, Options{Folder: below})

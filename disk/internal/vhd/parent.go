@@ -50,7 +50,9 @@ func (h *header) openParent(file virtual.Reader, folder virtual.Folder) (virtual
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, virtual.ErrBackingFile):
 			continue
 		case err == nil:
-			err = h.checkParent(name, file)
+			if err = h.checkParent(name, file); err != nil {
+				virtual.Forget(folder, file)
+			}
 		}
 		if err != nil {
 			if wrong == nil {

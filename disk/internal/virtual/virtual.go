@@ -178,3 +178,11 @@ type Folder interface {
 	// knows its parent by something else. "." is where this image lies.
 	NamesIn(dir string) ([]string, error)
 }
+
+// Forget closes a file that f has opened as a parent, and that is another one.
+// A Folder that has no such method keeps it open.
+func Forget(f Folder, file Reader) {
+	if f, ok := f.(interface{ Forget(file Reader) }); ok {
+		f.Forget(file)
+	}
+}

@@ -85,11 +85,13 @@ func (d *descriptor) openByUUID(folder virtual.Folder) (virtual.Reader, error) {
 		}
 		c, err := peek(file)
 		if err != nil || c.uuid != d.parentUUID {
+			virtual.Forget(folder, file)
 			continue
 		}
 		if d.parentModification != "" && d.parentModification != c.modification {
 			missing = virtual.Corrupt("parent %q has changed since: its modification UUID is %q, not %q",
 				name, c.modification, d.parentModification)
+			virtual.Forget(folder, file)
 			continue
 		}
 		parent, err := Open(file, Options{Folder: next})
