@@ -13,15 +13,39 @@ import (
 )
 
 // A machine goes from bare disk to OVA to libvirt by way of a registry, and
-// libvirt boots what was written: the disk of the demo, which says a word.
+// libvirt boots what was written: a disk of the demo, which says a word.
 func TestLibvirtBoots(t *testing.T) {
-	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		disk    string // as demo/disk makes it
+		machine string
+		says    []string // beside the word
+	}{
+		{"BIOS", "new", "{name: demo, memory: 256M, disks: [{name: disk0, bus: virtio}]}", nil},
+		{"Secure Boot and TPM", "uefi", "{name: demo, memory: 512M, firmware: uefi, secureBoot: true, tpm: '2.0'}", []string{"secure boot: 1\r\n", "TPM: 2\r\n"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			nonce := rand.Text()
+			said := bootsInLibvirt(t, test.disk, nonce, test.machine)
+			for _, want := range append(test.says, "nonce: "+nonce+"\r\n") {
+				if !strings.Contains(said, "davit-demo "+want) {
+					t.Errorf("the guest does not say %q: %q", want, said)
+				}
+			}
+		})
+	}
+}
+
+// bootsInLibvirt returns what the guest says on its console.
+func bootsInLibvirt(t *testing.T, kind, nonce, machine string) string {
+	t.Helper()
 	needTool(t, "virt-qemu-run") // comes with the driver, which is no program
+	needTool(t, "swtpm_setup")
 	needTool(t, "dpkg-deb")
 	h := newHost(t)
-	nonce := rand.Text()
-	makeDemoDisk(t, nonce, h.path("disk.raw"))
-	if err := os.WriteFile(h.path("machine.yaml"), []byte("name: demo\nmemory: 256M\ndisks: [{name: disk0, bus: virtio}]\n"), 0o600); err != nil {
+	makeDemoDisk(t, kind, nonce, h.path("disk.raw"))
+	if err := os.WriteFile(h.path("machine.yaml"), []byte(machine), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	repo := newDistribution(t, "registry").host + "/demo/vm"
@@ -58,16 +82,14 @@ func TestLibvirtBoots(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	if !strings.Contains(string(said), "davit-demo nonce: "+nonce+"\r\n") {
-		t.Errorf("the guest does not say %s: %q\n%s", nonce, said, out)
-	}
+	return string(said)
 }
 
-// makeDemoDisk makes the disk that make demo boots, with the packages of Debian
-// that it keeps for that. Its /sbin/init prints the nonce, and powers off.
-func makeDemoDisk(t *testing.T, nonce, path string) {
+// makeDemoDisk makes a disk with the packages of Debian that make demo keeps for
+// that: the one that it boots, or one for UEFI. It says the nonce, and powers off.
+func makeDemoDisk(t *testing.T, kind, nonce, path string) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "../../demo/disk", "new", t.TempDir(), nonce, path).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "../../demo/disk", kind, t.TempDir(), nonce, path).CombinedOutput()
 	if err != nil {
 		t.Fatalf("demo/disk: %v\n%s", err, out)
 	}

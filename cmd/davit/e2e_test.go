@@ -174,7 +174,7 @@ func (h *host) files() string {
 var toolPackages = map[string]string{
 	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "docker-registry": "docker-registry", "skopeo": "skopeo", "mke2fs": "e2fsprogs",
 	"mkfs.xfs": "xfsprogs", "mkntfs": "ntfs-3g", "ntfscp": "ntfs-3g", "mkfs.vfat": "dosfstools", "mcopy": "mtools", "sgdisk": "gdisk", "sfdisk": "fdisk",
-	"virsh": "libvirt-clients", "virt-qemu-run": "libvirt-daemon-driver-qemu", "qemu-system-x86_64": "qemu-system-x86", "dpkg-deb": "dpkg",
+	"virsh": "libvirt-clients", "virt-qemu-run": "libvirt-daemon-driver-qemu", "swtpm_setup": "swtpm-tools ovmf", "qemu-system-x86_64": "qemu-system-x86", "dpkg-deb": "dpkg",
 }
 
 // needTool returns the path of a program, or skips the test and says how to get it.
