@@ -553,6 +553,14 @@ func samePlatform(want, have string, anyOS bool) bool {
 	return len(h) >= 2 && w[1] == h[1]
 }
 
+// platformArchitecture is the ARCH of OS/ARCH[/VARIANT].
+func platformArchitecture(platform string) string {
+	if parts := strings.Split(platform, "/"); len(parts) > 1 {
+		return parts[1]
+	}
+	return ""
+}
+
 // checkPlatform says whether s is OS/ARCH[/VARIANT].
 func checkPlatform(s string) error {
 	parts := strings.Split(s, "/")

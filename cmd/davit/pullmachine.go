@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,9 @@ func (p *puller) planMachines(ctx context.Context, dest string, key *appliance.K
 	e, err := p.choose(all)
 	if err != nil {
 		return nil, err
+	}
+	for _, m := range e.Machines { // most OVFs do not say it
+		m.Architecture = cmp.Or(m.Architecture, platformArchitecture(p.img.Manifest.Annotations[artifact.AnnotationPlatform]))
 	}
 	var disks []*artifact.Disk
 	var sizes []int64
