@@ -240,13 +240,13 @@ func TestOriginalFolders(t *testing.T) {
 
 // The recipe of a disk whose zeros and data take turns stays below what is read.
 func TestOriginalRecipeIsBounded(t *testing.T) {
-	data := make([]byte, 32<<20)
+	data := make([]byte, 8<<20)
 	for i := 0; i < len(data); i += 2 * minPartZeros {
 		copy(data[i:], noise(uint64(i), minPartZeros))
 	}
 	s := make(blobStore)
 	recipe, parts := keep(t, s, []SourceFile{whole("disk.raw", data)}, maxPart)
-	if len(parts) != 1 || len(recipe) > 64<<10 {
+	if len(parts) != 1 || len(recipe) > 16<<10 {
 		t.Errorf("%d parts and %d bytes of recipe", len(parts), len(recipe))
 	}
 	checkSame(t, s, recipe, map[string][]byte{"disk.raw": data})

@@ -31,8 +31,17 @@ const (
 	earlyCost = 128
 )
 
+// limits are [maxHeld] and what follows it; with less, a test has less to read.
+type limits struct {
+	file  int64 // bytes that are kept of one
+	all   int64 // of all files
+	ahead int64 // how far before its turn a range is worth keeping
+}
+
 // hashing is what the files of a package have in common while they are hashed.
 type hashing struct {
+	limits limits
+
 	mu    sync.Mutex
 	moved sync.Cond // a file's next or held has changed
 	held  int64     // of all files
@@ -40,7 +49,7 @@ type hashing struct {
 }
 
 func newHashing() *hashing {
-	h := new(hashing)
+	h := &hashing{limits: limits{maxHeld, maxHeldAll, maxAhead}}
 	h.moved.L = &h.mu
 	return h
 }
@@ -98,23 +107,23 @@ func (f *hashedSection) saw(p []byte, off int64) {
 		switch {
 		case end <= f.next || f.err != nil || f.keeps(off, end):
 			return
-		case off-f.next > maxAhead:
+		case off-f.next > h.limits.ahead:
 			f.dropped += int64(len(p))
-			if f.dropped <= maxHeld || f.busy {
+			if f.dropped <= h.limits.file || f.busy {
 				return
 			}
 			f.dropped = 0
-			f.work(func() { f.fill(min(off, f.next+maxAhead)) })
+			f.work(func() { f.fill(min(off, f.next+f.all.limits.ahead)) })
 		case off <= f.next && !f.busy:
 			f.work(func() { f.feed(p[f.next-off:]) })
 			return
-		case f.held+cost > maxHeld && f.busy:
+		case f.held+cost > h.limits.file && f.busy:
 			h.moved.Wait()
-		case f.held+cost > maxHeld:
+		case f.held+cost > h.limits.file:
 			f.work(func() { f.fill(off) })
-		case h.held+cost > maxHeldAll && !h.forget(f):
+		case h.held+cost > h.limits.all && !h.forget(f):
 			return
-		case h.held+cost > maxHeldAll:
+		case h.held+cost > h.limits.all:
 		default:
 			f.keep(p, off, cost)
 			return
@@ -243,7 +252,7 @@ func (f *hashedSection) sum(ctx context.Context) ([]byte, error) {
 			h.moved.Wait()
 			continue
 		}
-		f.work(func() { f.fill(min(f.next+maxAhead, f.Size())) })
+		f.work(func() { f.fill(min(f.next+f.all.limits.ahead, f.Size())) })
 	}
 	if f.err != nil {
 		return nil, f.err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 )
@@ -27,11 +28,14 @@ func (c *counted) ReadAt(p []byte, off int64) (int, error) {
 // A readPlan is what the codec of a disk reads of a file.
 type readPlan []early
 
+// buffers are used again, as those of artifact are.
+var buffers = sync.Pool{New: func() any { return []byte(nil) }}
+
 // run reads the ranges in parallel, as artifact scans a disk: as far ahead of
-// the one that takes longest as 6 windows of 2 MiB.
+// the one that takes longest as 6 windows, which are an eighth of those of 2 MiB.
 func (p readPlan) run(t *testing.T, r io.ReaderAt, want []byte, workers int) {
 	t.Helper()
-	const ahead = 12 << 20
+	const ahead = 12 << 17
 	done := make([]chan struct{}, len(p))
 	limit := make(chan struct{}, workers)
 	oldest, inFlight := 0, 0
@@ -43,7 +47,12 @@ func (p readPlan) run(t *testing.T, r io.ReaderAt, want []byte, workers int) {
 		done[i] = make(chan struct{})
 		limit <- struct{}{}
 		go func() {
-			b := make([]byte, len(e.data))
+			b := buffers.Get().([]byte)
+			if cap(b) < len(e.data) {
+				b = make([]byte, len(e.data))
+			}
+			b = b[:len(e.data)]
+			defer func() { buffers.Put(b) }()
 			if n, err := r.ReadAt(b, e.off); n < len(b) || !bytes.Equal(b, want[e.off:][:n]) {
 				t.Errorf("reading %d bytes at %d: %d, %v", len(b), e.off, n, err)
 			}
@@ -74,8 +83,11 @@ func (p readPlan) bytes() (n int64) {
 	return n
 }
 
+// anEighth are limits for files and windows of an eighth.
+var anEighth = limits{maxHeld / 8, maxHeldAll / 8, maxAhead / 8}
+
 func TestDigestsOfFilesInEveryOrder(t *testing.T) {
-	const size = 40<<20 + 12345
+	const size = 40<<17 + 1234
 	data := noise(1, size)
 	want := sha256.Sum256(data)
 	cut := func(off, n int) early { return early{int64(off), data[off:min(off+n, size)]} }
@@ -85,7 +97,7 @@ func TestDigestsOfFilesInEveryOrder(t *testing.T) {
 		}
 		return p
 	}
-	random := every(0, 64<<10, 64<<10)
+	random := every(0, 64<<7, 64<<7)
 	rand.New(rand.NewPCG(1, 2)).Shuffle(len(random), func(i, j int) { random[i], random[j] = random[j], random[i] })
 
 	for _, test := range []struct {
@@ -93,25 +105,26 @@ func TestDigestsOfFilesInEveryOrder(t *testing.T) {
 		plan readPlan
 		most float64 // of what is read twice, by the file's size
 	}{
-		{"front to back", every(0, 2<<20, 2<<20), 0},
+		{"front to back", every(0, 2<<17, 2<<17), 0},
 		{"not at all", nil, 0},
 		{"only the end", readPlan{cut(size-100, 100)}, 0.001},
-		{"blocks with space between them", every(0, 64<<10, 60000), 0},
-		{"small blocks with space between them", every(512, 12000, 10000), 0},
-		{"tables at the end come first", append(readPlan{cut(size-512, 512), cut(size-70000, 69000)}, every(0, 2<<20, 2<<20)...), 0.01},
-		{"tables all over the file come first", append(every(32<<10, 1<<20, 2048), every(0, 1<<20, 1<<20)...), 0.01},
-		{"some ranges again and again", slices.Concat(every(0, 8<<20, 4096), every(0, 8<<20, 4096), every(0, 2<<20, 2<<20)), 0.01},
-		{"a hole that nobody reads", append(every(0, 2<<20, 2<<20)[:3], every(24<<20, 2<<20, 2<<20)...), 0.33}, // maxHeld, until it is one
-		{"back to front", reversed(every(0, 1<<20, 1<<20)), 1},
+		{"blocks with space between them", every(0, 64<<7, 7500), 0},
+		{"small blocks with space between them", every(64, 1500, 1250), 0},
+		{"tables at the end come first", append(readPlan{cut(size-64, 64), cut(size-8750, 8600)}, every(0, 2<<17, 2<<17)...), 0.01},
+		{"tables all over the file come first", append(every(32<<7, 1<<17, 256), every(0, 1<<17, 1<<17)...), 0.01},
+		{"some ranges again and again", slices.Concat(every(0, 8<<17, 512), every(0, 8<<17, 512), every(0, 2<<17, 2<<17)), 0.01},
+		{"a hole that nobody reads", append(every(0, 2<<17, 2<<17)[:3], every(24<<17, 2<<17, 2<<17)...), 0.33}, // maxHeld, until it is one
+		{"back to front", reversed(every(0, 1<<17, 1<<17)), 1},
 		{"at random", random, 1},
-		{"ranges that overlap", every(0, 1<<20, 3<<20), 0.01},
+		{"ranges that overlap", every(0, 1<<17, 3<<17), 0.01},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			src := &counted{Reader: bytes.NewReader(data)}
 			h := newHashing()
+			h.limits = anEighth
 			f := h.add(src, sha256.New())
 			test.plan.run(t, f, data, 6)
-			if f.held > maxHeld+(6<<20) || f.held != h.held {
+			if f.held > anEighth.file+(6<<17) || f.held != h.held {
 				t.Errorf("%d bytes are kept, %d of all files", f.held, h.held)
 			}
 			sum, err := f.sum(t.Context())
@@ -136,18 +149,19 @@ func reversed(p readPlan) readPlan {
 }
 
 func TestDigestsOfManyFilesShareTheirMemory(t *testing.T) {
-	data := noise(1, 20<<20)
+	data := noise(1, 20<<17)
 	h := newHashing()
+	h.limits = anEighth
 	var files []*hashedSection
-	for range 6 { // each is left with 15 MiB that wait for their turn
+	for range 6 { // each is left with an eighth of 15 MiB that wait for their turn
 		f := h.add(bytes.NewReader(data), sha256.New())
 		files = append(files, f)
-		for off := 1 << 20; off < 16<<20; off += 1 << 20 {
-			if _, err := f.ReadAt(make([]byte, 1<<20), int64(off)); err != nil {
+		for off := 1 << 17; off < 16<<17; off += 1 << 17 {
+			if _, err := f.ReadAt(make([]byte, 1<<17), int64(off)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if h.held > maxHeldAll {
+		if h.held > anEighth.all {
 			t.Fatalf("%d bytes are kept", h.held)
 		}
 	}

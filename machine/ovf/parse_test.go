@@ -174,7 +174,7 @@ func TestParseRefuses(t *testing.T) {
 		{"chunks of nothing", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:chunkSize="0"`, 1), "ovf:chunkSize"},
 		{"other compression", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:compression="bzip2"`, 1), "bzip2"},
 
-		{"too many disks", envelope(strings.Join(manyDisks(machine.MaxDisks+1), "")), "more than 4096 disks"},
+		{"too many disks", envelope(many(machine.MaxDisks, `<Disk ovf:diskId="%d" ovf:capacity="1"/>`)), "more than 4096 disks"},
 		{"two disks of one name", envelope(disk1 + disk1), `two disks called "a"`},
 		{"one attribute twice", disk(`ovf:diskId="a" ovf:diskId="b" ovf:capacity="1"`), "two attributes"},
 		{"no name", disk(`ovf:capacity="1"`), "without ovf:diskId"},
@@ -240,14 +240,6 @@ func many(n int, format string) string {
 		fmt.Fprintf(&b, format, i)
 	}
 	return b.String()
-}
-
-func manyDisks(n int) []string {
-	disks := make([]string, n)
-	for i := range disks {
-		disks[i] = `<Disk ovf:diskId="` + strings.Repeat("a", i+1) + `" ovf:capacity="1"/>`
-	}
-	return disks
 }
 
 func TestParseHardware(t *testing.T) {

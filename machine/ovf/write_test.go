@@ -35,6 +35,10 @@ func fixed(e *machine.Envelope) (written [][]byte, err error) {
 		if d := differences(fields(again), fields(e)); len(d) > 0 {
 			return nil, fmt.Errorf("written for %q, %s is no longer %q\n%s", target, d[0].path, d[0].value, data)
 		}
+		if target != "" { // the same fields, and so the same bytes: it is enough to see that once
+			written = append(written, data)
+			continue
+		}
 		twice, _, err := Write(again, o)
 		if err != nil {
 			return nil, fmt.Errorf("writing again for %q: %w", target, err)
@@ -95,28 +99,37 @@ func descriptors(t *testing.T) []string {
 
 // What products describe comes back from what is written of it, is written the same again, and is OVF 1.1 by the schema.
 func TestWrittenDescriptorsComeBack(t *testing.T) {
-	t.Parallel()
-	documents := make(map[string][]byte)
-	for i, file := range descriptors(t) {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		e, err := Parse(data)
-		if err != nil {
-			continue // the reader's tests say which, and why
-		}
-		written, err := fixed(e)
-		if err != nil {
-			t.Errorf("%s: %v", file, err)
-		}
-		for n, document := range written {
-			documents[fmt.Sprintf("%d-%d-%s", i, n, filepath.Base(file))] = document
-		}
-	}
-	if len(documents) > 0 {
-		t.Logf("%d documents", len(documents))
-		validate(t, documents)
+	files := descriptors(t)
+	const parts = 4 // at a time
+	for part := range parts {
+		t.Run(fmt.Sprint(part), func(t *testing.T) {
+			t.Parallel()
+			documents := make(map[string][]byte)
+			seen := make(map[string]bool) // ovftool's tests differ in what is not read
+			for i := part * len(files) / parts; i < (part+1)*len(files)/parts; i++ {
+				data, err := os.ReadFile(files[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				e, err := Parse(data)
+				if err != nil {
+					continue // the reader's tests say which, and why
+				}
+				same := fmt.Sprint(fields(e))
+				if seen[same] {
+					continue
+				}
+				seen[same] = true
+				written, err := fixed(e)
+				if err != nil {
+					t.Errorf("%s: %v", files[i], err)
+				}
+				for n, document := range written {
+					documents[fmt.Sprintf("%d-%d-%s", i, n, filepath.Base(files[i]))] = document
+				}
+			}
+			validate(t, documents)
+		})
 	}
 }
 
