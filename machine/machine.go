@@ -67,6 +67,24 @@ type Envelope struct {
 	Unread     []Loss     // of what belongs to no single machine
 }
 
+// CommonLosses are what a descriptor of one machine does not say: what e says of
+// all. Fields begin with "envelope".
+func (e *Envelope) CommonLosses() (losses []Loss) {
+	lose := func(field, value string) {
+		losses = append(losses, Loss{"envelope." + field, value, "it is said of all machines together, and the target has one"})
+	}
+	if e.Product != nil && *e.Product != (Product{}) {
+		lose("product", e.Product.Name)
+	}
+	for i := range e.EULAs {
+		lose(fmt.Sprintf("eulas[%d]", i), "")
+	}
+	for i, p := range e.Properties {
+		lose(fmt.Sprintf("properties[%d]", i), p.Key)
+	}
+	return losses
+}
+
 // A File is a file of the package. Name is as the descriptor has it: checked
 // for nothing, it may be a path or a URL.
 type File struct {

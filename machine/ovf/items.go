@@ -645,26 +645,3 @@ func anyChild(e *xmltree.Element, local string) *xmltree.Element {
 	}
 	return nil
 }
-
-// bootOrder reads VMware's section of it.
-func (s *system) bootOrder(e *xmltree.Element) {
-	for _, c := range e.Children {
-		if c.Name.Space != namespaceVMware || c.Name.Local != "BootOrderSection" {
-			continue
-		}
-		kinds, _ := c.Attr(namespaceVMware, "type")
-		for _, kind := range strings.Fields(kinds) {
-			s.boots(kind)
-		}
-	}
-}
-
-// boots adds a kind of device to the boot order.
-func (s *system) boots(kind string) {
-	device, ok := map[string]machine.BootDevice{
-		"disk": machine.BootDisk, "cdrom": machine.BootCDROM, "net": machine.BootNetwork, "ethernet": machine.BootNetwork, "floppy": machine.BootFloppy,
-	}[kind]
-	if ok && !slices.Contains(s.m.BootOrder, device) {
-		s.m.BootOrder = append(s.m.BootOrder, device)
-	}
-}

@@ -252,7 +252,7 @@ var unreadSections = map[xml.Name]string{
 	{Space: namespace2, Local: "PlacementSection"}:        "on which hosts machines come is for who deploys them",
 	{Space: namespace2, Local: "PlacementGroupSection"}:   "on which hosts machines come is for who deploys them",
 	{Space: namespace2, Local: "ScaleOutSection"}:         "how many machines there are is for who deploys them: it is read as one",
-	{Space: namespace2, Local: "BootDeviceSection"}:       "the order of boot devices in the manner of OVF 2 is not read",
+	{Space: namespace2, Local: "BootDeviceSection"}:       "",
 	{Space: namespace2, Local: "EnvironmentFilesSection"}: "files that the guest gets in its environment are not read",
 }
 

@@ -326,6 +326,42 @@ func TestParseUnread(t *testing.T) {
 	}
 }
 
+// The order of boot devices in the manner of OVF 2.
+func TestParseBootDevices(t *testing.T) {
+	source := func(name, value string) string {
+		return "<boots:CIM_BootSourceSetting><boots:" + name + ">" + value + "</boots:" + name + "></boots:CIM_BootSourceSetting>"
+	}
+	config := func(sources ...string) string {
+		return `<bootc:CIM_BootConfigSetting xmlns:bootc="urn:c" xmlns:boots="urn:s"><bootc:Caption>x</bootc:Caption>` + strings.Join(sources, "") + `</bootc:CIM_BootConfigSetting>`
+	}
+	for _, test := range []struct {
+		name, configs string
+		want          []machine.BootDevice
+		unread        string // its value
+	}{
+		{"CIM's words", config(source("StructuredBootString", "CIM:Network:1"), source("BootString", "CIM:CD/DVD:1"), source("InstanceID", "CIM:Hard-Disk:2"), source("StructuredBootString", "CIM:Floppy")),
+			[]machine.BootDevice{machine.BootNetwork, machine.BootCDROM, machine.BootDisk, machine.BootFloppy}, "-"},
+		{"Items", config(source("InstanceID", "5"), source("InstanceID", "4")), []machine.BootDevice{machine.BootCDROM, machine.BootDisk}, "-"},
+		{"one kind twice", config(source("StructuredBootString", "CIM:Hard-Disk:1"), source("StructuredBootString", "CIM:Hard-Disk:2")), []machine.BootDevice{machine.BootDisk}, "-"},
+		{"several orders", config(source("InstanceID", "4")) + config(source("InstanceID", "5")), []machine.BootDevice{machine.BootDisk}, ""},
+		{"another kind", config(source("InstanceID", "4"), source("StructuredBootString", "CIM:USB:1")), nil, "CIM:USB:1"},
+		{"no kind at all", config(source("Caption", "Fix-point DVD")), nil, "Fix-point DVD"},
+		{"nothing", "", nil, "-"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, m := one(t, strings.Replace(withHardware(rasd("3", "ResourceType=6")+rasd("4", "ResourceType=17", "HostResource=ovf:/disk/b", "Parent=3")+rasd("5", "ResourceType=15")),
+				"</VirtualSystem>", `<o2:BootDeviceSection xmlns:o2="`+namespace2+`"><o2:Info/>`+test.configs+`</o2:BootDeviceSection></VirtualSystem>`, 1))
+			unread := "-"
+			for _, l := range m.Unread {
+				unread = l.Value
+			}
+			if !slices.Equal(m.BootOrder, test.want) || unread != test.unread {
+				t.Errorf("%v, unread %v; want %v", m.BootOrder, m.Unread, test.want)
+			}
+		})
+	}
+}
+
 // What products write that the schema does not have.
 func TestParseTakes(t *testing.T) {
 	for _, test := range []struct{ name, ovf string }{
