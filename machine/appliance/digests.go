@@ -66,8 +66,11 @@ func parseManifest(data []byte) ([]digest, error) {
 		}
 		key := strings.ToLower(d.name)
 		if other, twice := lines[key]; twice {
-			if d.name != other.name || d.algorithm != other.algorithm || !bytes.Equal(d.want, other.want) {
+			switch {
+			case d.name != other.name || d.algorithm != other.algorithm:
 				return nil, machine.Malformed("line %d: a second, different digest of %q", n, d.name)
+			case !bytes.Equal(d.want, other.want): // whatever the file is, it is not what one of them says
+				return nil, wrongDigest("line %d: a second, different digest of %q", n, d.name)
 			}
 			continue
 		}

@@ -78,7 +78,7 @@ func TestManifestsThatAreRefused(t *testing.T) {
 	}{
 		{"another line", "hello\n", machine.ErrMalformed},
 		{"another line after a good one", "SHA1(x.ovf)= " + sum1 + "\nhello\n", machine.ErrMalformed},
-		{"two digests of one file", "SHA1(x.ovf)= " + sum1 + "\nSHA1(x.ovf)= " + strings.Repeat("0", 40), machine.ErrMalformed},
+		{"two digests of one file", "SHA1(x.ovf)= " + sum1 + "\nSHA1(x.ovf)= " + strings.Repeat("0", 40), ErrDigest},
 		{"two digests of one file, but for case", "SHA1(x.ovf)= " + sum1 + "\nSHA1(X.ovf)= " + sum1, machine.ErrMalformed},
 		{"two algorithms for one file", "SHA1(x.ovf)= " + sum1 + "\nSHA256(x.ovf)= " + sum256, machine.ErrMalformed},
 		{"digest of another algorithm", "SHA256(x.ovf)= " + sum1, machine.ErrMalformed},
