@@ -91,7 +91,7 @@ type File struct {
 	ID          string
 	Name        string
 	Size        int64  // bytes; -1: not said
-	Compression string // "" or "gzip"
+	Compression string // "", "gzip" or "bzip2"
 	ChunkSize   int64  // bytes; not 0: it is cut into NAME.000000000, NAME.000000001 ...
 }
 

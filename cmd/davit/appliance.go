@@ -33,7 +33,7 @@ type applianceSource struct {
 
 // openAppliance opens the SOURCE that describes a machine, nil if what was named
 // are disks. What -f says the format of is a disk.
-func (o *pushOptions) openAppliance(sources []source) (*applianceSource, error) {
+func (o *pushOptions) openAppliance(ctx context.Context, sources []source) (*applianceSource, error) {
 	if o.source.format.Format != "" {
 		return nil, o.appliancesOnly()
 	}
@@ -41,7 +41,7 @@ func (o *pushOptions) openAppliance(sources []source) (*applianceSource, error) 
 		if src.path == "-" {
 			continue
 		}
-		a, err := o.source.openAppliance(src.path, o.unverified)
+		a, err := o.source.openAppliance(ctx, src.path, o.unverified)
 		if err != nil {
 			return nil, err
 		}
@@ -59,8 +59,8 @@ func (o *pushOptions) openAppliance(sources []source) (*applianceSource, error) 
 
 // openAppliance opens the machine at path, nil if it is none. The caller closes
 // it.
-func (s *sourceFlags) openAppliance(path string, unverified bool) (*appliance.Appliance, error) {
-	a, err := appliance.Open(path, appliance.Options{BackingDir: s.backingDir, Unverified: unverified})
+func (s *sourceFlags) openAppliance(ctx context.Context, path string, unverified bool) (*appliance.Appliance, error) {
+	a, err := appliance.Open(ctx, path, appliance.Options{BackingDir: s.backingDir, Unverified: unverified})
 	switch {
 	case errors.Is(err, appliance.ErrNotMachine):
 		return nil, nil
@@ -149,9 +149,9 @@ func artifactNames(disks []machine.Disk) []string {
 }
 
 // images opens the disks.
-func (s *applianceSource) images(ctx context.Context, o *sourceFlags) (images []*image, err error) {
+func (s *applianceSource) images(ctx context.Context, g *globals, o *sourceFlags) (images []*image, err error) {
 	for i := range s.wanted.Disks {
-		img, err := s.open(ctx, o, i)
+		img, err := s.open(ctx, g, o, i)
 		if err != nil {
 			closeAll(&err, images)
 			return nil, err
@@ -162,7 +162,7 @@ func (s *applianceSource) images(ctx context.Context, o *sourceFlags) (images []
 }
 
 // image opens the disk of that name, or the only one.
-func (s *applianceSource) image(ctx context.Context, o *sourceFlags, name string) (*image, error) {
+func (s *applianceSource) image(ctx context.Context, g *globals, o *sourceFlags, name string) (*image, error) {
 	i := slices.Index(s.names, name)
 	if name == "" && len(s.names) == 1 {
 		i = 0
@@ -174,38 +174,72 @@ func (s *applianceSource) image(ctx context.Context, o *sourceFlags, name string
 	case i < 0:
 		return nil, fmt.Errorf("disk %q: %w: %s has %s", name, errNotFound, s.path, all)
 	}
-	return s.open(ctx, o, i)
+	return s.open(ctx, g, o, i)
 }
 
 // open opens disk i of those that are wanted.
-func (s *applianceSource) open(ctx context.Context, o *sourceFlags, i int) (*image, error) {
-	img, path, err := s.openContent(ctx, o, s.wanted.Disks[i].Name)
+func (s *applianceSource) open(ctx context.Context, g *globals, o *sourceFlags, i int) (*image, error) {
+	img, err := s.openContent(ctx, g, o, s.wanted.Disks[i].Name)
 	if err != nil {
 		return nil, fmt.Errorf("%s: disk %s: %w", s.path, s.names[i], err)
 	}
-	return &image{img, s.names[i], path, true, nil, func() error { return nil }}, nil
+	img.name = s.names[i]
+	return img, nil
 }
 
-// openContent opens the disk of that name in the envelope. path is where it is.
-func (s *applianceSource) openContent(ctx context.Context, o *sourceFlags, name string) (_ *disk.Image, path string, err error) {
+// openContent opens the disk of that name in the envelope.
+func (s *applianceSource) openContent(ctx context.Context, g *globals, o *sourceFlags, name string) (*image, error) {
 	// The appliance has all disks, the rest is about those of the machine that is wanted.
 	i := slices.IndexFunc(s.Envelope.Disks, func(d machine.Disk) bool { return d.Name == name })
-	from, err := s.Disk(ctx, i)
+	from, err := s.Disk(i)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	format := disk.Format(from.Format)
-	switch {
+	path := s.path
+	var img *disk.Image
+	switch format := disk.Format(from.Format); {
+	case from.Compression != "":
+		return s.openCompressed(ctx, g, o, from)
 	case from.Section != nil:
-		img, err := disk.OpenReader(from.Section, disk.OpenOptions{Format: format})
-		return img, s.path + ": " + from.Name, err
+		path += ": " + from.Name
+		img, err = disk.OpenReader(from.Section, disk.OpenOptions{Format: format})
 	case from.Path != "":
+		path = from.Path
 		backing := orDefault(o.backingDir, from.BackingDir)
-		img, err := disk.Open(from.Path, disk.OpenOptions{Format: format, BackingDir: backing, Extents: true})
-		return img, from.Path, hintForImage(err, from.Path)
+		img, err = disk.Open(path, disk.OpenOptions{Format: format, BackingDir: backing, Extents: true})
+		err = hintForImage(err, path)
+	default:
+		img, err = disk.OpenReader(blankDisk(s.Envelope.Disks[i].Capacity), disk.OpenOptions{Format: disk.Raw})
 	}
-	img, err := disk.OpenReader(blankDisk(s.Envelope.Disks[i].Capacity), disk.OpenOptions{Format: disk.Raw})
-	return img, s.path, err
+	if err != nil {
+		return nil, err
+	}
+	return &image{img, "", path, true, nil, func() error { return nil }}, nil
+}
+
+// openCompressed unpacks a file of a package. What its disk cannot have is a
+// bomb, whatever --max-unpacked allows.
+func (s *applianceSource) openCompressed(ctx context.Context, g *globals, o *sourceFlags, from appliance.Source) (*image, error) {
+	size := from.Section.Size()
+	p := g.begin("unpacking "+from.Name, size)
+	defer p.end()
+	packed := counting(untilDone(ctx, io.NewSectionReader(from.Section, 0, size)), p.add)
+	plain, err := disk.NewDecompressor(packed)
+	if err != nil {
+		return nil, fmt.Errorf("unpacking %s, which the OVF calls %s: %w", from.Name, from.Compression, err)
+	}
+	defer plain.Close()
+
+	left := from.Limit
+	bounded := readerFunc(func(b []byte) (int, error) {
+		n, err := plain.Read(b)
+		if left -= int64(n); left < 0 {
+			return 0, machine.Malformed("it has more than %d bytes, too many for its disk", from.Limit)
+		}
+		return n, err
+	})
+	src := source{path: s.path + ": " + from.Name}
+	return g.openSpooled(ctx, src, disk.OpenOptions{Format: disk.Format(from.Format)}, "unpacking "+from.Name, bounded, int64(o.maxUnpacked))
 }
 
 // A blankDisk has a size and no content.

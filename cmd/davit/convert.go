@@ -90,7 +90,7 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 	if err := o.bare.load(); err != nil {
 		return err
 	}
-	machines, err := o.openAppliance(src)
+	machines, err := o.openAppliance(ctx, src)
 	if err != nil {
 		return err
 	}
@@ -123,7 +123,7 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 func (o *convertOptions) convertDisk(ctx context.Context, src source, machines *applianceSource, to string, r *convertReport) (err error) {
 	var img *image
 	if machines != nil {
-		img, err = machines.image(ctx, &o.source, o.disk)
+		img, err = machines.image(ctx, o.globals, &o.source, o.disk)
 	} else {
 		img, err = o.source.open(ctx, o.globals, src)
 	}
@@ -161,9 +161,9 @@ func (o *convertOptions) convertDisk(ctx context.Context, src source, machines *
 }
 
 // openAppliance opens a SOURCE that describes a machine, nil if it is a disk.
-func (o *convertOptions) openAppliance(src source) (*applianceSource, error) {
+func (o *convertOptions) openAppliance(ctx context.Context, src source) (*applianceSource, error) {
 	if src.path != "-" && o.source.format.Format == "" {
-		a, err := o.source.openAppliance(src.path, false)
+		a, err := o.source.openAppliance(ctx, src.path, false)
 		if err != nil {
 			return nil, err
 		}

@@ -83,7 +83,7 @@ func (o *convertOptions) openMachine(ctx context.Context, src source, from *appl
 			return nil, nil, err
 		}
 		from.names = artifactNames(from.wanted.Disks)
-		images, err := from.images(ctx, &o.source)
+		images, err := from.images(ctx, o.globals, &o.source)
 		return images, from.wanted, err
 	}
 	img, err := o.source.open(ctx, o.globals, src)

@@ -172,3 +172,52 @@ func gzipped(t *testing.T, data []byte) []byte {
 	}
 	return b.Bytes()
 }
+
+// A disk that is compressed as a whole is unpacked where all sources are, and no further than it can be large.
+func TestCompressedDisksOfAPackage(t *testing.T) {
+	h := newHost(t)
+	disk := h.stream(1 << 20)
+	want := fileDigest(t, h.path("disk.img"))
+	whole := gzipped(t, disk)
+	if err := os.WriteFile(h.path("x"), disk, 0o600); err != nil { // for bzip2, which Go does not write
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, compression string
+		content           []byte
+		flags             []string
+		want              string // empty: it is unpacked
+	}{
+		{"gzip", "gzip", whole, nil, ""},
+		{"gzip in two pieces", "gzip", slices.Concat(gzipped(t, disk[:1000]), gzipped(t, disk[1000:])), nil, ""},
+		{"bzip2", "bzip2", nil, nil, ""},
+		{"not compressed", "gzip", disk, nil, "which the OVF calls gzip"},
+		{"cut", "gzip", whole[:len(whole)-20], nil, "cut short"},
+		{"cut in the sum", "gzip", whole[:len(whole)-4], nil, "cut short"},
+		{"wrong sum", "gzip", slices.Concat(whole[:len(whole)-8], make([]byte, 8)), nil, "checksum"},
+		{"bomb", "gzip", gzipped(t, make([]byte, 20<<20)), nil, "too many for its disk"},
+		{"more than is allowed", "gzip", whole, []string{"--max-unpacked", "1K"}, "--max-unpacked allows"},
+		{"no disk", "gzip", gzipped(t, []byte("a text")), nil, "what came out"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.compression == "bzip2" {
+				h := host{t, h.dir, h.exe, h.env}
+				test.content = []byte(h.tool("bzip2", "-c", "x"))
+			}
+			p := &parcel{[]byte(strings.Replace(packageOVF, "ovf:href", `ovf:compression="`+test.compression+`" ovf:href`, 1)), "disk.vmdk", test.content, nil, map[string][]byte{}}
+			r := h.run(append([]string{"convert", "--force", "-O", "raw", p.write(t), "out.img"}, test.flags...)...)
+			switch {
+			case test.want != "":
+				if r.code == 0 || !strings.Contains(r.stderr, test.want) {
+					t.Errorf("exit code %d, %s; want %q", r.code, r.stderr, test.want)
+				}
+			case r.code != 0:
+				t.Error(r.stderr)
+			default:
+				if got := fileDigest(t, h.path("out.img")); got != want {
+					t.Errorf("another disk: %s", got)
+				}
+			}
+		})
+	}
+}

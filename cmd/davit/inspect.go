@@ -405,7 +405,7 @@ func (r *inspectReport) print(w io.Writer) error {
 // inspectFile shows a SOURCE: a disk, or an appliance if no format is given for it.
 func inspectFile(ctx context.Context, stdout io.Writer, src source, o inspectOptions) error {
 	if o.source.format.Format == "" && src.path != "-" {
-		a, err := appliance.Open(src.path, appliance.Options{DescriptorOnly: true})
+		a, err := appliance.Open(ctx, src.path, appliance.Options{DescriptorOnly: true})
 		if err == nil {
 			return inspectAppliance(stdout, src, a, o)
 		}

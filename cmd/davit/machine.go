@@ -59,7 +59,7 @@ func runMachineShow(ctx context.Context, stdout io.Writer, name string, o machin
 	var e *machine.Envelope
 	var err error
 	if isFile(name) {
-		e, err = readDescriptor(name)
+		e, err = readDescriptor(ctx, name)
 	} else {
 		e, err = o.fetchEnvelope(ctx, name)
 	}
@@ -79,11 +79,11 @@ func runMachineShow(ctx context.Context, stdout io.Writer, name string, o machin
 
 // readDescriptor reads a SOURCE that describes machines. No other file is
 // opened.
-func readDescriptor(path string) (e *machine.Envelope, err error) {
+func readDescriptor(ctx context.Context, path string) (e *machine.Envelope, err error) {
 	if path == "-" {
 		return nil, usagef(`"-" is a disk: a descriptor is a file`)
 	}
-	a, err := appliance.Open(path, appliance.Options{DescriptorOnly: true})
+	a, err := appliance.Open(ctx, path, appliance.Options{DescriptorOnly: true})
 	if errors.Is(err, appliance.ErrNotMachine) {
 		return nil, withHint(err, "davit inspect %s", path)
 	}
@@ -208,7 +208,7 @@ DEST is a file, or a folder for the descriptors of several machines. What the
 target cannot express is listed on stderr.`,
 		Args: exactArgs("SOURCE", "DEST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return runMachineConvert(cmd.OutOrStdout(), args[0], args[1], o)
+			return runMachineConvert(cmd.Context(), cmd.OutOrStdout(), args[0], args[1], o)
 		},
 	}
 	f := cmd.Flags()
@@ -229,12 +229,12 @@ type convertedDescriptor struct {
 	Format string `json:"format"` // the name of the target
 }
 
-func runMachineConvert(stdout io.Writer, from, to string, o machineConvertOptions) (err error) {
+func runMachineConvert(ctx context.Context, stdout io.Writer, from, to string, o machineConvertOptions) (err error) {
 	t, err := o.findTarget(from, to)
 	if err != nil {
 		return err
 	}
-	e, err := readDescriptor(from)
+	e, err := readDescriptor(ctx, from)
 	if err != nil {
 		return err
 	}

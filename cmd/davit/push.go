@@ -146,7 +146,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 		return err
 	}
 	defer closeInto(&err, store)
-	source, err := o.openAppliance(plan.sources)
+	source, err := o.openAppliance(ctx, plan.sources)
 	if err != nil {
 		return err
 	}
@@ -351,7 +351,7 @@ func (o *pushOptions) manifestAnnotations() (map[string]string, error) {
 // openSources opens all images, so that a missing one is found before anything is sent.
 func (o *pushOptions) openSources(ctx context.Context, sources []source, from *applianceSource) (images []*image, err error) {
 	if from != nil {
-		return from.images(ctx, &o.source)
+		return from.images(ctx, o.globals, &o.source)
 	}
 	for _, src := range sources {
 		img, err := o.source.open(ctx, o.globals, src)

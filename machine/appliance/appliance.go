@@ -117,9 +117,15 @@ type Source struct {
 	// descriptor does not say, and the content does.
 	Format string
 
-	// Section is the file, decompressed, for disk.OpenReader. It is hashed as it
-	// is read, for [Appliance.Verify]. Nil: it is a file of its own at Path.
+	// Section is the file, for disk.OpenReader. It is hashed as it is read, for
+	// [Appliance.Verify]. Nil: it is a file of its own at Path.
 	Section Section
+
+	// Compression is what Section is compressed by as a whole. Then it
+	// is for disk.NewDecompressor, and what comes out of it, of no more than
+	// Limit bytes, is the file. Empty: it is not compressed.
+	Compression string
+	Limit       int64
 
 	// Path is for disk.Open, and lies in the descriptor's folder or in
 	// Options.BackingDir. It may name further files, which may lie in BackingDir.

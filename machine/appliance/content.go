@@ -2,13 +2,10 @@ package appliance
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 
 	"github.com/davit-oci/davit/machine"
@@ -17,14 +14,12 @@ import (
 // errDescriptorOnly is a mistake of the caller.
 var errDescriptorOnly = errors.New("the appliance was opened for its descriptor only")
 
-// inflateSlack is by how much a compressed file may exceed the disk in it: for
+// unpackSlack is by how much what was compressed may exceed the disk in it: for
 // the tables of an image, and blocks that grew.
-const inflateSlack = 16 << 20
+const unpackSlack = 16 << 20
 
-// Disk says where the content of Envelope.Disks[i] is. A file that is
-// compressed as a whole is decompressed into a temporary file, which Close
-// removes, at each call: that can take long, and ctx ends it.
-func (a *Appliance) Disk(ctx context.Context, i int) (Source, error) {
+// Disk says where the content of Envelope.Disks[i] is.
+func (a *Appliance) Disk(i int) (Source, error) {
 	if a.options.DescriptorOnly {
 		return Source{}, errDescriptorOnly
 	}
@@ -54,68 +49,10 @@ func (a *Appliance) Disk(ctx context.Context, i int) (Source, error) {
 	} else {
 		s.Section = a.members[f.Name]
 	}
-	if f.Compression == "" {
-		return s, nil
+	if f.Compression != "" {
+		s.Compression, s.Limit = f.Compression, d.Capacity+d.Capacity/16+unpackSlack
 	}
-	limit := d.Capacity + d.Capacity/16 + inflateSlack
-	inflated, err := a.inflate(ctx, s.Section, limit)
-	if err != nil {
-		return Source{}, fmt.Errorf("decompressing %s: %w", s.Name, err)
-	}
-	s.Section = inflated
 	return s, nil
-}
-
-// inflate decompresses a file into a temporary one, with holes for zeros.
-func (a *Appliance) inflate(ctx context.Context, s Section, limit int64) (Section, error) {
-	f, err := os.CreateTemp("", "davit-*")
-	if err != nil {
-		return nil, err
-	}
-	a.closeLater(func() error { return errors.Join(f.Close(), os.Remove(f.Name())) })
-	z, err := gzip.NewReader(io.NewSectionReader(s, 0, s.Size()))
-	if err != nil {
-		return nil, machine.Malformed("%w", err)
-	}
-	var size int64
-	buf, zeros := make([]byte, 1<<20), make([]byte, 64<<10)
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		n, err := readBlock(z, buf)
-		if int64(n) > limit-size {
-			return nil, machine.Malformed("it has more than %d bytes, too many for its disk", limit)
-		}
-		for p, off := buf[:n], size; len(p) > 0; {
-			block := p[:min(len(p), len(zeros))]
-			if !bytes.Equal(block, zeros[:len(block)]) {
-				if _, err := f.WriteAt(block, off); err != nil {
-					return nil, err
-				}
-			}
-			p, off = p[len(block):], off+int64(len(block))
-		}
-		size += int64(n)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, machine.Malformed("%w", err)
-		}
-	}
-	return &fileSection{f, size}, f.Truncate(size)
-}
-
-// readBlock fills p, unless r ends. Unlike [io.ReadFull] it tells an end from a
-// stream that is cut short.
-func readBlock(r io.Reader, p []byte) (n int, err error) {
-	for n < len(p) && err == nil {
-		var got int
-		got, err = r.Read(p[n:])
-		n += got
-	}
-	return n, err
 }
 
 // Files are the files that travel as they are, neither the descriptor nor those

@@ -116,7 +116,7 @@ func TestDisksBesideADescriptor(t *testing.T) {
 
 func checkBeside(t *testing.T, path, dir string, o Options, want, called string) {
 	t.Helper()
-	a, err := Open(path, o)
+	a, err := Open(t.Context(), path, o)
 	if want == "" {
 		if !errors.Is(err, ErrMissing) {
 			t.Errorf("Open = %v, %v; want ErrMissing", a, err)
@@ -127,7 +127,7 @@ func checkBeside(t *testing.T, path, dir string, o Options, want, called string)
 		t.Fatal(err)
 	}
 	defer a.Close()
-	s, err := a.Disk(t.Context(), 0)
+	s, err := a.Disk(0)
 	if err != nil || s.Path != filepath.Join(dir, filepath.FromSlash(want)) || s.Section != nil || s.Name != called || s.Format != "vmdk" {
 		t.Errorf("disk %+v, %v; want %s", s, err, want)
 	}
@@ -177,7 +177,7 @@ func TestFilesBesideADescriptor(t *testing.T) {
 	other := layout(t, "cd.iso")
 	xml := writeFile(t, filepath.Join(dir, "vm.xml"), []byte(domainOf(filepath.Join(dir, "disk.vmdk"), filepath.Join(other, "cd.iso"))))
 	a = mustOpen(t, xml, Options{BackingDir: other})
-	if s, err := a.Disk(t.Context(), 0); err != nil || s.Format != "raw" || s.Path != filepath.Join(dir, "disk.vmdk") {
+	if s, err := a.Disk(0); err != nil || s.Format != "raw" || s.Path != filepath.Join(dir, "disk.vmdk") {
 		t.Errorf("disk %+v, %v", s, err)
 	}
 	if f := a.Files(); len(f) != 1 || f[0].Name != "cd.iso" || a.Machines[0].CDROMs[0].File != "cd.iso" {
@@ -185,7 +185,7 @@ func TestFilesBesideADescriptor(t *testing.T) {
 	}
 	// A domain's files are where it says, and nowhere else.
 	writeFile(t, xml, []byte(domainOf("/var/lib/libvirt/images/disk.vmdk", "")))
-	if a, err := Open(xml, Options{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "not allowed") {
+	if a, err := Open(t.Context(), xml, Options{}); !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "not allowed") {
 		t.Errorf("Open = %v, %v", a, err)
 	}
 }
@@ -198,7 +198,7 @@ func TestFurtherFilesOfADiskOfUnknownFormat(t *testing.T) {
 		paths:    map[string]located{"disk.img": {path: "/vm/disk.img", local: "disk.img", dir: "/vm"}},
 	}
 	for i, want := range []string{"", "/vm"} {
-		if s, err := a.Disk(t.Context(), i); err != nil || s.BackingDir != want {
+		if s, err := a.Disk(i); err != nil || s.BackingDir != want {
 			t.Errorf("disk %d: %+v, %v; want %q", i, s, err, want)
 		}
 	}

@@ -29,16 +29,16 @@ import (
 // beginning of the file was read; [ErrMissing]; [ErrDigest] for an OVF or a
 // signature that is not right; [machine.ErrMalformed] and
 // [machine.ErrUnsupported], and those of [os.Open].
-func Open(path string, o Options) (*Appliance, error) {
+func Open(ctx context.Context, path string, o Options) (*Appliance, error) {
 	a := &Appliance{options: o}
-	if err := a.open(path); err != nil {
+	if err := a.open(ctx, path); err != nil {
 		a.Close()
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
 	return a, nil
 }
 
-func (a *Appliance) open(path string) error {
+func (a *Appliance) open(ctx context.Context, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return reason(err)
@@ -71,11 +71,11 @@ func (a *Appliance) open(path string) error {
 	}
 	switch a.Kind {
 	case OVA:
-		return a.openOVA()
+		return a.openOVA(ctx)
 	case OVF:
-		return a.openFolder(filepath.Dir(real), filepath.Base(real))
+		return a.openFolder(ctx, filepath.Dir(real), filepath.Base(real))
 	}
-	data, err := readAll(a.source, machine.MaxDescriptor)
+	data, err := readAll(ctx, a.source, machine.MaxDescriptor)
 	if err != nil {
 		return err
 	}
@@ -95,8 +95,8 @@ func (a *Appliance) open(path string) error {
 }
 
 // openOVA opens the package in a tar archive.
-func (a *Appliance) openOVA() error {
-	members, err := readTar(a.source, a.source.Size())
+func (a *Appliance) openOVA(ctx context.Context) error {
+	members, err := readTar(ctx, a.source, a.source.Size())
 	if err != nil {
 		return err
 	}
@@ -131,11 +131,11 @@ func (a *Appliance) openOVA() error {
 	if err != nil {
 		return err
 	}
-	return a.openPackage(descriptor, manifest, certificate, names)
+	return a.openPackage(ctx, descriptor, manifest, certificate, names)
 }
 
 // openFolder opens the package whose OVF lies in dir.
-func (a *Appliance) openFolder(dir, descriptor string) error {
+func (a *Appliance) openFolder(ctx context.Context, dir, descriptor string) error {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (a *Appliance) openFolder(dir, descriptor string) error {
 	if err != nil {
 		return err
 	}
-	return a.openPackage(descriptor, manifest, certificate, nil)
+	return a.openPackage(ctx, descriptor, manifest, certificate, nil)
 }
 
 // companion is the manifest or the certificate of a package: the file that is
@@ -199,9 +199,9 @@ func companion(names []string, descriptor, ext string, alone bool) (string, erro
 // so that the OVF is known to be right before it is read. All are the names of
 // an archive's members, nil for a folder, of which the package is what the OVF
 // and the manifest name.
-func (a *Appliance) openPackage(descriptor, manifest, certificate string, all []string) error {
+func (a *Appliance) openPackage(ctx context.Context, descriptor, manifest, certificate string, all []string) error {
 	a.members, a.hashing = make(map[string]Section), newHashing()
-	if err := a.readManifest(manifest, certificate); err != nil {
+	if err := a.readManifest(ctx, manifest, certificate); err != nil {
 		return err
 	}
 	s, err := a.member(descriptor)
@@ -209,10 +209,10 @@ func (a *Appliance) openPackage(descriptor, manifest, certificate string, all []
 		return fmt.Errorf("opening %s: %w", descriptor, err)
 	}
 	a.Descriptor = File{descriptor, RoleDescriptor, s}
-	if a.OVF, err = readAll(s, machine.MaxDescriptor); err != nil {
+	if a.OVF, err = readAll(ctx, s, machine.MaxDescriptor); err != nil {
 		return fmt.Errorf("reading %s: %w", descriptor, err)
 	}
-	if err := a.checkDescriptor(); err != nil {
+	if err := a.checkDescriptor(ctx); err != nil {
 		return err
 	}
 	if a.Envelope, err = ovf.Parse(a.OVF); err != nil {
@@ -228,7 +228,7 @@ func (a *Appliance) openPackage(descriptor, manifest, certificate string, all []
 }
 
 // readManifest reads the manifest and checks its signature.
-func (a *Appliance) readManifest(manifest, certificate string) error {
+func (a *Appliance) readManifest(ctx context.Context, manifest, certificate string) error {
 	if manifest == "" {
 		if certificate != "" {
 			return a.refuse(machine.Malformed("%s signs a manifest, and there is none", certificate))
@@ -236,7 +236,7 @@ func (a *Appliance) readManifest(manifest, certificate string) error {
 		return nil
 	}
 	a.report.Manifest = manifest
-	data, err := a.readSmall(manifest, RoleManifest)
+	data, err := a.readSmall(ctx, manifest, RoleManifest)
 	if err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func (a *Appliance) readManifest(manifest, certificate string) error {
 	if certificate == "" {
 		return nil
 	}
-	cert, err := a.readSmall(certificate, RoleCertificate)
+	cert, err := a.readSmall(ctx, certificate, RoleCertificate)
 	if err != nil {
 		return err
 	}
@@ -278,12 +278,12 @@ func (a *Appliance) readManifest(manifest, certificate string) error {
 }
 
 // readSmall reads a manifest or a certificate, which travels with the package.
-func (a *Appliance) readSmall(name string, role Role) ([]byte, error) {
+func (a *Appliance) readSmall(ctx context.Context, name string, role Role) ([]byte, error) {
 	s, err := a.lookup(name)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", name, err)
 	}
-	data, err := readAll(s, maxManifest)
+	data, err := readAll(ctx, s, maxManifest)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}
@@ -330,10 +330,10 @@ func (a *Appliance) list(d digest) error {
 }
 
 // checkDescriptor compares the OVF with the manifest, now that it was read.
-func (a *Appliance) checkDescriptor() error {
+func (a *Appliance) checkDescriptor(ctx context.Context) error {
 	for _, l := range a.listed {
 		if l.name == a.Descriptor.Name && l.file != nil {
-			_, err := l.check(context.Background(), a.report.Manifest)
+			_, err := l.check(ctx, a.report.Manifest)
 			return a.refuse(err)
 		}
 	}
@@ -498,7 +498,10 @@ func (a *Appliance) findParts(f machine.File) ([]string, error) {
 	return names, nil
 }
 
-func readAll(s Section, limit int64) ([]byte, error) {
+func readAll(ctx context.Context, s Section, limit int64) ([]byte, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
 	if s.Size() > limit {
 		return nil, machine.Malformed("%d bytes, more than %d", s.Size(), limit)
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -151,9 +152,26 @@ func readSection(t *testing.T, s Section) []byte {
 	return data
 }
 
+// readDisk returns the file of a disk, unpacked.
+func readDisk(t *testing.T, s Source) []byte {
+	t.Helper()
+	data := readSection(t, s.Section)
+	if s.Compression == "" {
+		return data
+	}
+	z, err := gzip.NewReader(bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if data, err = io.ReadAll(z); err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
 func mustOpen(t *testing.T, path string, o Options) *Appliance {
 	t.Helper()
-	a, err := Open(path, o)
+	a, err := Open(t.Context(), path, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +215,7 @@ func TestPackagesInEveryForm(t *testing.T) {
 					t.Errorf("the OVF %s is %q", a.Descriptor.Name, a.OVF)
 				}
 				for i, d := range twoDisks {
-					s, err := a.Disk(t.Context(), i)
+					s, err := a.Disk(i)
 					if err != nil || s.Name != d.name || s.Format != "vmdk" || !bytes.Equal(readSection(t, s.Section), d.data) {
 						t.Errorf("disk %d: %s, %s, %v", i, s.Name, s.Format, err)
 					}
@@ -335,7 +353,7 @@ func TestArchivesThatAreRefused(t *testing.T) {
 		{"nothing", nil, "no tar archive"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a, err := Open(writeFile(t, filepath.Join(t.TempDir(), "x.ova"), test.archive), Options{})
+			a, err := Open(t.Context(), writeFile(t, filepath.Join(t.TempDir(), "x.ova"), test.archive), Options{})
 			checkRefused(t, a, err, test.want)
 		})
 	}
@@ -440,7 +458,7 @@ func TestMembersOver8GiB(t *testing.T) {
 			}
 			a := mustOpen(t, path, Options{})
 			for i, want := range []string{"end", "second"} {
-				s, err := a.Disk(t.Context(), i)
+				s, err := a.Disk(i)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -449,7 +467,7 @@ func TestMembersOver8GiB(t *testing.T) {
 					t.Errorf("disk %d ends in %q, %v", i, tail, err)
 				}
 			}
-			if s, _ := a.Disk(t.Context(), 0); s.Section.Size() != size {
+			if s, _ := a.Disk(0); s.Section.Size() != size {
 				t.Errorf("%d bytes, want %d", s.Section.Size(), int64(size))
 			}
 		})
@@ -504,7 +522,7 @@ func TestReferencesOfAnOVF(t *testing.T) {
 					path = p.folder(t)
 					writeFile(t, filepath.Join(filepath.Dir(path), "..", "secret.vmdk"), disk)
 				}
-				a, err := Open(path, Options{})
+				a, err := Open(t.Context(), path, Options{})
 				if test.want != "" {
 					checkRefused(t, a, err, test.want)
 					return
@@ -512,8 +530,8 @@ func TestReferencesOfAnOVF(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s, err := a.Disk(t.Context(), 0)
-				if err != nil || !bytes.Equal(readSection(t, s.Section), disk) {
+				s, err := a.Disk(0)
+				if err != nil || !bytes.Equal(readDisk(t, s), disk) {
 					t.Errorf("disk %+v, %v", s, err)
 				}
 				if err := a.Close(); err != nil {
@@ -524,35 +542,33 @@ func TestReferencesOfAnOVF(t *testing.T) {
 	}
 }
 
-func TestCompressedDisksThatAreRefused(t *testing.T) {
-	whole := gzipped(noise(1, 5000))
-	for _, test := range []struct {
-		name string
-		data []byte
-		want string
-	}{
-		{"no gzip", noise(1, 100), "header"},
-		{"cut", whole[:len(whole)-20], "unexpected EOF"},
-		{"cut in the sum", whole[:len(whole)-4], "unexpected EOF"},
-		{"wrong sum", slices.Concat(whole[:len(whole)-8], make([]byte, 8)), "checksum"},
-		{"bomb", gzipped(make([]byte, inflateSlack+3<<20)), "too many"},
+// What is compressed says how, and how large it can get.
+func TestCompressedDisks(t *testing.T) {
+	data := gzipped(noise(1, 5000))
+	for attrs, want := range map[string]Source{
+		`ovf:compression="gzip"`:     {Name: "d.gz", Format: "vmdk", Compression: "gzip", Limit: 1<<20 + 1<<16 + 16<<20},
+		`ovf:compression="identity"`: {Name: "d.gz", Format: "vmdk"},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			tmp := t.TempDir()
-			t.Setenv("TMPDIR", tmp)
-			p := newPacket("", []fileOf{{name: "d.gz", data: test.data, attrs: `ovf:compression="gzip"`}}, nil)
-			a, err := Open(p.ova(t, tar.FormatUSTAR), Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if s, err := a.Disk(t.Context(), 0); !errors.Is(err, machine.ErrMalformed) || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("disk %+v, %v; want %q", s, err, test.want)
-			}
-			a.Close()
-			if left, _ := filepath.Glob(filepath.Join(tmp, "davit-*")); len(left) > 0 {
-				t.Errorf("left behind: %v", left)
-			}
-		})
+		p := newPacket("", []fileOf{{name: "d.gz", data: data, attrs: attrs}}, nil)
+		s, err := mustOpen(t, p.ova(t, tar.FormatUSTAR), Options{}).Disk(0)
+		if err != nil || !bytes.Equal(readSection(t, s.Section), data) {
+			t.Fatalf("%s: %+v, %v", attrs, s, err)
+		}
+		if s.Section = nil; s != want {
+			t.Errorf("%s: %+v, want %+v", attrs, s, want)
+		}
+	}
+}
+
+func TestOpenEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	enough := errors.New("enough")
+	cancel(enough)
+	p := newPacket("SHA256", twoDisks, isoFile)
+	for _, path := range []string{p.ova(t, tar.FormatUSTAR), p.folder(t)} {
+		if a, err := Open(ctx, path, Options{}); !errors.Is(err, enough) {
+			t.Errorf("Open(%s) = %v, %v; want why its context ended", path, a, err)
+		}
 	}
 }
 
@@ -575,7 +591,7 @@ func TestFilesOfAFolderThatAreRefused(t *testing.T) {
 			if err := test.make(filepath.Dir(path), filepath.Join(filepath.Dir(path), "disk.vmdk")); err != nil {
 				t.Fatal(err)
 			}
-			a, err := Open(path, Options{})
+			a, err := Open(t.Context(), path, Options{})
 			if (err == nil) != test.ok {
 				t.Errorf("Open: %v", err)
 			}
@@ -593,7 +609,7 @@ func TestFilesThatNothingNeeds(t *testing.T) {
 	if len(a.Envelope.Files) != 2 || len(a.Machines[0].Unread) == 0 || a.Machines[0].Unread[len(a.Machines[0].Unread)-1].Value != "notes.txt" {
 		t.Errorf("files %v, unread %v", a.Envelope.Files, a.Machines[0].Unread)
 	}
-	if a, err := Open(p.without("cd.iso").ova(t, tar.FormatUSTAR), Options{}); !errors.Is(err, ErrMissing) {
+	if a, err := Open(t.Context(), p.without("cd.iso").ova(t, tar.FormatUSTAR), Options{}); !errors.Is(err, ErrMissing) {
 		t.Errorf("without its CD image: %v, %v", a, err)
 	}
 	// A member that no reference names travels; a file of the folder does not.
@@ -612,7 +628,7 @@ func TestFilesThatDifferInCaseAlone(t *testing.T) {
 	if names, err := namesIn(filepath.Dir(dir)); err != nil || len(names) < 3 {
 		return // one file, on this system
 	}
-	if a, err := Open(dir, Options{}); !errors.Is(err, machine.ErrMalformed) || !strings.Contains(err.Error(), "two files") {
+	if a, err := Open(t.Context(), dir, Options{}); !errors.Is(err, machine.ErrMalformed) || !strings.Contains(err.Error(), "two files") {
 		t.Errorf("Open = %v, %v", a, err)
 	}
 }
@@ -626,7 +642,7 @@ func TestDescriptorOnly(t *testing.T) {
 	if len(a.Disks) != 2 || a.Machines[0].CPUs != 1 {
 		t.Errorf("%+v", a.Envelope)
 	}
-	if s, err := a.Disk(t.Context(), 0); err == nil {
+	if s, err := a.Disk(0); err == nil {
 		t.Errorf("disk %+v", s)
 	}
 	if r, err := a.Verify(t.Context()); err == nil {
@@ -640,7 +656,7 @@ func TestDescriptorOnly(t *testing.T) {
 func TestBlankDisk(t *testing.T) {
 	ovf := strings.Replace(ovfOf([]fileOf{{}}, nil), `<File ovf:id="file0" ovf:href="" />`, "", 1)
 	a := mustOpen(t, packet{{"vm.ovf", []byte(ovf)}}.folder(t), Options{})
-	if s, err := a.Disk(t.Context(), 0); err != nil || s != (Source{}) {
+	if s, err := a.Disk(0); err != nil || s != (Source{}) {
 		t.Errorf("disk %+v, %v", s, err)
 	}
 }
@@ -657,7 +673,7 @@ func TestFolders(t *testing.T) {
 		{"nothing", nil, "not a machine"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a, err := Open(filepath.Dir(test.files.folder(t)), Options{})
+			a, err := Open(t.Context(), filepath.Dir(test.files.folder(t)), Options{})
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("Open = %v, %v", a, err)
 			}
@@ -723,7 +739,7 @@ func TestWhatAFileIs(t *testing.T) {
 		{"compressed disk", "x.img.gz", string(gzipped(archive)), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			a, err := Open(writeFile(t, filepath.Join(t.TempDir(), test.file), []byte(test.data)), Options{DescriptorOnly: true})
+			a, err := Open(t.Context(), writeFile(t, filepath.Join(t.TempDir(), test.file), []byte(test.data)), Options{DescriptorOnly: true})
 			switch test.want {
 			case "":
 				if !errors.Is(err, ErrNotMachine) {
@@ -743,7 +759,7 @@ func TestWhatAFileIs(t *testing.T) {
 			}
 		})
 	}
-	if a, err := Open(filepath.Join(t.TempDir(), "none.ova"), Options{}); !errors.Is(err, fs.ErrNotExist) {
+	if a, err := Open(t.Context(), filepath.Join(t.TempDir(), "none.ova"), Options{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v, %v", a, err)
 	}
 }

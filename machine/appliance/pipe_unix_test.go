@@ -16,10 +16,10 @@ func TestPipesAreNotOpened(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if a, err := Open(path, Options{}); err == nil || !strings.Contains(err.Error(), "no regular file") {
+	if a, err := Open(t.Context(), path, Options{}); err == nil || !strings.Contains(err.Error(), "no regular file") {
 		t.Errorf("a file of the package: %v, %v", a, err)
 	}
-	if a, err := Open(pipe, Options{}); err == nil || !strings.Contains(err.Error(), "not a machine") {
+	if a, err := Open(t.Context(), pipe, Options{}); err == nil || !strings.Contains(err.Error(), "not a machine") {
 		t.Errorf("the package: %v, %v", a, err)
 	}
 }

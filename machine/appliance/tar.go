@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,7 +31,7 @@ type member struct {
 // malformed: names are relative, each is there once, and all of them are
 // regular files. What real products leave out is no fault: padding, the blocks
 // of zeros at the end, and the order of DSP0243.
-func readTar(r io.ReaderAt, size int64) ([]member, error) {
+func readTar(ctx context.Context, r io.ReaderAt, size int64) ([]member, error) {
 	var (
 		members []member
 		at      = io.NewSectionReader(r, 0, size) // archive/tar seeks in it, and reads nothing ahead
@@ -38,6 +39,9 @@ func readTar(r io.ReaderAt, size int64) ([]member, error) {
 		known   = make(map[string]bool)
 	)
 	for n := 0; ; n++ {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
 			return members, nil

@@ -158,13 +158,13 @@ func TestPackagesThatAreNotWhatTheirManifestSays(t *testing.T) {
 				} else if path = test.packet.folder(t); strings.Contains(test.want, "more.txt") {
 					return // a file of the folder is none of the package
 				}
-				a, err := Open(path, Options{})
+				a, err := Open(t.Context(), path, Options{})
 				if test.atOnce != (err != nil) {
 					t.Fatalf("Open: %v", err)
 				}
 				if err == nil {
 					for i := range a.Disks {
-						s, err := a.Disk(t.Context(), i)
+						s, err := a.Disk(i)
 						if err != nil {
 							t.Fatal(err)
 						}
@@ -183,7 +183,7 @@ func TestPackagesThatAreNotWhatTheirManifestSays(t *testing.T) {
 
 				// As it is: everything opens, and is reported.
 				a = mustOpen(t, path, Options{Unverified: true})
-				if s, err := a.Disk(t.Context(), 0); err != nil || !bytes.Equal(readSection(t, s.Section), test.packet.get("disk1.vmdk")) {
+				if s, err := a.Disk(0); err != nil || !bytes.Equal(readSection(t, s.Section), test.packet.get("disk1.vmdk")) {
 					t.Errorf("disk %+v, %v", s, err)
 				}
 				r, err := a.Verify(t.Context())
@@ -225,7 +225,7 @@ func TestDigestOfPartsAndOfCompressedFiles(t *testing.T) {
 	p := packet{{"vm.ovf", []byte(ovfOf(disks, nil))}, {"d.gz.000000000", whole[:3000]}, {"d.gz.000000001", whole[3000:]}}
 	p = append(p, tarMember{"vm.mf", manifestOf("SHA512", p)})
 	a := mustOpen(t, p.ova(t, tar.FormatUSTAR), Options{})
-	if s, err := a.Disk(t.Context(), 0); err != nil || s.Name != "d.gz.000000000" || !bytes.Equal(readSection(t, s.Section), data) {
+	if s, err := a.Disk(0); err != nil || s.Name != "d.gz.000000000" || !bytes.Equal(readDisk(t, s), data) {
 		t.Errorf("disk %+v, %v", s, err)
 	}
 	if f := a.Files(); len(f) != 1 {
@@ -447,14 +447,14 @@ func TestCorpusOVAs(t *testing.T) {
 	for name, files := range expected {
 		t.Run(name, func(t *testing.T) {
 			if files < 0 {
-				if a, err := Open(filepath.Join(corpus, name), Options{}); !errors.Is(err, ErrMissing) {
+				if a, err := Open(t.Context(), filepath.Join(corpus, name), Options{}); !errors.Is(err, ErrMissing) {
 					t.Errorf("Open = %v, %v", a, err)
 				}
 				return
 			}
 			a := mustOpen(t, filepath.Join(corpus, name), Options{})
 			for i := range a.Disks {
-				s, err := a.Disk(t.Context(), i)
+				s, err := a.Disk(i)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -531,7 +531,7 @@ func FuzzTar(f *testing.F) {
 		f.Add(archive[:len(archive)-1500])
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		members, err := readTar(bytes.NewReader(data), int64(len(data)))
+		members, err := readTar(t.Context(), bytes.NewReader(data), int64(len(data)))
 		if err != nil {
 			if !errors.Is(err, machine.ErrMalformed) {
 				t.Errorf("an error of no kind: %v", err)

@@ -335,11 +335,11 @@ func (p *parser) references(e *xmltree.Element) error {
 			}
 		}
 		switch f.Compression {
-		case "", "gzip":
+		case "", "gzip", "bzip2": // the latter by the schema
 		case "identity":
 			f.Compression = ""
 		default:
-			return unsupportedAt(c, "file %q: compression %q; only gzip is (7.1)", f.ID, f.Compression)
+			return unsupportedAt(c, "file %q: compression %q; gzip and bzip2 are (7.1)", f.ID, f.Compression)
 		}
 		p.files[f.ID], hrefs[f.Name] = f.Name, true
 		if p.ovirt && p.attr(c, "disk_storage_type") == lun {

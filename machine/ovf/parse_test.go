@@ -172,7 +172,7 @@ func TestParseRefuses(t *testing.T) {
 		{"size that is none", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:size="-3"`, 1), "ovf:size"},
 		{"size over 63 bits", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:size="9223372036854775808"`, 1), "ovf:size"},
 		{"chunks of nothing", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:chunkSize="0"`, 1), "ovf:chunkSize"},
-		{"other compression", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:compression="bzip2"`, 1), "bzip2"},
+		{"other compression", strings.Replace(envelope(""), `ovf:id="f"`, `ovf:id="f" ovf:compression="lzma"`, 1), `compression "lzma"`},
 
 		{"too many disks", envelope(many(machine.MaxDisks, `<Disk ovf:diskId="%d" ovf:capacity="1"/>`)), "more than 4096 disks"},
 		{"two disks of one name", envelope(disk1 + disk1), `two disks called "a"`},
