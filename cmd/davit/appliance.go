@@ -29,6 +29,8 @@ type applianceSource struct {
 	// own says that the source's own OVF is the config. Otherwise one is
 	// written: the source has none, or several machines of which one is wanted.
 	own bool
+
+	report *appliance.Report // of verify; nil: there is no manifest
 }
 
 // openAppliance opens the SOURCE that describes a machine, nil if what was named
@@ -367,13 +369,24 @@ func (s *applianceSource) verify(ctx context.Context, g *globals) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.path, err)
 	}
+	if r.Manifest == "" {
+		return nil
+	}
+	s.report = &r
 	for _, why := range r.Wrong {
 		g.stderr.warn("%s: pushed all the same, as --unverified-package says: %s", s.path, why)
 	}
 	for _, name := range r.Unlisted {
 		g.stderr.warn("%s: its manifest does not name %s, which is not checked", s.path, name)
 	}
-	if c := r.Certificate; c != nil && !c.Trusted {
+	if len(r.Wrong) == 0 {
+		g.say("%s: %d files are what its manifest says", s.path, len(r.Files))
+	}
+	switch c := r.Certificate; {
+	case c == nil || !c.SignedOK:
+	case c.Trusted:
+		g.say("%s: signed by %s, whose certificate %s vouches for", s.path, c.Subject, c.Issuer)
+	default:
 		g.stderr.warn("%s: signed by %s, who is not known here: %s", s.path, c.Subject, c.Chain)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 )
@@ -57,11 +58,12 @@ file describe another one. ` + machineFileHelp,
 
 type convertReport struct {
 	report
-	Files   []writtenFile  `json:"files"`
-	Losses  []machine.Loss `json:"losses"`
-	Trimmed int64          `json:"trimmed"` // as that of push
-	Bytes   writtenBytes   `json:"bytes"`
-	Seconds float64        `json:"seconds"`
+	Files   []writtenFile     `json:"files"`
+	Losses  []machine.Loss    `json:"losses"`
+	Trimmed int64             `json:"trimmed"`           // as that of push
+	Package *appliance.Report `json:"package,omitempty"` // as that of push
+	Bytes   writtenBytes      `json:"bytes"`
+	Seconds float64           `json:"seconds"`
 }
 
 // A writtenFile is an entry of files[] in the JSON of convert and pull.
@@ -108,6 +110,9 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 	}
 	if err != nil {
 		return err
+	}
+	if machines != nil {
+		r.Package = machines.report
 	}
 	r.Seconds = time.Since(start).Seconds()
 	if to == "-" {

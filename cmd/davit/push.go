@@ -15,6 +15,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
@@ -105,9 +106,10 @@ type pushReport struct {
 		New  int `json:"new"`
 		Kept int `json:"kept"`
 	} `json:"layers"`
-	ReusedFrom []string       `json:"reusedFrom"`
-	Trimmed    int64          `json:"trimmed"` // of free blocks that held something
-	Signature  *pushSignature `json:"signature,omitempty"`
+	ReusedFrom []string          `json:"reusedFrom"`
+	Trimmed    int64             `json:"trimmed"`           // of free blocks that held something
+	Package    *appliance.Report `json:"package,omitempty"` // that of SOURCE, if it has a manifest
+	Signature  *pushSignature    `json:"signature,omitempty"`
 	Bytes      struct {
 		Read    int64 `json:"read"`    // plain, of the disks
 		Sent    int64 `json:"sent"`    // to the registry
@@ -184,6 +186,9 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 
 	r := pushed.report(plan.ref, reuse)
 	r.Trimmed = trimmed
+	if source != nil {
+		r.Package = source.report
+	}
 	if !o.dryRun {
 		// Last, so that no tag ever names an artifact that is not whole and signed.
 		if o.sign {
