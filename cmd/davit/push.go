@@ -522,6 +522,9 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 	if p.gitlab {
 		blobs[ocispec.MediaTypeImageConfig] = artifact.GitlabConfig
 	}
+	if len(m.Disks)+len(m.Layers)+len(m.Files)+len(m.Originals) == 0 && !p.gitlab { // what Manifest.Encode puts in the place of layers
+		blobs[ocispec.MediaTypeEmptyJSON] = ocispec.DescriptorEmptyJSON.Data
+	}
 	for mediaType, b := range blobs {
 		desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
 		if err := p.repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }); err != nil {
