@@ -86,7 +86,8 @@ type delivery struct {
 	folder      string            // to be made if it is not there
 	envelope    *machine.Envelope // its files as they lie there: those of disks come first
 	descriptors []descriptor
-	disks       []placedDisk // of the envelope's first files, in the same order
+	disks       []placedDisk      // of the envelope's first files, in the same order
+	called      map[string]string // where they come from, of its other files by name
 	key         *appliance.Key
 	losses      []machine.Loss
 }
@@ -120,6 +121,7 @@ func (f *deliveryFlags) plan(e *machine.Envelope, sizes []int64, files []string,
 	if err != nil {
 		return nil, err
 	}
+	e, d.called = d.rename(e, files)
 	var moved, lost []machine.Loss
 	d.envelope, moved = d.place(e)
 	if err := d.setSizes(sizes); err != nil {
@@ -203,10 +205,11 @@ func adapterOf(e *machine.Envelope, name string) string {
 func (d *delivery) checkFiles(there []string) error {
 	wanted := make(map[string]bool)
 	for _, f := range d.envelope.Files[len(d.disks):] {
-		if !slices.Contains(there, f.Name) {
+		name, ok := d.called[f.Name]
+		if !ok {
 			return fmt.Errorf("file %q: %w: the descriptor names it, and nothing of that name came with it", f.Name, errNotFound)
 		}
-		wanted[f.Name] = true
+		wanted[name] = true
 	}
 	for _, name := range there {
 		if !wanted[name] {
@@ -292,7 +295,7 @@ func (d *delivery) writeFolder(ctx context.Context, from deliverable, out *outpu
 		if err != nil {
 			return err
 		}
-		if err := from.copyFile(ctx, f.Name, part); err != nil {
+		if err := from.copyFile(ctx, d.called[f.Name], part); err != nil {
 			return err
 		}
 	}
@@ -319,7 +322,7 @@ func (d *delivery) writePackage(ctx context.Context, from deliverable, out *outp
 		if i < len(d.disks) {
 			err = from.streamDisk(ctx, i, member)
 		} else {
-			err = from.copyFile(ctx, f.Name, member)
+			err = from.copyFile(ctx, d.called[f.Name], member)
 		}
 		if err != nil {
 			return err

@@ -172,6 +172,56 @@ func (t *target) place(e *machine.Envelope) (*machine.Envelope, []machine.Loss) 
 	return &placed, losses
 }
 
+// rename returns a copy of e in which the files that are there have names that
+// are good in any folder and archive, and beside any descriptor of t; and what
+// they are called there, by the new name. Products name files as their machine:
+// "Windows 10 x64.nvram".
+func (t *target) rename(e *machine.Envelope, there []string) (*machine.Envelope, map[string]string) {
+	taken := make(map[string]bool)
+	reserve := func(name, id string) {
+		for _, ext := range []string{t.ext, ".mf", ".cert"} {
+			taken[strings.ToLower(machine.FileName(orDefault(name, id), "vm")+ext)] = true
+		}
+	}
+	reserve(e.Name, e.ID)
+	for _, m := range e.Machines {
+		reserve(m.Name, m.ID)
+	}
+	called, names := make(map[string]string), make(map[string]string)
+	rename := func(name *string) {
+		old := *name
+		if !slices.Contains(there, old) {
+			return
+		}
+		if names[old] == "" {
+			ext := filepath.Ext(old)
+			stem := machine.FileName(strings.TrimSuffix(pathBase(old), ext), "file")
+			if ext = machine.FileName(ext, ""); ext != "" {
+				ext = "." + ext
+			}
+			unique := stem + ext
+			for n := 2; taken[strings.ToLower(unique)]; n++ {
+				unique = fmt.Sprintf("%s-%d%s", stem, n, ext)
+			}
+			taken[strings.ToLower(unique)] = true
+			names[old], called[unique] = unique, old
+		}
+		*name = names[old]
+	}
+	renamed := *e
+	renamed.Machines = make([]*machine.Machine, len(e.Machines))
+	for i, m := range e.Machines {
+		m := *m
+		m.CDROMs = slices.Clone(m.CDROMs)
+		for n := range m.CDROMs {
+			rename(&m.CDROMs[n].File)
+		}
+		rename(&m.NVRAM)
+		renamed.Machines[i] = &m
+	}
+	return &renamed, called
+}
+
 // put says in which of files, by disk, d is.
 func (t *target) put(d *machine.Disk, files map[string]string) {
 	d.File, d.Format, d.Parent = files[d.Name], "", ""
