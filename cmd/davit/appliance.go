@@ -126,6 +126,9 @@ func (o *pushOptions) takeAppliance(a *appliance.Appliance, path string, sources
 		warnLosses(o.globals, "the OVF", losses)
 	}
 	warnPublished(o.globals, s.wanted)
+	if o.original && a.OVF == nil {
+		o.stderr.warn("%s is published as it is (--keep-original): with paths of this host, and all passwords that are in it", a.Descriptor.Name)
+	}
 	return s, nil
 }
 

@@ -85,16 +85,31 @@ func (p *pusher) sourceFiles(m *artifact.Manifest) (files []appliance.SourceFile
 			}
 		}
 	}
+	lies := make(map[string]string) // where, by name
+	for i, img := range p.images {
+		if lies[names[i]], err = realPath(img.path); err != nil && len(img.others()) > 0 {
+			return nil, err
+		}
+	}
 	for i, img := range p.images {
 		for _, f := range img.others() {
 			name, err := relativeTo(img.path, f.Name())
 			if err != nil {
 				return nil, err
 			}
+			at, err := realPath(f.Name())
+			if err != nil {
+				return nil, err
+			}
 			name = path.Join(path.Dir(names[i]), name)
-			if slices.ContainsFunc(files, func(have appliance.SourceFile) bool { return have.Name == name }) {
+			other, ok := lies[name]
+			if ok && other == at {
 				continue // disks can share one
 			}
+			if ok || slices.ContainsFunc(files, func(have appliance.SourceFile) bool { return have.Name == name }) {
+				return nil, fmt.Errorf("two files would be called %s, and %s is one of them: push the disks one by one", name, at)
+			}
+			lies[name] = at
 			if err := add(name, f); err != nil {
 				return nil, err
 			}
@@ -121,11 +136,8 @@ func extensions(name string) string {
 func relativeTo(image, name string) (string, error) {
 	var real [2]string
 	for i, p := range []string{filepath.Dir(image), name} {
-		abs, err := filepath.Abs(p)
-		if err == nil {
-			real[i], err = filepath.EvalSymlinks(abs)
-		}
-		if err != nil {
+		var err error
+		if real[i], err = realPath(p); err != nil {
 			return "", err
 		}
 	}
@@ -134,6 +146,15 @@ func relativeTo(image, name string) (string, error) {
 		return "", fmt.Errorf("%s continues in %s, which lies outside of its folder", image, name)
 	}
 	return filepath.ToSlash(rel), nil
+}
+
+// realPath is absolute, and has no symbolic links.
+func realPath(name string) (string, error) {
+	abs, err := filepath.Abs(name)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(abs)
 }
 
 // pullOriginal writes the files that the artifact was pushed from.
