@@ -123,6 +123,7 @@ func (t machineTable) machine(m *machine.Machine, details bool) {
 	}
 	fmt.Fprintf(t, "machine %s\n", cell(title))
 	t.row("description", "%s", m.Description)
+	t.row("architecture", "%s", m.Architecture)
 	if m.CPUs > 0 {
 		sockets := ""
 		if m.CoresPerSocket > 0 {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/registry"
 	"github.com/opencontainers/go-digest"
@@ -125,7 +126,7 @@ func extensions(name string) string {
 	case ".gz", ".xz", ".zst", ".bz2":
 		ext = filepath.Ext(strings.TrimSuffix(name, ext)) + ext
 	}
-	if !isPlain("disk" + ext) {
+	if !machine.IsPlainName("disk" + ext) {
 		return ""
 	}
 	return ext

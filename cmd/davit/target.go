@@ -116,6 +116,7 @@ func (t *target) describe(e *machine.Envelope, dir string) (files []descriptor, 
 			losses = append(losses, l)
 		}
 	}
+	losses = append(losses, e.CommonLosses()...)
 	return files, list(losses), nil
 }
 
@@ -146,7 +147,7 @@ func (t *target) place(e *machine.Envelope) (*machine.Envelope, []machine.Loss) 
 
 	var losses []machine.Loss
 	keep := func(field, name string) string {
-		if name == "" || isPlain(name) {
+		if name == "" || machine.IsPlainName(name) {
 			placeFile(&placed, name)
 			return name
 		}
@@ -281,12 +282,6 @@ func (u *uniqueNames) disk(name string, i int) string {
 		name = ""
 	}
 	return u.file(name, "disk", i)
-}
-
-// isPlain says whether a file's name is that of a file beside its descriptor,
-// on any system.
-func isPlain(name string) bool {
-	return filepath.IsLocal(name) && name != "." && !strings.ContainsAny(name, `/\:`)
 }
 
 // pathBase is the last element of a path of any system.

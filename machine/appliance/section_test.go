@@ -29,7 +29,7 @@ func (c *counted) ReadAt(p []byte, off int64) (int, error) {
 type readPlan []early
 
 // buffers are used again, as those of artifact are.
-var buffers = sync.Pool{New: func() any { return []byte(nil) }}
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // run reads the ranges in parallel, as artifact scans a disk: as far ahead of
 // the one that takes longest as 6 windows, which are an eighth of those of 2 MiB.
@@ -47,12 +47,10 @@ func (p readPlan) run(t *testing.T, r io.ReaderAt, want []byte, workers int) {
 		done[i] = make(chan struct{})
 		limit <- struct{}{}
 		go func() {
-			b := buffers.Get().([]byte)
-			if cap(b) < len(e.data) {
-				b = make([]byte, len(e.data))
-			}
-			b = b[:len(e.data)]
-			defer func() { buffers.Put(b) }()
+			buffer := buffers.Get().(*[]byte)
+			defer buffers.Put(buffer)
+			*buffer = slices.Grow((*buffer)[:0], len(e.data))
+			b := (*buffer)[:len(e.data)]
 			if n, err := r.ReadAt(b, e.off); n < len(b) || !bytes.Equal(b, want[e.off:][:n]) {
 				t.Errorf("reading %d bytes at %d: %d, %v", len(b), e.off, n, err)
 			}
