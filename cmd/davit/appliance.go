@@ -50,7 +50,7 @@ func (o *pushOptions) openAppliance(ctx context.Context, sources []source) (*app
 		if a == nil {
 			continue
 		}
-		s, err := o.takeAppliance(a, src.path, len(sources))
+		s, err := o.takeAppliance(a, src, len(sources))
 		if err != nil {
 			return nil, errors.Join(err, a.Close())
 		}
@@ -96,14 +96,26 @@ func (o *pushOptions) appliancesOnly() error {
 	return nil
 }
 
+// errNamed refuses a name for the disk of what has several.
+func errNamed(src source) error {
+	return usagef("%s=%s: a machine's disks have names", src.name, src.path)
+}
+
 // errMachineGiven refuses flags that describe the machine of bare disks.
 func errMachineGiven(path string) error {
 	return usagef("%s: it describes a machine; flags describe that of bare disks", path)
 }
 
-func (o *pushOptions) takeAppliance(a *appliance.Appliance, path string, sources int) (*applianceSource, error) {
+func (o *pushOptions) takeAppliance(a *appliance.Appliance, src source, sources int) (*applianceSource, error) {
+	path := src.path
 	if sources > 1 {
 		return nil, usagef("%s: a machine brings its own disks; it is the only SOURCE", path)
+	}
+	if src.named {
+		return nil, errNamed(src)
+	}
+	if o.machineID != "" && o.original && len(a.Machines) > 1 {
+		return nil, usagef("--keep-original keeps all of %s; with --machine a part of it is pushed", path)
 	}
 	if o.machine.given() {
 		return nil, errMachineGiven(path)
@@ -189,6 +201,9 @@ func (s *applianceSource) open(ctx context.Context, g *globals, o *sourceFlags, 
 		return nil, fmt.Errorf("%s: disk %s: %w", s.path, s.names[i], err)
 	}
 	img.name = s.names[i]
+	if said := s.wanted.Disks[i].Capacity; said > 0 && said != img.Size() {
+		g.stderr.warn("%s: disk %s has %d bytes, and %s says %d", s.path, img.name, img.Size(), s.Descriptor.Name, said)
+	}
 	return img, nil
 }
 

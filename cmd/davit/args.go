@@ -62,8 +62,9 @@ func parseRepo(s string) (registry.Reference, error) {
 
 // A source is a SOURCE argument: a file, and the name that was given to its disk.
 type source struct {
-	name string // "" if none was given
-	path string // "-" is stdin
+	name  string // "" if none was given
+	path  string // "-" is stdin
+	named bool   // the name was given
 }
 
 // parseSource reads PATH or NAME=PATH. An existing file wins over a name.
@@ -75,7 +76,7 @@ func parseSource(s string) source {
 	if _, err := os.Lstat(s); err == nil {
 		return source{path: s}
 	}
-	return source{name, path}
+	return source{name, path, true}
 }
 
 // isFile says whether an argument that may be REF or SOURCE is a SOURCE: a file

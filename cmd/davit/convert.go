@@ -71,7 +71,7 @@ type writtenFile struct {
 	Path   string      `json:"path"`
 	Format disk.Format `json:"format"`
 	Disk   string      `json:"disk"`
-	Size   int64       `json:"size"` // virtual, in bytes
+	Size   int64       `json:"size"` // in bytes; of a disk, virtual
 }
 
 type writtenBytes struct {
@@ -173,7 +173,10 @@ func (o *convertOptions) openAppliance(ctx context.Context, src source) (*applia
 			return nil, err
 		}
 		if a != nil {
-			if o.bare.given() {
+			switch {
+			case src.named:
+				return nil, errors.Join(errNamed(src), a.Close())
+			case o.bare.given():
 				return nil, errors.Join(errMachineGiven(src.path), a.Close())
 			}
 			s := &applianceSource{Appliance: a, path: src.path, wanted: a.Envelope, names: artifactNames(a.Disks)}

@@ -48,8 +48,8 @@ func (o *convertOptions) convertMachine(ctx context.Context, src source, from *a
 	if m.delivery, err = o.plan(e, sizes, names, to, key); err != nil {
 		return err
 	}
-	r.Files = m.written()
 	var total int64
+	var written []writtenFile
 	for _, d := range m.delivery.disks {
 		lost, err := d.dest.fit(sizes[d.number])
 		if err != nil {
@@ -60,7 +60,7 @@ func (o *convertOptions) convertMachine(ctx context.Context, src source, from *a
 		m.disks = append(m.disks, disks[d.number])
 		total += dataSize(disks[d.number])
 		if !m.archive {
-			r.Files = append(r.Files, writtenFile{d.dest.path, d.dest.format, images[d.number].name, sizes[d.number]})
+			written = append(written, writtenFile{d.dest.path, d.dest.format, images[d.number].name, sizes[d.number]})
 		}
 	}
 	warnLosses(o.globals, src.path, m.losses)
@@ -71,6 +71,7 @@ func (o *convertOptions) convertMachine(ctx context.Context, src source, from *a
 	if err := m.deliver(ctx, m); err != nil {
 		return fmt.Errorf("%s: %w", to, err)
 	}
+	r.Files = append(m.written(), written...)
 	r.Trimmed, r.Bytes.Written = trimmed, m.show.done.Load()
 	return nil
 }

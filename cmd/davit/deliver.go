@@ -248,14 +248,28 @@ func (d *delivery) paths() []string {
 	return names
 }
 
-// written are the files of the report beside disks.
-func (d *delivery) written() []writtenFile {
-	if d.archive {
-		return []writtenFile{{Path: d.dest, Format: disk.Format(d.name)}}
+// written are the files of the report beside disks: the archive, or descriptors
+// and what is beside them. Sizes are known when they are there.
+func (d *delivery) written() (files []writtenFile) {
+	others := make(map[string]bool) // that came as they are
+	for _, f := range d.envelope.Files[len(d.disks):] {
+		others[filepath.Join(d.dest, f.Name)] = true
 	}
-	var files []writtenFile
-	for _, f := range d.descriptors {
-		files = append(files, writtenFile{Path: filepath.Join(d.dest, f.name), Format: disk.Format(d.name)})
+	disks := make(map[string]bool)
+	for _, placed := range d.disks {
+		disks[placed.dest.path] = true
+	}
+	for _, path := range d.paths() {
+		f := writtenFile{Path: path, Format: disk.Format(d.name)}
+		if others[path] {
+			f.Format = "file"
+		}
+		if info, err := os.Stat(path); err == nil {
+			f.Size = info.Size()
+		}
+		if !disks[path] {
+			files = append(files, f)
+		}
 	}
 	return files
 }

@@ -48,7 +48,7 @@ func propertyName(p machine.Property) string {
 }
 
 var (
-	passwordNames = regexp.MustCompile(`(?i)passw(or)?d|passphrase|secret|token`)
+	passwordNames = regexp.MustCompile(`(?i)passw(or)?d|passphrase|secret|token|(^|[^a-z])pwd?([^a-z]|$)`)
 	keyNames      = regexp.MustCompile(`(?i)(private|secret|api|access|ssh|host)[ ._-]*key`)
 	licenceNames  = regexp.MustCompile(`(?i)(product|licen[cs]e|activation|serial)[ ._-]*(key|number|code)`)
 	publicNames   = regexp.MustCompile(`(?i)public|authorized`)

@@ -137,6 +137,12 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 		if r.Files, err = o.pullOriginal(ctx, repo, img.Manifest, dest); err != nil {
 			return fmt.Errorf("the original: %w", err)
 		}
+		for _, f := range r.Files {
+			r.Bytes.Written += f.Size
+		}
+		if len(img.Disks) > 0 {
+			r.DiskDigest = artifact.Digest(img.Disks[0].Digest)
+		}
 	} else if err := p.pull(ctx, dest, key, &r); err != nil {
 		return err
 	}

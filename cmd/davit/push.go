@@ -264,7 +264,7 @@ func (o *pushOptions) plan(sources []string, name string) (p pushPlan, err error
 	stdin := false
 	for i, s := range sources {
 		src := parseSource(s)
-		if src.name == "" {
+		if !src.named {
 			src.name = "disk" + strconv.Itoa(i)
 		}
 		if lower := strings.ToLower(src.name); names[lower] {

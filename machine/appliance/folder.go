@@ -238,7 +238,7 @@ func (a *Appliance) openBeside(path string, o Options) error {
 			if used[f.Name] == RoleDisk {
 				return fmt.Errorf("a disk of %s: %w", a.Descriptor.Name, err)
 			}
-			a.lose(f.Name, reasonOf(err))
+			a.lose(f.Name, reasonOf(f.Name, err))
 			renamed[f.Name] = ""
 			continue
 		}
@@ -264,7 +264,11 @@ func (a *Appliance) openBeside(path string, o Options) error {
 	return nil
 }
 
-func reasonOf(err error) string { return strings.TrimPrefix(err.Error(), ErrMissing.Error()+": ") }
+// reasonOf is why the file of that name is missing.
+func reasonOf(name string, err error) string {
+	why := strings.TrimPrefix(err.Error(), ErrMissing.Error()+": ")
+	return strings.TrimPrefix(why, fmt.Sprintf("%q: ", name))
+}
 
 // title is what a file is called in the package: as beside the descriptor, or
 // by its own name alone, with a number if there is another.
