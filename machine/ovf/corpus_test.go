@@ -208,6 +208,7 @@ var read = map[string]string{
 // Every OVF of the corpus is read, or refused for the reason that it was made
 // for. Without the corpus the tables alone are checked.
 func TestCorpus(t *testing.T) {
+	t.Parallel()
 	for path := range notRefused {
 		if refused[path] != "" {
 			t.Errorf("%s is in both tables", path)

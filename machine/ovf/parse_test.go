@@ -116,6 +116,7 @@ func TestParseDisks(t *testing.T) {
 }
 
 func TestParseRefuses(t *testing.T) {
+	t.Parallel()
 	const disk1 = `<Disk ovf:diskId="a" ovf:capacity="1"/>`
 	disk := func(attrs string) string { return envelope(`<Disk ` + attrs + `/>`) }
 	memory := rasd("1", "ResourceType=4", "VirtualQuantity=1", "AllocationUnits=byte * 2^30")
@@ -599,7 +600,7 @@ func FuzzParse(f *testing.F) {
 				return // is written as another
 			}
 		}
-		if _, err := fixed(e); err != nil {
+		if _, err := fixed(e, targets...); err != nil {
 			t.Error(err)
 		}
 	})
