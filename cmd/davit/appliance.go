@@ -33,6 +33,11 @@ type applianceSource struct {
 	report *appliance.Report // of verify; nil: there is no manifest
 }
 
+// newApplianceSource is about all machines of a.
+func newApplianceSource(a *appliance.Appliance, path string) *applianceSource {
+	return &applianceSource{Appliance: a, path: path, wanted: a.Envelope, names: artifactNames(a.Disks), own: a.OVF != nil}
+}
+
 // openAppliance opens the SOURCE that describes a machine, nil if what was named
 // are disks. What -f says the format of is a disk.
 func (o *pushOptions) openAppliance(ctx context.Context, sources []source) (*applianceSource, error) {
@@ -120,15 +125,15 @@ func (o *pushOptions) takeAppliance(a *appliance.Appliance, src source, sources 
 	if o.machine.given() {
 		return nil, errMachineGiven(path)
 	}
-	s := &applianceSource{Appliance: a, path: path, wanted: a.Envelope, own: a.OVF != nil}
+	s := newApplianceSource(a, path)
 	if o.machineID != "" {
 		var err error
 		if s.wanted, err = oneMachine(a.Envelope, o.machineID); err != nil {
 			return nil, err
 		}
 		s.own = s.own && len(a.Machines) == 1
+		s.names = artifactNames(s.wanted.Disks)
 	}
-	s.names = artifactNames(s.wanted.Disks)
 	if !s.own { // else the OVF has it
 		warnLosses(o.globals, path, unreadOf(s.wanted))
 		_, losses, err := s.describe(nil)
@@ -198,7 +203,7 @@ func (s *applianceSource) image(ctx context.Context, g *globals, o *sourceFlags,
 func (s *applianceSource) open(ctx context.Context, g *globals, o *sourceFlags, i int) (*image, error) {
 	img, err := s.openContent(ctx, g, o, s.wanted.Disks[i].Name)
 	if err != nil {
-		return nil, fmt.Errorf("%s: disk %s: %w", s.path, s.names[i], err)
+		return nil, sourceError{fmt.Errorf("%s: disk %s: %w", s.path, s.names[i], err)}
 	}
 	img.name = s.names[i]
 	if said := s.wanted.Disks[i].Capacity; said > 0 && said != img.Size() {
@@ -378,6 +383,18 @@ func (p *pusher) pushFiles(ctx context.Context) ([]ocispec.Descriptor, error) {
 		}
 	}
 	return descs, nil
+}
+
+// blame finds the reason why a disk cannot be read: if the package is not what its
+// manifest says, it was changed.
+func (s *applianceSource) blame(ctx context.Context, err error) error {
+	if source := (sourceError{}); !errors.As(err, &source) {
+		return err
+	}
+	if _, wrong := s.Verify(ctx); errors.Is(wrong, appliance.ErrDigest) {
+		return fmt.Errorf("%s: %w: %w", s.path, wrong, err)
+	}
+	return err
 }
 
 // verify compares what was read with the manifest of the package. It comes before

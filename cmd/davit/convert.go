@@ -106,7 +106,9 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 		err = o.convertDisk(ctx, src, machines, to, &r)
 	}
 	if source := (sourceError{}); errors.As(err, &source) {
-		return source
+		if err = source; machines != nil {
+			err = machines.blame(ctx, source)
+		}
 	}
 	if err != nil {
 		return err
@@ -179,8 +181,7 @@ func (o *convertOptions) openAppliance(ctx context.Context, src source) (*applia
 			case o.bare.given():
 				return nil, errors.Join(errMachineGiven(src.path), a.Close())
 			}
-			s := &applianceSource{Appliance: a, path: src.path, wanted: a.Envelope, names: artifactNames(a.Disks)}
-			return s, nil
+			return newApplianceSource(a, src.path), nil
 		}
 	}
 	switch {

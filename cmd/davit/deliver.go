@@ -88,6 +88,7 @@ type delivery struct {
 	descriptors []descriptor
 	disks       []placedDisk      // of the envelope's first files, in the same order
 	called      map[string]string // where they come from, of its other files by name
+	useless     map[string]bool   // files that came along, and that the target has no use for, by name
 	key         *appliance.Key
 	losses      []machine.Loss
 }
@@ -130,6 +131,11 @@ func (f *deliveryFlags) plan(e *machine.Envelope, sizes []int64, files []string,
 	if d.descriptors, lost, err = d.describe(d.envelope, dir); err != nil {
 		return nil, fmt.Errorf("-O %s: %w", d.name, err)
 	}
+	if d.leaveOut(lost) { // what no descriptor names does not come along
+		if d.descriptors, _, err = d.describe(d.envelope, dir); err != nil {
+			return nil, fmt.Errorf("-O %s: %w", d.name, err)
+		}
+	}
 	d.losses = slices.Concat(unreadOf(e), moved, lost)
 	if !d.archive || isFolder(dest) {
 		d.folder = filepath.Clean(dest)
@@ -156,6 +162,33 @@ func (f *deliveryFlags) plan(e *machine.Envelope, sizes []int64, files []string,
 		}
 	}
 	return d, nil
+}
+
+// leaveOut takes the files out of the envelope that the target has no use for, and
+// says whether there are any.
+func (d *delivery) leaveOut(lost []machine.Loss) bool {
+	fields := make(map[string]bool)
+	for _, l := range lost {
+		fields[l.Field] = true
+	}
+	d.useless = make(map[string]bool)
+	used := make(map[string]bool)
+	check := func(field string, name *string) {
+		if !fields[field] || *name == "" {
+			used[*name] = true
+			return
+		}
+		d.useless[*name] = true
+		*name = ""
+	}
+	for i, m := range d.envelope.Machines {
+		check(machineField(d.envelope, i, "nvram"), &m.NVRAM)
+		for n := range m.CDROMs {
+			check(machineField(d.envelope, i, fmt.Sprintf("cdroms[%d].file", n)), &m.CDROMs[n].File)
+		}
+	}
+	d.envelope.Files = slices.DeleteFunc(d.envelope.Files, func(f machine.File) bool { return d.useless[f.Name] && !used[f.Name] })
+	return len(d.useless) > 0
 }
 
 // setSizes says how large the disks are going to be: in their format, some get
@@ -204,6 +237,9 @@ func adapterOf(e *machine.Envelope, name string) string {
 // are; one of those that it does not have is a loss.
 func (d *delivery) checkFiles(there []string) error {
 	wanted := make(map[string]bool)
+	for name := range d.useless { // of which it is told
+		wanted[d.called[name]] = true
+	}
 	for _, f := range d.envelope.Files[len(d.disks):] {
 		name, ok := d.called[f.Name]
 		if !ok {

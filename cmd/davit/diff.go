@@ -131,6 +131,15 @@ func (o *diffOptions) openSide(ctx context.Context, name string) (s *diffSide, e
 		}
 	}()
 	if src := parseSource(name); isFile(src.path) {
+		if src.path != "-" && o.source.format.Format == "" {
+			a, err := o.source.openAppliance(ctx, src.path, false)
+			if err != nil {
+				return s, err
+			}
+			if a != nil {
+				return s, o.openMachines(ctx, s, newApplianceSource(a, src.path))
+			}
+		}
 		img, err := o.source.open(ctx, o.globals, src)
 		if err != nil {
 			return s, err
@@ -151,6 +160,17 @@ func (o *diffOptions) openSide(ctx context.Context, name string) (s *diffSide, e
 		s.disks = append(s.disks, diffDisk{d.Name, d.Index.Profile, d.Reader(ctx), d})
 	}
 	return s, nil
+}
+
+// openMachines opens the disks of all machines of a SOURCE.
+func (o *diffOptions) openMachines(ctx context.Context, s *diffSide, from *applianceSource) error {
+	s.opened = append(s.opened, from)
+	images, err := from.images(ctx, o.globals, &o.source)
+	for _, img := range images {
+		s.opened = append(s.opened, img)
+		s.disks = append(s.disks, diffDisk{name: img.name, reader: img})
+	}
+	return err
 }
 
 func (o *diffOptions) openArtifact(ctx context.Context, s *diffSide, ref registry.Reference) (*artifact.Image, error) {

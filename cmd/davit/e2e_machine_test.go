@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // pushedMachine pushes a machine with two disks, a CD and firmware variables.
@@ -54,8 +56,8 @@ ide1:0.fileName = "seed.iso"
 
 // machineFiles are what that machine is in for each product: disks first.
 var machineFiles = map[string][]string{
-	"libvirt": {"disk0.qcow2", "disk1.qcow2", "seed.iso", "web.nvram", "web.xml"},
-	"hyperv":  {"disk0.vhdx", "disk1.vhdx", "seed.iso", "web.nvram", "web.ps1"},
+	"libvirt": {"disk0.qcow2", "disk1.qcow2", "seed.iso", "web.xml"},
+	"hyperv":  {"disk0.vhdx", "disk1.vhdx", "seed.iso", "web.ps1"},
 	"vmware":  {"disk0.vmdk", "disk1.vmdk", "seed.iso", "web.nvram", "web.vmx"},
 	"ovf":     {"disk0.vmdk", "disk1.vmdk", "seed.iso", "web.mf", "web.nvram", "web.ovf"},
 }
@@ -122,6 +124,9 @@ func TestE2ERefusedPullOfMachine(t *testing.T) {
 		bit := rng.Int64N(8 * info.Size())
 		back := flipBit(t, path, bit)
 		for target, files := range machineFiles {
+			if d == digest.FromBytes(fill(4, 9_000)) && !slices.Contains(files, "web.nvram") {
+				continue // it is not fetched
+			}
 			h := &host{t: t, dir: t.TempDir(), exe: h.exe, env: h.env}
 			old := []string{files[0], files[len(files)-1], "notes.txt"}
 			for _, name := range old {

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -57,6 +58,7 @@ func (p *puller) planMachines(ctx context.Context, dest string, key *appliance.K
 			m.files[name], names = f, append(names, name)
 		}
 	}
+	m.findFiles(e)
 	if m.delivery, err = p.plan(e, sizes, names, dest, key); err != nil {
 		return nil, err
 	}
@@ -64,6 +66,25 @@ func (p *puller) planMachines(ctx context.Context, dest string, key *appliance.K
 		m.targets = append(m.targets, pullTarget{disk: disks[d.number], dest: d.dest, archived: m.archive})
 	}
 	return m, nil
+}
+
+// findFiles brings the names of files in e to those in the artifact: the OVF of a
+// package may have others for them.
+func (m *pulledMachines) findFiles(e *machine.Envelope) {
+	find := func(ref *string) {
+		for _, name := range appliance.Names(*ref) {
+			if _, ok := m.files[name]; ok {
+				*ref = name
+				return
+			}
+		}
+	}
+	for _, of := range e.Machines {
+		find(&of.NVRAM)
+		for i := range of.CDROMs {
+			find(&of.CDROMs[i].File)
+		}
+	}
 }
 
 func (m *pulledMachines) writeDisk(ctx context.Context, i int, out *outputs) error {

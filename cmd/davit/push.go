@@ -154,6 +154,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 	}
 	if source != nil {
 		defer closeInto(&err, source)
+		defer func() { err = source.blame(ctx, err) }()
 	}
 	images, err := o.openSources(ctx, plan.sources, source)
 	if err != nil {

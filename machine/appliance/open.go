@@ -355,18 +355,25 @@ func (a *Appliance) member(name string) (Section, error) {
 	return s, err
 }
 
-// find opens the file that a reference means: its name, or a URI with %20 for a
-// space.
-func (a *Appliance) find(ref string) (string, Section, error) {
+// Names are those that a file can have in a package to which its OVF refers so:
+// the reference, or what it says as a URI, with %20 for a space. The first that
+// is there is meant.
+func Names(ref string) (names []string) {
 	refs := []string{ref}
 	if decoded, err := url.PathUnescape(ref); err == nil && decoded != ref {
 		refs = append(refs, decoded)
 	}
 	for _, r := range refs {
-		name, err := memberName(r)
-		if err != nil || name == "" {
-			continue
+		if name, err := memberName(r); err == nil && name != "" {
+			names = append(names, name)
 		}
+	}
+	return names
+}
+
+// find opens the file that a reference means.
+func (a *Appliance) find(ref string) (string, Section, error) {
+	for _, name := range Names(ref) {
 		s, err := a.member(name)
 		if err == nil {
 			return name, s, nil
