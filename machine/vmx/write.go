@@ -132,8 +132,8 @@ func (w *writer) write() ([]byte, error) {
 	w.set("config.version", "8")
 	w.setNumber("virtualHW.version", int64(version))
 	w.set("virtualHW.productCompatibility", "hosted")
-	if w.m.Name != "" {
-		w.set("displayName", escapeName(w.text("name", w.m.Name)))
+	if name := cmp.Or(w.m.Name, w.m.ID); name != "" {
+		w.set("displayName", escapeName(w.text("name", name)))
 	}
 	if w.m.Description != "" {
 		w.set("annotation", w.text("description", w.m.Description))
