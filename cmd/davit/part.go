@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // A partFile is a file that is going to appear whole under its name. Until then
@@ -20,6 +21,7 @@ type partFile struct {
 	resumed bool // it was there
 
 	resumable bool // the next run can go on with it
+	replaced  bool // commit has replaced a file
 }
 
 // openPart opens or makes the part of the file at path.
@@ -84,19 +86,25 @@ func openOwn(part string) (*os.File, error) {
 	return f, nil
 }
 
-// commit gives the file its name.
+// commit gives the file, which is on the disk, its name.
 func (p *partFile) commit() error {
-	if err := errors.Join(p.Sync(), p.Close()); err != nil {
-		return err
-	}
 	// Somebody else may have been quicker.
-	if _, err := mayWrite(p.path, p.force); err != nil {
+	old, err := mayWrite(p.path, p.force)
+	if err != nil {
 		return err
 	}
-	if err := os.Rename(p.Name(), p.path); err != nil {
+	p.replaced = old != nil
+	if err := p.Close(); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(p.path))
+	return os.Rename(p.Name(), p.path)
+}
+
+// takeBack undoes commit, unless a file was replaced, which is gone.
+func (p *partFile) takeBack() {
+	if !p.replaced {
+		os.Rename(p.path, p.Name())
+	}
 }
 
 // abandon closes the part, and removes it unless the next run can use it.
@@ -164,15 +172,42 @@ func (o *outputs) write(path string, force bool, data []byte) error {
 	return err
 }
 
-// commit gives all files their names.
+// commit gives all files their names. What can fail comes before the first of
+// them has one, but for the renaming: if that fails, new files lose theirs
+// again, and which ones were replaced is told.
 func (o *outputs) commit() error {
-	for len(o.parts) > 0 {
-		if err := o.parts[0].commit(); err != nil {
+	for _, p := range o.parts {
+		if err := p.Sync(); err != nil {
 			return err
 		}
-		o.parts = o.parts[1:]
+		if _, err := mayWrite(p.path, p.force); err != nil {
+			return err
+		}
 	}
-	o.undo = nil
+	var folders, replaced []string
+	for i, p := range o.parts {
+		if err := p.commit(); err != nil {
+			for _, done := range o.parts[:i] {
+				done.takeBack()
+			}
+			if len(replaced) > 0 {
+				err = fmt.Errorf("%w; replaced before that: %s", err, strings.Join(replaced, ", "))
+			}
+			return err
+		}
+		if p.replaced {
+			replaced = append(replaced, p.path)
+		}
+		if dir := filepath.Dir(p.path); !slices.Contains(folders, dir) {
+			folders = append(folders, dir)
+		}
+	}
+	o.parts, o.undo = nil, nil
+	for _, dir := range folders {
+		if err := syncFolder(dir); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
