@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -234,6 +235,9 @@ func (p *puller) pull(ctx context.Context, dest string, key *appliance.Key, r *p
 	r.Files = []writtenFile{}
 	if machines != nil {
 		r.Files = machines.written()
+		if p.dryRun {
+			r.Bytes.Fetched += machines.filesSize()
+		}
 	}
 	if len(targets) > 0 {
 		r.DiskDigest = artifact.Digest(targets[0].disk.Digest)
@@ -242,7 +246,7 @@ func (p *puller) pull(ctx context.Context, dest string, key *appliance.Key, r *p
 		r.add(t, restored[i])
 		if p.dryRun {
 			r.Bytes.Fetched += restored[i].Fetched // would be
-		} else if t.dest.kind == toFile {
+		} else if t.file() == t.dest.path {
 			p.rememberPulled(ctx, p.store, t.dest.path, t.dest.format, t.disk)
 		}
 	}
@@ -256,6 +260,17 @@ type pullTarget struct {
 	folder   string    // to be made if it is not there
 	member   io.Writer // of what goes to a member of a package
 	archived bool      // the package is one file
+}
+
+// file is the file that it is in, "" if it goes to no file.
+func (t *pullTarget) file() string {
+	switch {
+	case t.archived:
+		return filepath.Dir(t.dest.path)
+	case t.dest.kind == toFile, t.dest.kind == toMember:
+		return t.dest.path
+	}
+	return ""
 }
 
 // targets settles which disks are written where, before anything is fetched.
@@ -426,12 +441,18 @@ func (o *pullOptions) findSeeds(ctx context.Context, store *registry.Store, scra
 			return nil, fmt.Errorf("--seed %s: %w", name, err)
 		}
 	}
+	var replaced []string
 	for _, t := range targets {
-		if _, err := os.Stat(t.dest.path); err != nil || t.dest.kind != toFile {
+		if path := t.file(); path != "" && !slices.Contains(replaced, path) {
+			replaced = append(replaced, path)
+		}
+	}
+	for _, path := range replaced {
+		if _, err := os.Stat(path); err != nil {
 			continue
 		}
 		// What is going to be replaced is a seed if it can be read.
-		if err := o.addSeed(ctx, s, scratch, t.dest.path); err != nil && ctx.Err() != nil {
+		if err := o.addSeed(ctx, s, scratch, path); err != nil && ctx.Err() != nil {
 			return nil, err
 		}
 	}
@@ -460,13 +481,14 @@ func (o *pullOptions) addSeed(ctx context.Context, s *pullSeeds, scratch, name s
 		return nil
 	case err == nil:
 		img, err := openAsIs(name, disk.OpenOptions{})
+		var packed *disk.CompressedError
+		if errors.As(err, &packed) && packed.By == "tar" {
+			return o.addOVA(ctx, s, name)
+		}
 		if err != nil {
 			return err
 		}
-		s.opened = append(s.opened, img)
-		show := o.begin("reading seed "+filepath.Base(name), dataSize(img))
-		defer show.end()
-		return s.seeds.Add(ctx, img, 1, int64(o.maxMemory)/4, show.add)
+		return o.addImage(ctx, s, name, img)
 	case !errors.Is(err, fs.ErrNotExist) || isFile(name):
 		return err
 	}
@@ -490,6 +512,41 @@ func (o *pullOptions) addSeed(ctx context.Context, s *pullSeeds, scratch, name s
 	s.opened = append(s.opened, img)
 	for _, d := range img.Disks {
 		if err := s.seeds.AddDisk(ctx, d.Reader(ctx), d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addImage reads an image that was opened for this.
+func (o *pullOptions) addImage(ctx context.Context, s *pullSeeds, name string, img *disk.Image) error {
+	s.opened = append(s.opened, img)
+	show := o.begin("reading seed "+filepath.Base(name), dataSize(img))
+	defer show.end()
+	return s.seeds.Add(ctx, img, 1, int64(o.maxMemory)/4, show.add)
+}
+
+// addOVA adds the disks in an OVA. Whether they are what its manifest says is
+// no matter here.
+func (o *pullOptions) addOVA(ctx context.Context, s *pullSeeds, name string) error {
+	a, err := appliance.Open(ctx, name, appliance.Options{Unverified: true})
+	if err != nil {
+		return err
+	}
+	s.opened = append(s.opened, a)
+	for i := range a.Disks {
+		from, err := a.Disk(i)
+		if err != nil {
+			return err
+		}
+		if from.Section == nil || from.Compression != "" { // blank, or nothing that can be read anywhere
+			continue
+		}
+		img, err := disk.OpenReader(from.Section, disk.OpenOptions{Format: disk.Format(from.Format)})
+		if err != nil {
+			return err
+		}
+		if err := o.addImage(ctx, s, name, img); err != nil {
 			return err
 		}
 	}

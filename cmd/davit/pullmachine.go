@@ -101,6 +101,14 @@ func (m *pulledMachines) streamDisk(ctx context.Context, i int, w io.Writer) err
 	return err
 }
 
+// filesSize is how many bytes the files have that come beside disks.
+func (m *pulledMachines) filesSize() (n int64) {
+	for _, f := range m.envelope.Files[len(m.disks):] {
+		n += m.files[m.called[f.Name]].Size
+	}
+	return n
+}
+
 // copyFile copies a file of the package to w. The repository checks its digest.
 func (m *pulledMachines) copyFile(ctx context.Context, name string, w io.Writer) error {
 	blob := m.files[name]
