@@ -388,7 +388,7 @@ func (p *pusher) pushFiles(ctx context.Context) ([]ocispec.Descriptor, error) {
 // blame finds the reason why a disk cannot be read: if the package is not what its
 // manifest says, it was changed.
 func (s *applianceSource) blame(ctx context.Context, err error) error {
-	if source := (sourceError{}); !errors.As(err, &source) {
+	if source := (sourceError{}); !errors.As(err, &source) || errors.Is(err, appliance.ErrDigest) {
 		return err
 	}
 	if _, wrong := s.Verify(ctx); errors.Is(wrong, appliance.ErrDigest) {
@@ -402,7 +402,7 @@ func (s *applianceSource) blame(ctx context.Context, err error) error {
 func (s *applianceSource) verify(ctx context.Context, g *globals) error {
 	r, err := s.Verify(ctx)
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.path, err)
+		return sourceError{fmt.Errorf("%s: %w", s.path, err)}
 	}
 	if r.Manifest == "" {
 		return nil

@@ -268,7 +268,13 @@ func formatOf(path string) (disk.Format, error) {
 	if format, ok := disk.FormatOf(path); ok {
 		return format, nil
 	}
-	return "", usagef("%s: the extension says no format: -O is missing", path)
+	err := usagef("%s: the extension says no format: -O is missing", path)
+	for _, t := range targets {
+		if t.ext == strings.ToLower(filepath.Ext(path)) && !t.archive {
+			return "", withHint(err, "-O %s, and a folder as DEST", t.name)
+		}
+	}
+	return "", err
 }
 
 // fit says what a disk of size bytes loses in the format of d, and refuses a
