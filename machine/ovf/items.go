@@ -323,7 +323,7 @@ func (s *system) device(i *resource) error {
 		return s.nic(i)
 	case typeGraphics:
 		s.display(i)
-	case typeOther:
+	case typeOther, typeTPM:
 		s.other(i)
 	default:
 		s.unread(i)
@@ -546,18 +546,16 @@ var configLosses = map[string]string{
 	"memoryReservationLockedToMax": "memory that is reserved in full",
 }
 
+// firmwares are VMware's words.
+var firmwares = map[string]machine.Firmware{"efi": machine.UEFI, "bios": machine.BIOS}
+
 // config reads a vmw:Config of the machine.
 func (s *system) config(e *xmltree.Element) {
 	key, _ := e.Attr(namespaceVMware, "key")
 	value, _ := e.Attr(namespaceVMware, "value")
 	switch key {
 	case "firmware":
-		switch strings.ToLower(value) {
-		case "efi":
-			s.m.Firmware = machine.UEFI
-		case "bios":
-			s.m.Firmware = machine.BIOS
-		default:
+		if s.m.Firmware = firmwares[strings.ToLower(value)]; s.m.Firmware == "" {
 			s.lose("vmw:Config firmware", value, "a firmware that is not known")
 		}
 	case "bootOptions.efiSecureBootEnabled":
@@ -579,6 +577,10 @@ func (s *system) extraConfig(e *xmltree.Element) {
 			s.m.NVRAM = name
 			return
 		}
+	}
+	if key == "firmware" && s.m.Firmware == "" { // vmw:Config has the last word
+		s.m.Firmware = firmwares[strings.ToLower(value)]
+		return
 	}
 	s.extraConfigs = append(s.extraConfigs, key)
 }

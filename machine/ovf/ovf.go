@@ -53,6 +53,7 @@ const (
 	typeGraphics     = 24
 	typeFireWire     = 25
 	typeLogicalDisk  = 31
+	typeTPM          = 34 // "Memory Module" by CIM; a TPM by vSphere
 	typeSound        = 35 // by VirtualBox; CIM has none
 )
 

@@ -70,8 +70,8 @@ const (
 	inSystem
 )
 
-// sections are those of OVF, with where they can stand, paragraph 9. What is for
-// people can stand in the envelope for us, since products put it there.
+// sections are those of OVF, with where they can stand, paragraph 9. A product and
+// its license can stand in the envelope for us, since products put them there.
 var sections = map[string]place{
 	"DiskSection":               inEnvelope,
 	"NetworkSection":            inEnvelope,
@@ -81,7 +81,7 @@ var sections = map[string]place{
 	"VirtualHardwareSection":    inSystem,
 	"OperatingSystemSection":    inSystem,
 	"InstallSection":            inSystem,
-	"AnnotationSection":         inEnvelope | inCollection | inSystem,
+	"AnnotationSection":         inCollection | inSystem,
 	"ProductSection":            inEnvelope | inCollection | inSystem,
 	"EulaSection":               inEnvelope | inCollection | inSystem,
 }
@@ -96,8 +96,12 @@ func (p *parser) envelope(root *xmltree.Element) error {
 	switch p.ns {
 	case namespace1, namespace2:
 	case namespace09:
-		if _, ok := root.Attr(p.ns, "version"); !ok && root.Name.Local == "Envelope" {
+		switch version, ok := root.Attr(p.ns, "version"); {
+		case root.Name.Local != "Envelope":
+		case !ok:
 			return malformedAt(root, "an Envelope of OVF 0.9 without ovf:version")
+		case strings.TrimSpace(version) != "0.9":
+			return malformedAt(root, "an Envelope of OVF 0.9 of version %q", version)
 		}
 	case namespace1 + "/": // of oVirt's export domains
 	default:
@@ -150,7 +154,6 @@ func (p *parser) envelope(root *xmltree.Element) error {
 		"DiskSection":             done,
 		"NetworkSection":          done,
 		"DeploymentOptionSection": done,
-		"AnnotationSection":       done,
 		"ProductSection":          p.collectionProduct,
 		"EulaSection":             p.collectionEULA,
 		"StartupSection":          p.startup,
@@ -227,7 +230,7 @@ func (p *parser) each(e *xmltree.Element, here place, unread *[]machine.Loss, do
 			continue
 		}
 		if where, ok := sections[c.Name.Local]; ok && c.Name.Space == p.ns && where&here == 0 {
-			return malformedAt(c, "a %s cannot stand in <%s> (9)", c.Name.Local, e.Name.Local)
+			return malformedAt(c, "%s cannot stand in <%s> (9)", c.Name.Local, e.Name.Local)
 		}
 		if err := p.passOver(c, unread); err != nil {
 			return err
@@ -543,7 +546,7 @@ func (p *parser) collection(e *xmltree.Element) error {
 		return err
 	}
 	done := func(*xmltree.Element) error { return nil }
-	return p.each(e, inCollection, &p.env.Unread, map[string]func(*xmltree.Element) error{
+	if err := p.each(e, inCollection, &p.env.Unread, map[string]func(*xmltree.Element) error{
 		"Info":                      done,
 		"Name":                      done,
 		"AnnotationSection":         done,
@@ -553,7 +556,10 @@ func (p *parser) collection(e *xmltree.Element) error {
 		"ResourceAllocationSection": p.allocation,
 		"VirtualSystem":             p.system,
 		"VirtualSystemCollection":   p.collection,
-	})
+	}); err != nil {
+		return err
+	}
+	return p.startupNames(e)
 }
 
 // identity returns ovf:id and Name of a virtual system or a collection.
@@ -570,6 +576,25 @@ func (p *parser) identity(e *xmltree.Element) (id, name string, err error) {
 		return "", "", err
 	}
 	return id, p.text(e.Child("Name")), nil
+}
+
+// startupNames checks that the items of a StartupSection are of machines and
+// collections that are in the collection, paragraph 9.7.
+func (p *parser) startupNames(collection *xmltree.Element) error {
+	ids := make(map[string]bool)
+	for _, c := range collection.Children {
+		if c.Name.Local == "VirtualSystem" || c.Name.Local == "VirtualSystemCollection" {
+			ids[p.attr(c, "id")] = true
+		}
+	}
+	for _, section := range collection.All("StartupSection") {
+		for _, c := range section.All("Item") {
+			if id := p.attr(c, "id"); !ids[id] {
+				return malformedAt(c, "StartupSection: %q is not in the collection (9.7)", id)
+			}
+		}
+	}
+	return nil
 }
 
 // startup reports the order in which the machines of a collection start.

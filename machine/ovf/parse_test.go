@@ -129,6 +129,11 @@ func TestParseRefuses(t *testing.T) {
 		{"no namespace", "<Envelope/>", "begins with <Envelope>"},
 		{"another name", strings.NewReplacer("<Envelope ", "<Folder ", "</Envelope>", "</Folder>").Replace(envelope(disk1)), "begins with <Folder>"},
 		{"OVF 3", strings.ReplaceAll(envelope(disk1), "envelope/1", "envelope/3"), `version "3"`},
+		{"OVF 0.9 of another version", strings.Replace(strings.ReplaceAll(envelope(disk1), namespace1, namespace09), "<Envelope ", `<Envelope ovf:version="1.3" `, 1), `of version "1.3"`},
+		{"annotation of the envelope", strings.Replace(envelope(disk1), "<VirtualSystem ", "<AnnotationSection><Info/></AnnotationSection><VirtualSystem ", 1), "cannot stand"},
+		{"guest system without Info", withSystem(`<OperatingSystemSection ovf:id="1"/>`), "without <Info>"},
+		{"start of a machine that is not there", `<Envelope ` + spaces + `><VirtualSystemCollection ovf:id="c"><Info/><StartupSection><Info/><Item ovf:id="vm"/><Item ovf:id="db"/></StartupSection>` + system1("") + `</VirtualSystemCollection></Envelope>`, `"db" is not in the collection`},
+		{"one property with two values", withSystem(`<ProductSection><Info/><Property ovf:key="k" ovf:type="string" ovf:value="a"/><Property ovf:key="k" ovf:type="string" ovf:value="b"/></ProductSection>`), `different property "k"`},
 		{"OVF 0.9 without version", strings.ReplaceAll(envelope(disk1), namespace1, namespace09), "ovf:version"},
 		{"disks not in the order of their files", strings.Replace(envelope(`<Disk ovf:diskId="a" ovf:fileRef="g" ovf:capacity="1" ovf:format="x"/><Disk ovf:diskId="b" ovf:fileRef="f" ovf:capacity="1" ovf:format="x"/>`),
 			"</References>", `<File ovf:id="g" ovf:href="g.vmdk"/></References>`, 1), "in the order of References"},
@@ -291,6 +296,8 @@ func TestParseHardware(t *testing.T) {
 		{"graphics", rasd("1", "ResourceType=24", `<vmw:Config ovf:required="false" vmw:key="videoRamSizeInKB" vmw:value="4096"/>`, `<vmw:Config ovf:required="false" vmw:key="numDisplays" vmw:value="2"/>`), machine.Machine{Display: machine.Display{Memory: 4 << 20, Monitors: 2}}},
 		{"firmware", `<vmw:Config ovf:required="false" vmw:key="firmware" vmw:value="efi"/><vmw:Config ovf:required="false" vmw:key="bootOptions.efiSecureBootEnabled" vmw:value="true"/>`, machine.Machine{Firmware: machine.UEFI, SecureBoot: true}},
 		{"TPM", rasd("1", "ResourceType=1", "ResourceSubType=vmware.vtpm"), machine.Machine{TPM: machine.TPM20}},
+		{"TPM of a type of its own", rasd("1", "ResourceType=34", "ResourceSubType=vmware.vtpm"), machine.Machine{TPM: machine.TPM20}},
+		{"firmware as in a VMX", `<vmw:ExtraConfig ovf:required="false" vmw:key="firmware" vmw:value="efi"/>`, machine.Machine{Firmware: machine.UEFI}},
 		{"variables of the firmware", `<vmw:ExtraConfig ovf:required="false" vmw:key="nvram" vmw:value="ovf:/file/nv"/>`, machine.Machine{NVRAM: "a.nvram"}},
 		{"optional elements of others are skipped", `<x:y xmlns:x="urn:x" ovf:required="false"/>` + rasd("1", "ResourceType=3", `<x:y xmlns:x="urn:x" ovf:required="false"/>`), machine.Machine{CPUs: 1}},
 	} {
@@ -517,7 +524,7 @@ func TestParseCollection(t *testing.T) {
 	}
 	e, err := Parse([]byte(`<Envelope ` + spaces + `><VirtualSystemCollection ovf:id="c"><Info/><Name>All</Name>` +
 		`<ProductSection><Info/><Product>P</Product><Property ovf:key="k" ovf:type="string"/></ProductSection>` +
-		`<StartupSection><Info/><Item ovf:id="a" ovf:order="1"/><Item ovf:id="b" ovf:order="0"/></StartupSection>` +
+		`<StartupSection><Info/><Item ovf:id="c" ovf:order="1"/><Item ovf:id="d" ovf:order="0"/></StartupSection>` +
 		vm("c") + `<VirtualSystemCollection ovf:id="d"><Info/>` + vm("b") + `</VirtualSystemCollection></VirtualSystemCollection></Envelope>`))
 	if err != nil {
 		t.Fatal(err)
@@ -528,7 +535,7 @@ func TestParseCollection(t *testing.T) {
 	if e.ID != "c" || e.Name != "All" || e.Product == nil || e.Product.Name != "P" || len(e.Properties) != 1 {
 		t.Errorf("collection %+v", e)
 	}
-	if len(e.Unread) != 1 || e.Unread[0].Value != "a 1" {
+	if len(e.Unread) != 1 || e.Unread[0].Value != "c 1" {
 		t.Errorf("Unread %+v", e.Unread)
 	}
 }

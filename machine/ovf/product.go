@@ -52,7 +52,7 @@ func (p *parser) productSection(e *xmltree.Element, unread *[]machine.Loss) (mac
 	var (
 		properties []machine.Property
 		category   string // of all properties that follow it
-		keys       = make(map[string]bool)
+		keys       = make(map[string]machine.Property)
 	)
 	for _, c := range e.Children {
 		switch {
@@ -64,14 +64,16 @@ func (p *parser) productSection(e *xmltree.Element, unread *[]machine.Loss) (mac
 			if err != nil {
 				return machine.Product{}, nil, err
 			}
-			if keys[property.Key] { // whoever sets it sets both
-				*unread = append(*unread, machine.Loss{Field: "Property " + property.Key, Reason: "of several properties of one key the first is read (9.5.1)"})
-				continue
+			if first, twice := keys[property.Key]; twice {
+				if property.Type != first.Type || property.Value != first.Value {
+					return machine.Product{}, nil, malformedAt(c, "a second, different property %q (9.5.1)", property.Key)
+				}
+				continue // whoever sets it sets both
 			}
 			if len(properties) == machine.MaxDisks {
 				return machine.Product{}, nil, malformedAt(c, "more than %d properties", machine.MaxDisks)
 			}
-			keys[property.Key] = true
+			keys[property.Key] = property
 			property.Class, property.Instance, property.Category = p.attr(e, "class"), p.attr(e, "instance"), category
 			properties = append(properties, property)
 		}
@@ -257,6 +259,9 @@ func (s *system) annotation(e *xmltree.Element) error {
 // operatingSystem reads an OperatingSystemSection, paragraph 9.9.
 func (s *system) operatingSystem(e *xmltree.Element) error {
 	if ok, err := s.understood(e, &s.m.Unread, "Description"); err != nil || !ok {
+		return err
+	}
+	if err := s.info(e); err != nil {
 		return err
 	}
 	g := machine.GuestOS{Version: s.attr(e, "version"), Description: s.text(e.Child("Description"))}
