@@ -15,10 +15,11 @@ type system struct {
 	m            *machine.Machine
 	hardwares    []*xmltree.Element
 	items        []*resource
-	byID         map[string]*resource // of the items that are read
-	notes        []string             // the texts of annotations
-	extraConfigs []string             // keys of what is not read of them
-	extension    *xmltree.Element     // what OVF has no word for; nil: nothing
+	byID         map[string]*resource    // of the items that are read
+	implied      map[machine.Bus]implied // of oVirt
+	notes        []string                // the texts of annotations
+	extraConfigs []string                // keys of what is not read of them
+	extension    *xmltree.Element        // what OVF has no word for; nil: nothing
 }
 
 func (s *system) lose(field, value, reason string) {

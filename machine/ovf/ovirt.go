@@ -64,6 +64,9 @@ var ovirtBoot = map[string]string{
 	"9": "CD", "10": "D", "11": "CN", "12": "DN", "13": "NC", "14": "ND",
 }
 
+// implied is the controller of a bus that disks stand for, or the first of them.
+type implied struct{ number, disks int }
+
 // ovirtPlace attaches a disk to the controller that its interface stands for:
 // there is no Item of one.
 func (s *system) ovirtPlace(d *machine.Disk) {
@@ -82,22 +85,21 @@ func (s *system) ovirtPlace(d *machine.Disk) {
 	default:
 		return
 	}
-	taken := func() bool {
-		return slices.ContainsFunc(s.m.Disks, func(other machine.Disk) bool {
-			return other.Bus == c.Type && other.Controller == d.Controller && other.Unit == d.Unit
-		})
+	next, seen := s.implied[c.Type]
+	if !seen { // beside those that there are Items of
+		next.number = freeNumber(s.m, c.Type)
 	}
-	for n := 0; n == 0 || taken(); n++ {
-		d.Bus, d.Unit = c.Type, n
-		if c.Type == machine.IDE {
-			c.Number, d.Unit = n/2, n%2
-		}
-		if c.Type != machine.Virtio {
-			c.Name = fmt.Sprintf("%s%d", c.Type, c.Number)
-			d.Controller = c.Name
-		}
+	d.Bus, d.Unit, c.Number = c.Type, next.disks, next.number
+	if c.Type == machine.IDE {
+		c.Number, d.Unit = next.number+next.disks/2, next.disks%2
 	}
-	if c.Name != "" && !slices.ContainsFunc(s.m.Controllers, func(has machine.Controller) bool { return has.Name == c.Name }) {
+	next.disks++
+	s.implied[c.Type] = next
+	if c.Type == machine.Virtio {
+		return
+	}
+	c.Name = fmt.Sprintf("%s%d", c.Type, c.Number)
+	if d.Controller = c.Name; !seen || c.Type == machine.IDE && d.Unit == 0 {
 		s.m.Controllers = append(s.m.Controllers, c)
 	}
 }

@@ -632,7 +632,7 @@ func (p *parser) system(e *xmltree.Element) error {
 	if err := p.uniqueProducts(e); err != nil {
 		return err
 	}
-	s := &system{parser: p, m: &machine.Machine{ID: id, Name: name}}
+	s := &system{parser: p, m: &machine.Machine{ID: id, Name: name}, implied: make(map[machine.Bus]implied)}
 	done := func(*xmltree.Element) error { return nil }
 	product := s.product
 	if p.ovirt { // what is installed in the guest

@@ -440,6 +440,13 @@ func TestParseOVirt(t *testing.T) {
 	if len(e.Files) != 3 {
 		t.Errorf("Files %+v; want those of the package", e.Files)
 	}
+
+	// One controller of Items, and one that disks stand for.
+	_, m = one(t, strings.Replace(strings.Replace(withHardware(rasd("1", "ResourceType=6", "ResourceSubType=virtio-scsi")+rasd("2", "ResourceType=17", "HostResource=ovf:/disk/a")+rasd("3", "ResourceType=17", "Parent=1", "HostResource=ovf:/disk/b")),
+		`<Envelope `, `<Envelope xmlns:ovirt="`+namespaceOVirt+`" `, 1), ` ovf:diskId="a"`, ` ovf:diskId="a" ovf:disk-interface="VirtIO_SCSI"`, 1))
+	if len(m.Disks) != 2 || m.Disks[1].Controller != "scsi0" || m.Disks[0].Controller != "scsi1" {
+		t.Errorf("disks %+v", m.Disks)
+	}
 }
 
 func TestParseConfiguration(t *testing.T) {
