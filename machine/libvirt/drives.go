@@ -153,10 +153,14 @@ func (r *reader) disks(all []*xmltree.Element) error {
 		if err != nil {
 			return err
 		}
-		if devs[d.dev] {
+		dev := d.dev
+		if r.hypervisor == "vmware" { // libvirt gives the disks of SATA and SCSI one name there
+			dev = string(d.slot.bus) + " " + dev
+		}
+		if devs[dev] {
 			return malformed(e, "a second target %s", d.dev)
 		}
-		devs[d.dev] = true
+		devs[dev] = true
 		if d.address != nil {
 			if addresses[d.slot.bus] == nil {
 				addresses[d.slot.bus] = make(map[address]bool)
@@ -287,10 +291,12 @@ func (r *reader) drive(e *xmltree.Element) (drive, error) {
 		d.slot.number, d.slot.unit = at.controller, at.unit
 		switch d.slot.bus {
 		case machine.IDE:
-			if at.bus > 1 || at.unit > 1 {
+			// libvirt takes the third and fourth drive as units of the first bus.
+			n := 2*at.bus + at.unit
+			if at.bus > 1 || n > 3 {
 				return d, malformed(a, "IDE has bus and unit 0 and 1")
 			}
-			d.slot.number = 2*at.controller + at.bus
+			d.slot.number, d.slot.unit = 2*at.controller+n/2, n%2
 		case machine.SCSI:
 			// A disk is a target of some controllers, and a unit of one target
 			// of others. The model has one number for that.
