@@ -183,8 +183,8 @@ func (s *applianceSource) images(ctx context.Context, g *globals, o *sourceFlags
 	return images, nil
 }
 
-// image opens the disk of that name, or the only one.
-func (s *applianceSource) image(ctx context.Context, g *globals, o *sourceFlags, name string) (*image, error) {
+// find returns the number of the disk of that name, or of the only one.
+func (s *applianceSource) find(name string) (int, error) {
 	i := slices.Index(s.names, name)
 	if name == "" && len(s.names) == 1 {
 		i = 0
@@ -192,11 +192,11 @@ func (s *applianceSource) image(ctx context.Context, g *globals, o *sourceFlags,
 	all := orDefault(strings.Join(s.names, ", "), "no disks")
 	switch {
 	case i < 0 && name == "" && len(s.names) > 1:
-		return nil, withHint(usagef("%s: %d disks: which one? It has %s", s.path, len(s.names), all), "--disk %s", s.names[0])
+		return 0, withHint(usagef("%s: %d disks: which one? It has %s", s.path, len(s.names), all), "--disk %s", s.names[0])
 	case i < 0:
-		return nil, fmt.Errorf("disk %q: %w: %s has %s", name, errNotFound, s.path, all)
+		return 0, fmt.Errorf("disk %q: %w: %s has %s", name, errNotFound, s.path, all)
 	}
-	return s.open(ctx, g, o, i)
+	return i, nil
 }
 
 // open opens disk i of those that are wanted.

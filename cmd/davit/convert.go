@@ -128,9 +128,20 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 
 // convertDisk writes one disk: SOURCE, or that of the machine.
 func (o *convertOptions) convertDisk(ctx context.Context, src source, machines *applianceSource, to string, r *convertReport) (err error) {
+	number, name := 0, src.name
+	if machines != nil {
+		if number, err = machines.find(o.disk); err != nil {
+			return err
+		}
+		name = machines.names[number]
+	}
+	dest, err := o.target.resolve(to, name)
+	if err != nil {
+		return err
+	}
 	var img *image
 	if machines != nil {
-		img, err = machines.image(ctx, o.globals, &o.source, o.disk)
+		img, err = machines.open(ctx, o.globals, &o.source, number)
 	} else {
 		img, err = o.source.open(ctx, o.globals, src)
 	}
@@ -138,10 +149,6 @@ func (o *convertOptions) convertDisk(ctx context.Context, src source, machines *
 		return err
 	}
 	defer closeInto(&err, img)
-	dest, err := o.target.resolve(to, img.name)
-	if err != nil {
-		return err
-	}
 	if r.Losses, err = dest.fit(img.Size()); err != nil {
 		return err
 	}

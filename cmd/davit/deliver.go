@@ -52,8 +52,13 @@ func (f *deliveryFlags) resolveMachine(dest string) (*appliance.Key, error) {
 	case dest == "-" || dest == "":
 		return nil, usagef("-O %s: DEST is a file or a folder", t.name)
 	}
-	if info, err := os.Stat(dest); err == nil && !info.IsDir() && !t.archive {
-		return nil, usagef("%s: -O %s fills a folder, and this is none", dest, t.name)
+	if !isFolder(dest) { // whose files have no names yet
+		if _, err := os.Stat(dest); err == nil && !t.archive {
+			return nil, usagef("%s: -O %s fills a folder, and this is none", dest, t.name)
+		}
+		if _, err := mayWrite(dest, f.target.force); err != nil && t.archive {
+			return nil, err
+		}
 	}
 	if f.certKey == "" {
 		return nil, nil
