@@ -155,7 +155,7 @@ func (w *writer) check() error {
 		}
 	}
 	if len(files) > 0 && (!path.IsAbs(w.o.Dir) || clean(w.o.Dir) != w.o.Dir) {
-		return fmt.Errorf("folder %q: libvirt needs an absolute path", w.o.Dir)
+		return fmt.Errorf("folder %q: libvirt needs an absolute path that XML can hold", w.o.Dir)
 	}
 	return nil
 }
