@@ -484,7 +484,8 @@ func unless(number, n int64) string {
 // letters of all languages as they are: what that cannot have is escaped. All
 // else stays, as VirtualBox takes an ovf:href for a name.
 func uriOf(name string) string {
-	_, err := url.Parse(name)
+	u, err := url.Parse(name)
+	looks := err != nil || strings.Count(u.Host, ":") > 1 // an address of IPv6, for which a name has no brackets
 	var b strings.Builder
 	for i := range len(name) {
 		switch c := name[i]; {
@@ -492,7 +493,7 @@ func uriOf(name string) string {
 			b.WriteByte(c)
 		case c < ' ', c == 0x7f, c == '%', c == '#', c == '[', c == ']',
 			c == ' ' && (i == 0 || i == len(name)-1),
-			c == ':' && err != nil: // it looks like that of a scheme or a port, and is not
+			c == ':' && looks: // it looks like that of a scheme or a port, and is not
 			fmt.Fprintf(&b, "%%%02X", c)
 		default:
 			b.WriteByte(c)
