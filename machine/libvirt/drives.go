@@ -444,6 +444,9 @@ func sourceFile(kind string, source *xmltree.Element) (file string, ok bool) {
 		host := ""
 		if h := source.Child("host"); h != nil {
 			host = h.Get("name")
+			if strings.Contains(host, ":") && host[0] != '[' { // IPv6, which is in brackets in a URL
+				host = "[" + host + "]"
+			}
 			if port := h.Get("port"); port != "" {
 				host += ":" + port
 			}
