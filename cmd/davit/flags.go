@@ -218,7 +218,7 @@ type targetFlags struct {
 // flags adds the flags of a command that writes the formats of the given names.
 func (t *targetFlags) flags(cmd *cobra.Command, names string) {
 	f := cmd.Flags()
-	f.VarP((*targetValue)(t), "target-format", "O", "`FORMAT` to write: "+names+"\n(default: the extension of DEST; devices and -: raw)")
+	f.VarP((*targetValue)(t), "target-format", "O", "`FORMAT` to write:\n"+names+"\n(default: the extension of DEST; devices and -: raw)")
 	f.BoolVar(&t.force, "force", false, "replace an existing file; needed for a device")
 }
 

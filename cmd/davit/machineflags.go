@@ -33,8 +33,8 @@ func (f *machineFlags) flags(cmd *cobra.Command) {
 	flags.Var(&f.cpus, "cpus", "`N` virtual CPUs of the machine (default 1)")
 	flags.Var(&f.memory, "memory", "memory of the machine, `SIZE` (default 1G)")
 	flags.Var(&f.firmware, "firmware", "`KIND` of firmware: bios, uefi, uefi-secure")
-	flags.Var(&f.nics, "nic", "`TYPE[,network=NAME]` of a network card; again: one more.\nTypes: "+nicTypeNames)
-	flags.StringVar(&f.file, "machine-file", "", "`YAML` file that describes the machine of bare disks, instead of these flags")
+	flags.Var(&f.nics, "nic", "`TYPE[,network=NAME]` of a network card; again: one more. Types:\n"+nicTypeNames)
+	flags.StringVar(&f.file, "machine-file", "", "`YAML` file that describes the machine, instead of these flags")
 }
 
 // machineFileHelp is how the help of a command describes the file.

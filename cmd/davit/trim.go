@@ -14,7 +14,7 @@ import (
 type trimFlag struct{ trim bool }
 
 func (t *trimFlag) flags(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&t.trim, "trim", false, "drop the blocks that the guest's file systems (ext2, ext3, ext4, XFS, NTFS, FAT) say are free")
+	cmd.Flags().BoolVar(&t.trim, "trim", false, "drop the blocks that the guest's file systems say are free\n(ext2, ext3, ext4, XFS, NTFS, FAT)")
 }
 
 // apply returns what to read of an image, and how many bytes of free blocks
