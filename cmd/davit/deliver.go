@@ -388,7 +388,10 @@ func (d *delivery) writePackage(ctx context.Context, from deliverable, out *outp
 
 func (d *delivery) newPackage(out *outputs) (*appliance.Writer, error) {
 	p := appliance.Package{Name: d.packageName(), Envelope: d.envelope, Key: d.key,
-		Descriptor: func(e *machine.Envelope) ([]byte, []machine.Loss, error) { return d.write(e, "") }}
+		Descriptor: func(e *machine.Envelope) (data []byte, err error) {
+			data, _, err = d.write(e, "") // plan has told what it loses
+			return data, err
+		}}
 	if !d.archive {
 		return appliance.NewFolder(func(name string) (io.Writer, error) { return d.createEmpty(out, name) }, p)
 	}

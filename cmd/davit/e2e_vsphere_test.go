@@ -54,8 +54,9 @@ func TestVSphereImports(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ova.Close()
-	w, err := appliance.NewOVA(ova, appliance.Package{Name: "web", Envelope: e, Descriptor: func(e *machine.Envelope) ([]byte, []machine.Loss, error) {
-		return ovf.Write(e, ovf.WriteOptions{Target: ovf.VMware})
+	w, err := appliance.NewOVA(ova, appliance.Package{Name: "web", Envelope: e, Descriptor: func(e *machine.Envelope) ([]byte, error) {
+		data, _, err := ovf.Write(e, ovf.WriteOptions{Target: ovf.VMware})
+		return data, err
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ type Package struct {
 
 	// Descriptor returns the OVF of an envelope. Only the digits of File.Size
 	// may make a difference to its length.
-	Descriptor func(*machine.Envelope) ([]byte, []machine.Loss, error)
+	Descriptor func(*machine.Envelope) ([]byte, error)
 
 	// Key signs the manifest; nil: the package has no certificate.
 	Key *Key
@@ -39,10 +39,9 @@ type Package struct {
 // [Writer.Close]. The same package with the same content of files has the same
 // bytes.
 type Writer struct {
-	p      Package
-	out    packageOutput
-	losses []machine.Loss
-	room   int // bytes of the descriptor, whatever the sizes are
+	p    Package
+	out  packageOutput
+	room int // bytes of the descriptor, whatever the sizes are
 
 	envelope machine.Envelope // of p, with sizes
 	sums     []string         // of the envelope's files, in hex; as many as are complete
@@ -79,9 +78,6 @@ func NewFolder(create func(name string) (io.Writer, error), p Package) (*Writer,
 	return newWriter(&folder{open: create}, p)
 }
 
-// Losses are what the descriptor cannot express.
-func (w *Writer) Losses() []machine.Loss { return w.losses }
-
 // Names of the small files of a package.
 func (w *Writer) descriptor() string  { return w.p.Name + ".ovf" }
 func (w *Writer) manifest() string    { return w.p.Name + ".mf" }
@@ -98,11 +94,11 @@ func newWriter(out packageOutput, p Package) (*Writer, error) {
 	for i := range w.envelope.Files {
 		w.envelope.Files[i].Size = machine.MaxCapacity
 	}
-	longest, losses, err := p.Descriptor(&w.envelope)
+	longest, err := p.Descriptor(&w.envelope)
 	if err != nil {
 		return nil, err
 	}
-	w.losses, w.room = losses, len(longest)
+	w.room = len(longest)
 
 	// The order of DSP0243: descriptor, manifest and certificate, which so can
 	// be checked before the first disk has come, and the files as References
@@ -241,7 +237,7 @@ func (w *Writer) end() error {
 	if n := len(w.sums); n < len(w.envelope.Files) {
 		return fmt.Errorf("%s of the package was not written", w.envelope.Files[n].Name)
 	}
-	ovf, _, err := w.p.Descriptor(&w.envelope)
+	ovf, err := w.p.Descriptor(&w.envelope)
 	if err != nil {
 		return err
 	}

@@ -16,14 +16,14 @@ import (
 )
 
 // plainOVF stands for the OVF of an envelope: its files with their sizes.
-func plainOVF(e *machine.Envelope) ([]byte, []machine.Loss, error) {
+func plainOVF(e *machine.Envelope) ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString("<Envelope>\n")
 	for _, f := range e.Files {
 		fmt.Fprintf(&b, "  <File ovf:href=%q ovf:size=\"%d\"/>\n", f.Name, f.Size)
 	}
 	b.WriteString("</Envelope>\n")
-	return b.Bytes(), []machine.Loss{{Field: "tpm", Value: "2.0", Reason: "an OVF 1.1 has none"}}, nil
+	return b.Bytes(), nil
 }
 
 func packageOf(names ...string) Package {
@@ -222,8 +222,8 @@ func TestPackagesThatCannotBeWritten(t *testing.T) {
 		{"the name of the descriptor", packageOf("VM.OVF"), nil, "two files of the package"},
 		{"the name of the manifest", packageOf("vm.mf"), nil, "two files of the package"},
 		{"the name of the certificate", packageOf("vm.cert"), nil, "two files of the package"},
-		{"a descriptor that fails", Package{Name: "vm", Envelope: &machine.Envelope{}, Descriptor: func(*machine.Envelope) ([]byte, []machine.Loss, error) {
-			return nil, nil, errors.New("no machine")
+		{"a descriptor that fails", Package{Name: "vm", Envelope: &machine.Envelope{}, Descriptor: func(*machine.Envelope) ([]byte, error) {
+			return nil, errors.New("no machine")
 		}}, nil, "no machine"},
 		{"a file out of order", packageOf("a", "b"), func(w *Writer) error {
 			_, err := w.Create("b")
@@ -302,15 +302,5 @@ func TestPackageInAFullFile(t *testing.T) {
 		if err := w.Close(); errors.Is(err, errFull) != (room < size) {
 			t.Errorf("with %d of %d bytes: %v", room, size, err)
 		}
-	}
-}
-
-func TestLossesOfPackage(t *testing.T) {
-	w, err := NewOVA(new(memoryFile), packageOf())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := w.Losses(); len(got) != 1 || got[0].Field != "tpm" {
-		t.Errorf("got the losses %v", got)
 	}
 }
