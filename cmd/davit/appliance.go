@@ -147,6 +147,11 @@ func (o *pushOptions) takeAppliance(a *appliance.Appliance, src source, sources 
 		warnLosses(o.globals, "the OVF", losses)
 	}
 	warnPublished(o.globals, s.wanted)
+	for _, f := range s.files() {
+		if strings.EqualFold(pathBase(f.Name), "tpm.dat") { // oVirt's, of which no OVF says what it is
+			o.stderr.warn("%s is published: it is the state of a TPM, with its keys", f.Name)
+		}
+	}
 	if o.original && a.OVF == nil {
 		o.stderr.warn("%s is published as it is (--keep-original): with paths of this host, and all passwords that are in it", a.Descriptor.Name)
 	}

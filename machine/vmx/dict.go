@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/internal/charset"
 )
 
 // Limits of a VMX.
@@ -160,28 +161,22 @@ func (d *dictionary) decode() error {
 		// this one, in which all bytes have a meaning.
 		name, d.encoding = "windows-1252", "windows-1252"
 	}
-	ascii := func(s string) bool {
-		return strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
-	}
-	switch strings.ToLower(name) {
-	case "utf-8", "utf8":
+	if strings.EqualFold(name, "UTF-8") || strings.EqualFold(name, "UTF8") {
 		if !d.all(utf8.ValidString) {
 			return machine.Malformed("it is not in UTF-8, which .encoding says")
 		}
-	case "windows-1252", "cp1252", "iso-8859-1", "latin1", "us-ascii", "ascii":
-		// ISO-8859-1 has control characters where the first has letters; nobody
-		// means those.
-		for _, e := range d.order {
-			e.name, e.value = windows1252(e.name), windows1252(e.value)
-		}
-	default:
-		// Those that products write are ASCII and more: most files have no more.
-		for _, prefix := range []string{"windows-", "iso-8859-", "gb", "big5", "shift_jis", "euc-", "koi8-", "ibm", "cp"} {
-			if strings.HasPrefix(strings.ToLower(name), prefix) && d.all(ascii) {
-				return nil
+		return nil
+	}
+	from, err := charset.Find(name)
+	if err != nil {
+		return err
+	}
+	for _, e := range d.order {
+		for _, s := range []*string{&e.name, &e.value} {
+			if *s, err = from.NewDecoder().String(*s); err != nil || strings.ContainsRune(*s, utf8.RuneError) {
+				return machine.Malformed("%s: it is not in %.40s, which .encoding says", shorten(e.name), name)
 			}
 		}
-		return machine.Unsupported(".encoding = %q; save it as UTF-8", shorten(name))
 	}
 	return nil
 }
@@ -193,25 +188,6 @@ func (d *dictionary) all(ok func(string) bool) bool {
 		}
 	}
 	return true
-}
-
-// windows1252 is where the encoding is not ISO-8859-1; the holes are as in
-// ISO-8859-1.
-var windows1252Upper = [32]rune{
-	'€', 0x81, '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', 0x8D, 'Ž', 0x8F,
-	0x90, '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', 0x9D, 'ž', 'Ÿ',
-}
-
-func windows1252(s string) string {
-	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c >= 0x80 && c < 0xA0 {
-			b.WriteRune(windows1252Upper[c-0x80])
-		} else {
-			b.WriteRune(rune(c))
-		}
-	}
-	return b.String()
 }
 
 // get returns the entry of a name, nil if there is none.

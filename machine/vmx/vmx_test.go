@@ -189,6 +189,9 @@ func TestParseLines(t *testing.T) {
 		{"Latin 1 without a word", "displayName = \"B\xFCro \x80\"", "Büro €"},
 		{"an escape in Latin 1", ".encoding = \"windows-1252\"\ndisplayName = \"B|FCro\"", "Büro"},
 		{"ISO 8859-1", ".encoding = \"ISO-8859-1\"\ndisplayName = \"B\xFCro\"", "Büro"},
+		{"Shift_JIS", ".encoding = \"Shift_JIS\"\ndisplayName = \"\x83\x65\x83\x58\x83\x67\"", "テスト"},
+		{"GBK by escape", ".encoding = \"GBK\"\ndisplayName = \"|B2|E2\"", "测"},
+		{"a code page of DOS", ".encoding = \"IBM850\"\ndisplayName = \"B\x81ro\"", "Büro"},
 		{"ASCII in another encoding", ".encoding = \"GBK\"\ndisplayName = \"a\"", "a"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -341,7 +344,7 @@ func TestParseRefuses(t *testing.T) {
 		{"an escaped NUL byte", head + "a = \"|00\"", machine.ErrMalformed, "NUL"},
 		{"not in UTF-8", head + ".encoding = \"UTF-8\"\na = \"\xFF\"", machine.ErrMalformed, "not in UTF-8"},
 		{"not in UTF-8 by escape", head + ".encoding = \"UTF-8\"\na = \"|FF\"", machine.ErrMalformed, "not in UTF-8"},
-		{"an encoding that is not read", head + ".encoding = \"Shift_JIS\"\na = \"\x83\x65\"", machine.ErrUnsupported, "Shift_JIS"},
+		{"not in Shift_JIS", head + ".encoding = \"Shift_JIS\"\na = \"\x83\"", machine.ErrMalformed, "Shift_JIS"},
 		{"no encoding at all", head + ".encoding = \"UTF-7\"", machine.ErrUnsupported, "UTF-7"},
 		{"an encrypted machine", ".encoding = \"UTF-8\"\ndisplayName = \"a\"\nencryption.keySafe = \"vmware:key/list/(x)\"\nencryption.data = \"x\"", machine.ErrUnsupported, "encryption.keySafe"},
 		{"encrypted data", head + "encryption.data = \"x\"", machine.ErrUnsupported, "encryption.data"},

@@ -2,7 +2,7 @@
 //
 // It is strict where XML is dangerous or has two meanings: no document type,
 // no entities but the five of XML, one root, no attribute twice, and limits on
-// size, depth and number of elements. It reads UTF-8, UTF-16 and ISO-8859-1.
+// size, depth and number of elements. It reads UTF-8, UTF-16 and what package charset knows.
 // What names and values mean is for the reader of a format to say.
 package xmltree
 
@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/internal/charset"
 )
 
 // Limits of a document, beside [machine.MaxDescriptor].
@@ -55,7 +56,7 @@ func parse(data []byte) (*Element, error) {
 		return nil, err
 	}
 	d := xml.NewDecoder(bytes.NewReader(data))
-	d.CharsetReader = charset
+	d.CharsetReader = reencoded
 	var (
 		root  *Element
 		open  []*Element
@@ -164,48 +165,19 @@ func decode(data []byte) ([]byte, error) {
 	return text, nil
 }
 
-// charset reads the encodings that a document declares and that are not UTF-8,
-// one byte at a time into one or two.
-func charset(name string, r io.Reader) (io.Reader, error) {
+// reencoded reads what a document declares to be in another encoding than UTF-8.
+func reencoded(name string, r io.Reader) (io.Reader, error) {
 	switch strings.ToLower(name) {
-	case "us-ascii", "ascii":
-		return r, nil
 	case "utf-16", "utf-16le", "utf-16be":
 		// Either decode has seen to it, or it is not true: the declaration was read
 		// as bytes. Programs on .NET that make their XML as a string write that.
 		return r, nil
-	case "iso-8859-1", "latin1":
-		return &latin1{bytes: r}, nil
 	}
-	return nil, fmt.Errorf("encoding %q: only UTF-8, UTF-16 and ISO-8859-1 are read", name)
-}
-
-// latin1 is ISO-8859-1 in UTF-8. The first 256 characters of Unicode are those.
-type latin1 struct {
-	bytes io.Reader
-	next  []byte // the second byte of a character
-}
-
-func (l *latin1) Read(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, nil
+	from, err := charset.Find(name)
+	if err != nil {
+		return nil, err
 	}
-	if len(l.next) > 0 {
-		n := copy(p, l.next)
-		l.next = l.next[n:]
-		return n, nil
-	}
-	var in [512]byte
-	n, err := l.bytes.Read(in[:min(len(in), max(1, len(p)/2))])
-	out := make([]byte, 0, 2*len(in))
-	for _, c := range in[:n] {
-		out = utf8.AppendRune(out, rune(c))
-	}
-	n = copy(p, out)
-	if l.next = out[n:]; len(l.next) > 0 {
-		err = nil // it comes again
-	}
-	return n, err
+	return from.NewDecoder().Reader(r), nil
 }
 
 // Attr returns the value of the attribute with that name and namespace.
