@@ -18,5 +18,12 @@ func syncFolder(path string) error {
 	return d.Sync()
 }
 
+// closeAs gives a file its name and closes it. Its lock lasts until it has the
+// name: nobody takes it for a part that was left behind.
+func closeAs(f *os.File, path string) error {
+	defer f.Close() // it was synced
+	return os.Rename(f.Name(), path)
+}
+
 // lockFile fails if another process has locked the file. The lock ends with it.
 func lockFile(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }

@@ -51,6 +51,9 @@ func openPart(path string, force bool) (*partFile, error) {
 	if err := lockFile(p.File); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: another davit is writing it: %w", path, err), p.Close())
 	}
+	if !isNamed(p.File, part) { // it has got its name since it was opened
+		return nil, errors.Join(fmt.Errorf("%s: another davit has just written it", path), p.Close())
+	}
 	return p, nil
 }
 
@@ -86,6 +89,16 @@ func openOwn(part string) (*os.File, error) {
 	return f, nil
 }
 
+// isNamed says whether the file has that name, and not by way of a link.
+func isNamed(f *os.File, name string) bool {
+	now, err := os.Lstat(name)
+	if err != nil {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && os.SameFile(info, now)
+}
+
 // commit gives the file, which is on the disk, its name.
 func (p *partFile) commit() error {
 	// Somebody else may have been quicker.
@@ -94,10 +107,7 @@ func (p *partFile) commit() error {
 		return err
 	}
 	p.replaced = old != nil
-	if err := p.Close(); err != nil {
-		return err
-	}
-	return os.Rename(p.Name(), p.path)
+	return closeAs(p.File, p.path)
 }
 
 // takeBack undoes commit, unless a file was replaced, which is gone.

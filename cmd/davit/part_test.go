@@ -69,3 +69,30 @@ func TestOutputsAppearTogether(t *testing.T) {
 		check(t, dir, map[string]string{"a": "new", "b": "new", "c": "new"})
 	})
 }
+
+// TestPartThatGotItsName is of two runs for one file: the second opens the part
+// while the first still writes it, and must not go on in what has its name.
+func TestPartThatGotItsName(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a")
+	first, err := openPart(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openPart(path, false); err == nil {
+		t.Error("a part was opened twice")
+	}
+	late, err := openOwn(first.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if !isNamed(late, partPath(path)) {
+		t.Error("a part has not its name")
+	}
+	if err := first.commit(); err != nil {
+		t.Fatal(err)
+	}
+	if isNamed(late, partPath(path)) {
+		t.Error("a file that was delivered is taken for its part")
+	}
+}
