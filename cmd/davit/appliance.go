@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -71,8 +70,8 @@ func (s *sourceFlags) openAppliance(ctx context.Context, path string, unverified
 	a, err := appliance.Open(ctx, path, appliance.Options{BackingDir: s.backingDir, Unverified: unverified})
 	switch {
 	case errors.Is(err, appliance.ErrNotMachine):
-		if info, statErr := os.Stat(path); statErr == nil && info.IsDir() {
-			return nil, err // nor is it a disk
+		if folderExists(path) { // nor is it a disk
+			return nil, err
 		}
 		return nil, nil
 	case errors.Is(err, appliance.ErrMissing) && s.backingDir == "" && !isPackage(path):

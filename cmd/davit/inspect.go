@@ -409,7 +409,7 @@ func inspectFile(ctx context.Context, stdout io.Writer, src source, o inspectOpt
 		if err == nil {
 			return inspectAppliance(stdout, src, a, o)
 		}
-		if !errors.Is(err, appliance.ErrNotMachine) {
+		if !errors.Is(err, appliance.ErrNotMachine) || folderExists(src.path) {
 			return err
 		}
 	}

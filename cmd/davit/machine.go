@@ -84,7 +84,7 @@ func readDescriptor(ctx context.Context, path string) (e *machine.Envelope, err 
 		return nil, usagef(`"-" is a disk: a descriptor is a file`)
 	}
 	a, err := appliance.Open(ctx, path, appliance.Options{DescriptorOnly: true})
-	if errors.Is(err, appliance.ErrNotMachine) {
+	if errors.Is(err, appliance.ErrNotMachine) && !folderExists(path) {
 		return nil, withHint(err, "davit inspect %s", path)
 	}
 	if err != nil {
@@ -337,6 +337,10 @@ func isFolder(path string) bool {
 	if strings.HasSuffix(path, "/") {
 		return true
 	}
+	return folderExists(path)
+}
+
+func folderExists(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
 }
