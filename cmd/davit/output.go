@@ -120,7 +120,7 @@ func writeFile(path string, force bool, write func(*os.File) error) (err error) 
 // mayWrite says whether a file may get this name, before work is spent on its
 // content. It returns the file that is there, nil if none is.
 func mayWrite(path string, force bool) (fs.FileInfo, error) {
-	info, err := os.Lstat(path)
+	_, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -130,7 +130,8 @@ func mayWrite(path string, force bool) (fs.FileInfo, error) {
 	if !force {
 		return nil, fmt.Errorf("%s: %w: --force replaces it", path, fs.ErrExist)
 	}
-	if info, err = os.Stat(path); err != nil { // what a link leads to
+	info, err := os.Stat(path) // what a link leads to
+	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {

@@ -111,10 +111,11 @@ func (p *partFile) commit() error {
 }
 
 // takeBack undoes commit, unless a file was replaced, which is gone.
-func (p *partFile) takeBack() {
-	if !p.replaced {
-		os.Rename(p.path, p.Name())
+func (p *partFile) takeBack() error {
+	if p.replaced {
+		return nil
 	}
+	return os.Rename(p.path, p.Name())
 }
 
 // abandon closes the part, and removes it unless the next run can use it.
@@ -198,7 +199,7 @@ func (o *outputs) commit() error {
 	for i, p := range o.parts {
 		if err := p.commit(); err != nil {
 			for _, done := range o.parts[:i] {
-				done.takeBack()
+				err = errors.Join(err, done.takeBack())
 			}
 			if len(replaced) > 0 {
 				err = fmt.Errorf("%w; replaced before that: %s", err, strings.Join(replaced, ", "))
