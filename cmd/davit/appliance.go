@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -197,7 +198,7 @@ func (s *applianceSource) find(name string) (int, error) {
 	if name == "" && len(s.names) == 1 {
 		i = 0
 	}
-	all := orDefault(strings.Join(s.names, ", "), "no disks")
+	all := cmp.Or(strings.Join(s.names, ", "), "no disks")
 	switch {
 	case i < 0 && name == "" && len(s.names) > 1:
 		return 0, withHint(usagef("%s: %d disks: which one? It has %s", s.path, len(s.names), all), "--disk %s", s.names[0])
@@ -238,7 +239,7 @@ func (s *applianceSource) openContent(ctx context.Context, g *globals, o *source
 		img, err = disk.OpenReader(from.Section, disk.OpenOptions{Format: format})
 	case from.Path != "":
 		path = from.Path
-		backing := orDefault(o.backingDir, from.BackingDir)
+		backing := cmp.Or(o.backingDir, from.BackingDir)
 		img, err = disk.Open(path, disk.OpenOptions{Format: format, BackingDir: backing, Extents: true})
 		err = hintForImage(err, path)
 	default:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -81,7 +82,7 @@ type writtenBytes struct {
 func runConvert(ctx context.Context, stdout io.Writer, from, to string, o convertOptions) (err error) {
 	start := time.Now()
 	src := parseSource(from)
-	src.name = orDefault(src.name, "disk0")
+	src.name = cmp.Or(src.name, "disk0")
 	key, err := o.resolveMachine(to)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -145,7 +146,7 @@ func (o *diffOptions) openSide(ctx context.Context, name string) (s *diffSide, e
 			return s, err
 		}
 		s.opened = append(s.opened, img)
-		s.disks = []diffDisk{{name: orDefault(src.name, "disk0"), reader: img}}
+		s.disks = []diffDisk{{name: cmp.Or(src.name, "disk0"), reader: img}}
 		return s, nil
 	}
 	ref, err := parseRef(name)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -366,7 +367,7 @@ func (r *inspectReport) print(w io.Writer) error {
 		out.printf("platform %s", r.Platform)
 	}
 	for _, m := range r.Manifests {
-		out.printf("for %s: %s", orDefault(m.Platform, "no platform"), m.Digest)
+		out.printf("for %s: %s", cmp.Or(m.Platform, "no platform"), m.Digest)
 	}
 	if out.err == nil && r.envelope != nil {
 		out.err = printEnvelope(w, r.envelope, false)
@@ -449,7 +450,7 @@ func inspectDisk(ctx context.Context, stdout io.Writer, src source, o inspectOpt
 		return err
 	}
 	defer closeInto(&err, img)
-	d := inspectedDisk{Name: orDefault(src.name, "disk0"), VirtualSize: img.Size(), Format: img.Format(), File: src.path}
+	d := inspectedDisk{Name: cmp.Or(src.name, "disk0"), VirtualSize: img.Size(), Format: img.Format(), File: src.path}
 	for e, err := range disk.Extents(img) {
 		if err != nil {
 			return err
@@ -475,7 +476,7 @@ func inspectDisk(ctx context.Context, stdout io.Writer, src source, o inspectOpt
 		if p.Offset%4096 != 0 {
 			note = "; does not begin at a multiple of 4096, so that it shares little with others"
 		}
-		out.printf("%s: %s, %s at %d%s", where, orDefault(p.Filesystem, "unknown content"), humanBytes(p.Length), p.Offset, note)
+		out.printf("%s: %s, %s at %d%s", where, cmp.Or(p.Filesystem, "unknown content"), humanBytes(p.Length), p.Offset, note)
 	}
 	return out.err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,7 +123,7 @@ func runLs(ctx context.Context, stdout io.Writer, name string, o lsOptions) (err
 		if t.foreign {
 			virtual, stored = "-", "-"
 		}
-		row(t.Tag, t.Digest.String(), orDefault(t.Created, "-"), virtual, stored, fmt.Sprint(t.Signatures))
+		row(t.Tag, t.Digest.String(), cmp.Or(t.Created, "-"), virtual, stored, fmt.Sprint(t.Signatures))
 	}
 	return table.Flush()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -159,7 +160,7 @@ func oneMachine(e *machine.Envelope, id string) (*machine.Envelope, error) {
 	all := strings.Join(ids, ", ")
 	switch {
 	case len(found) == 0:
-		return nil, fmt.Errorf("machine %q: %w: it has %s", id, errNotFound, orDefault(all, "none"))
+		return nil, fmt.Errorf("machine %q: %w: it has %s", id, errNotFound, cmp.Or(all, "none"))
 	case len(found) > 1 && id == "":
 		return nil, withHint(usagef("%d machines: which one? It has %s", len(found), all), "--machine %s", quoted(found[0].ID))
 	case len(found) > 1:

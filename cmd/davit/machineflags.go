@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -386,7 +387,7 @@ func (f *machineFile) machine() *machine.Machine {
 	}
 	for _, p := range f.Properties {
 		m.Properties = append(m.Properties, machine.Property{
-			Class: p.Class, Instance: p.Instance, Key: p.Key, Type: orDefault(p.Type, "string"), Value: p.Value,
+			Class: p.Class, Instance: p.Instance, Key: p.Key, Type: cmp.Or(p.Type, "string"), Value: p.Value,
 			Label: p.Label, Description: p.Description, Category: p.Category,
 			UserConfigurable: p.UserConfigurable, Password: p.Password,
 		})

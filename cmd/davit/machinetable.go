@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -117,7 +118,7 @@ func cell(s string) string {
 // machine prints m. With details, properties and what was not read have lines
 // of their own; without, it says how many there are.
 func (t machineTable) machine(m *machine.Machine, details bool) {
-	title := orDefault(m.Name, m.ID)
+	title := cmp.Or(m.Name, m.ID)
 	if m.ID != title {
 		title += " (" + m.ID + ")"
 	}
@@ -136,7 +137,7 @@ func (t machineTable) machine(m *machine.Machine, details bool) {
 	}
 	firmware := string(m.Firmware)
 	if m.SecureBoot {
-		firmware = orDefault(firmware, "unknown") + ", secure boot"
+		firmware = cmp.Or(firmware, "unknown") + ", secure boot"
 	}
 	t.row("firmware", "%s", firmware)
 	t.row("variables", "%s", m.NVRAM)
@@ -145,13 +146,13 @@ func (t machineTable) machine(m *machine.Machine, details bool) {
 	t.row("hardware", "%s", m.HardwareVersion)
 	t.row("display", "%s", displayText(m.Display))
 	for _, c := range m.Controllers {
-		t.row("controller "+c.Name, "%s", orDefault(string(c.Model), string(c.Type)))
+		t.row("controller "+c.Name, "%s", cmp.Or(string(c.Model), string(c.Type)))
 	}
 	for _, d := range m.Disks {
 		t.row("disk "+d.Name, "%s", diskText(d))
 	}
 	for _, c := range m.CDROMs {
-		t.row("CD "+c.Name, "%s", joined(attachment(c.Controller, c.Bus, c.Unit), orDefault(c.File, "empty")))
+		t.row("CD "+c.Name, "%s", joined(attachment(c.Controller, c.Bus, c.Unit), cmp.Or(c.File, "empty")))
 	}
 	for _, n := range m.NICs {
 		t.row("NIC "+n.Name, "%s", joined(string(n.Type), prefixed("network ", n.Network), n.MAC))
@@ -178,7 +179,7 @@ func (t machineTable) collection(e *machine.Envelope, details bool) {
 	if e.ID == "" && e.Name == "" && product == "" && len(e.EULAs)+len(e.Properties)+len(e.Unread) == 0 {
 		return
 	}
-	fmt.Fprintf(t, "%s\n", cell(strings.TrimSpace("all machines "+orDefault(e.Name, e.ID))))
+	fmt.Fprintf(t, "%s\n", cell(strings.TrimSpace("all machines "+cmp.Or(e.Name, e.ID))))
 	t.row("product", "%s", product)
 	if len(e.EULAs) > 0 {
 		t.row("EULAs", "%d", len(e.EULAs))
@@ -196,7 +197,7 @@ func (t machineTable) properties(properties []machine.Property, details bool) {
 		return
 	}
 	for _, p := range showProperties(properties) {
-		value := orDefault(p.Value, "no default")
+		value := cmp.Or(p.Value, "no default")
 		if p.Withheld {
 			value = "(not shown)"
 		}
@@ -221,7 +222,7 @@ func lossText(l machine.Loss) string {
 }
 
 func diskText(d machine.Disk) string {
-	size, from := "", orDefault(d.File, "blank")
+	size, from := "", cmp.Or(d.File, "blank")
 	if d.Capacity > 0 {
 		size = binaryBytes(d.Capacity)
 	}
@@ -255,7 +256,7 @@ func displayText(d machine.Display) string {
 }
 
 func productText(p machine.Product) string {
-	name := strings.TrimSpace(p.Name + " " + orDefault(p.FullVersion, p.Version))
+	name := strings.TrimSpace(p.Name + " " + cmp.Or(p.FullVersion, p.Version))
 	return joined(name, p.Vendor, p.URL)
 }
 

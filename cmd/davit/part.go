@@ -241,11 +241,3 @@ func makeFolder(path string) (undo func(), err error) {
 	}
 	return func() { os.Remove(path) }, err
 }
-
-// orDefault returns s, or def if s is empty.
-func orDefault(s, def string) string {
-	if s == "" {
-		return def
-	}
-	return s
-}

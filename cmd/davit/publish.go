@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"regexp"
 	"strings"
 
@@ -15,7 +16,7 @@ func warnPublished(g *globals, e *machine.Envelope) {
 	for _, m := range e.Machines {
 		where := ""
 		if len(e.Machines) > 1 {
-			where = " of machine " + orDefault(m.ID, m.Name)
+			where = " of machine " + cmp.Or(m.ID, m.Name)
 		}
 		warnProperties(g, where, m.Properties)
 		switch {

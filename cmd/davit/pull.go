@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -571,11 +572,11 @@ func (o *pullOptions) choosePlatform(ctx context.Context, repo *registry.Reposit
 	if err != nil {
 		return nil, err
 	}
-	want := orDefault(o.platform, "linux/"+runtime.GOARCH)
+	want := cmp.Or(o.platform, "linux/"+runtime.GOARCH)
 	var found []string
 	for _, m := range index.Manifests {
 		have := platformOf(m)
-		found = append(found, orDefault(have, "none"))
+		found = append(found, cmp.Or(have, "none"))
 		if !samePlatform(want, have, o.platform == "") {
 			continue
 		}

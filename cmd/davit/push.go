@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -247,7 +248,7 @@ func (o *pushOptions) plan(sources []string, name string) (p pushPlan, err error
 	if p.tags, err = pushTags(p.ref, o.tags); err != nil {
 		return p, err
 	}
-	p.codec, err = artifact.ParseCodec(orDefault(o.compression, "zstd"))
+	p.codec, err = artifact.ParseCodec(cmp.Or(o.compression, "zstd"))
 	if err != nil {
 		return p, usagef("--compression: %w", err)
 	}
@@ -328,7 +329,7 @@ func (o *pushOptions) manifestAnnotations() (map[string]string, error) {
 	for k, v := range o.annotations {
 		m[k] = v
 	}
-	created := orDefault(o.created, os.Getenv("SOURCE_DATE_EPOCH"))
+	created := cmp.Or(o.created, os.Getenv("SOURCE_DATE_EPOCH"))
 	if created != "" {
 		t, err := time.Parse(time.RFC3339, created)
 		if seconds, serr := strconv.ParseInt(created, 10, 64); err != nil && serr == nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -93,9 +94,9 @@ func (t *target) describe(e *machine.Envelope, dir string) (files []descriptor, 
 		if err != nil {
 			return nil, nil, err
 		}
-		name := orDefault(e.Name, e.ID)
+		name := cmp.Or(e.Name, e.ID)
 		if len(e.Machines) == 1 {
-			name = orDefault(e.Machines[0].Name, e.Machines[0].ID)
+			name = cmp.Or(e.Machines[0].Name, e.Machines[0].ID)
 		}
 		return []descriptor{{machine.FileName(name, "vm") + t.ext, data}}, list(losses), nil
 	}
@@ -110,7 +111,7 @@ func (t *target) describe(e *machine.Envelope, dir string) (files []descriptor, 
 			}
 			return nil, nil, err
 		}
-		files = append(files, descriptor{names.file(orDefault(m.Name, m.ID), "vm", i) + t.ext, data})
+		files = append(files, descriptor{names.file(cmp.Or(m.Name, m.ID), "vm", i) + t.ext, data})
 		for _, l := range lost {
 			l.Field = machineField(e, i, l.Field)
 			losses = append(losses, l)
@@ -181,7 +182,7 @@ func (t *target) rename(e *machine.Envelope, there []string) (*machine.Envelope,
 	taken := make(map[string]bool)
 	reserve := func(name, id string) {
 		for _, ext := range []string{t.ext, ".mf", ".cert"} {
-			taken[strings.ToLower(machine.FileName(orDefault(name, id), "vm")+ext)] = true
+			taken[strings.ToLower(machine.FileName(cmp.Or(name, id), "vm")+ext)] = true
 		}
 	}
 	reserve(e.Name, e.ID)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -147,7 +148,7 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 	defer func() {
 		var refused *artifact.RefusedError
 		if asError(err, &refused) {
-			o.addLink(r, verify.Link{Link: refused.Part, Subject: orDefault(refused.Where, r.Digest.String()), Why: refused.Why})
+			o.addLink(r, verify.Link{Link: refused.Part, Subject: cmp.Or(refused.Where, r.Digest.String()), Why: refused.Why})
 		}
 	}()
 	img, err := artifact.Open(ctx, repo, passed.Subject, artifact.OpenOptions{Manifest: passed.Manifest, Scratch: scratch, Jobs: o.jobs})
