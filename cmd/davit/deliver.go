@@ -127,6 +127,7 @@ func (f *deliveryFlags) plan(e *machine.Envelope, sizes []int64, files []string,
 	if err != nil {
 		return nil, err
 	}
+	packed := compressed(e)
 	e, d.called = d.rename(e, files)
 	var moved, lost []machine.Loss
 	d.envelope, moved = d.place(e)
@@ -141,7 +142,7 @@ func (f *deliveryFlags) plan(e *machine.Envelope, sizes []int64, files []string,
 			return nil, fmt.Errorf("-O %s: %w", d.name, err)
 		}
 	}
-	d.losses = slices.Concat(unreadOf(e), moved, lost)
+	d.losses = slices.Concat(unreadOf(e), moved, lost, packed)
 	if !d.archive || isFolder(dest) {
 		d.folder = filepath.Clean(dest)
 	}
@@ -194,6 +195,24 @@ func (d *delivery) leaveOut(lost []machine.Loss) bool {
 	}
 	d.envelope.Files = slices.DeleteFunc(d.envelope.Files, func(f machine.File) bool { return d.useless[f.Name] && !used[f.Name] })
 	return len(d.useless) > 0
+}
+
+// compressed are the files of drives that are delivered as they are in a package,
+// compressed, which no hypervisor reads.
+func compressed(e *machine.Envelope) (losses []machine.Loss) {
+	by := make(map[string]string)
+	for _, f := range e.Files {
+		by[f.Name] = f.Compression
+	}
+	for i, m := range e.Machines {
+		for n, cd := range m.CDROMs {
+			if c := by[cd.File]; c != "" && cd.File != "" {
+				field := machineField(e, i, fmt.Sprintf("cdroms[%d].file", n))
+				losses = append(losses, machine.Loss{Field: field, Value: cd.File, Reason: "it is compressed (" + c + ") and stays so: decompress it"})
+			}
+		}
+	}
+	return losses
 }
 
 // setSizes says how large the disks are going to be: in their format, some get

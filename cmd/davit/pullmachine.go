@@ -79,6 +79,9 @@ func (m *pulledMachines) findFiles(e *machine.Envelope) {
 			}
 		}
 	}
+	for i := range e.Files {
+		find(&e.Files[i].Name)
+	}
 	for _, of := range e.Machines {
 		find(&of.NVRAM)
 		for i := range of.CDROMs {
