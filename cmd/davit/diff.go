@@ -57,8 +57,8 @@ type diffCount struct {
 
 type diffArea struct {
 	Disk       string `json:"disk"`
-	Partition  int    `json:"partition,omitempty"` // 0: outside of all
-	Filesystem string `json:"filesystem,omitempty"`
+	Partition  int    `json:"partition"` // 0: outside of all
+	Filesystem string `json:"filesystem"`
 	Offset     int64  `json:"offset"` // in the disk
 	Length     int64  `json:"length"`
 }

@@ -79,11 +79,11 @@ func runInspect(ctx context.Context, stdout io.Writer, name string, o inspectOpt
 
 type inspectReport struct {
 	report
-	Ref         string              `json:"ref,omitempty"`
-	Digest      digest.Digest       `json:"digest,omitempty"`
-	MediaType   string              `json:"mediaType,omitempty"`
-	Platform    string              `json:"platform,omitempty"`
-	Created     string              `json:"created,omitempty"`
+	Ref         string              `json:"ref"`
+	Digest      digest.Digest       `json:"digest"`
+	MediaType   string              `json:"mediaType"`
+	Platform    string              `json:"platform"`
+	Created     string              `json:"created"`
 	Annotations map[string]string   `json:"annotations"`
 	Machine     shownMachine        `json:"machine"`            // of several, only their disks
 	Machines    []shownMachine      `json:"machines,omitempty"` // where there are several

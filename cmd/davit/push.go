@@ -110,7 +110,7 @@ type pushReport struct {
 	ReusedFrom []string          `json:"reusedFrom"`
 	Trimmed    int64             `json:"trimmed"`           // of free blocks that held something
 	Package    *appliance.Report `json:"package,omitempty"` // that of SOURCE, if it has a manifest
-	Signature  *pushSignature    `json:"signature,omitempty"`
+	Signature  *pushSignature    `json:"signature"`
 	Bytes      struct {
 		Read    int64 `json:"read"`    // plain, of the disks
 		Sent    int64 `json:"sent"`    // to the registry
