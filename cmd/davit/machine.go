@@ -159,6 +159,8 @@ func oneMachine(e *machine.Envelope, id string) (*machine.Envelope, error) {
 	}
 	all := strings.Join(ids, ", ")
 	switch {
+	case len(e.Machines) == 0 && id == "":
+		return nil, fmt.Errorf("machine: %w: there is none", errNotFound)
 	case len(found) == 0:
 		return nil, fmt.Errorf("machine %q: %w: it has %s", id, errNotFound, cmp.Or(all, "none"))
 	case len(found) > 1 && id == "":
@@ -239,7 +241,7 @@ func runMachineConvert(ctx context.Context, stdout io.Writer, from, to string, o
 	if err != nil {
 		return err
 	}
-	if o.machine != "" {
+	if o.machine != "" || len(e.Machines) == 0 && !t.several {
 		if e, err = oneMachine(e, o.machine); err != nil {
 			return err
 		}
