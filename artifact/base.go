@@ -175,35 +175,42 @@ func (t *baseTable) withDead() ([]bool, error) {
 
 func (t *baseTable) close() error { return t.table.close() }
 
-// CheckReused fetches and checks the frames of kept layers that the new disks
-// need, for the layers of the bases that trusted is false for: what is signed
-// can be pulled. The error says which base was at fault, -1 for none.
-func (p *Packed) CheckReused(ctx context.Context, bases []*Base, trusted func(base int) bool, jobs int) (base int, err error) {
+// CheckReused reads the kept layers that known is false for: every frame, also
+// of chunks that the new disks do not need. So whoever trusts the signature of
+// the new artifact can build on all of its layers. known may be called
+// concurrently. The error says which base was at fault, -1 for none.
+func (p *Packed) CheckReused(ctx context.Context, bases []*Base, known func(base int, layer LayerID) bool, jobs int) (base int, err error) {
 	t := p.packer.base
-	for from, b := range bases {
-		if trusted(from) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(1, jobs))
+	for l := range t.layers {
+		layer := &t.layers[l]
+		if !t.keep[l] || known(layer.from, layer.id()) {
 			continue
 		}
-		s := newSorter(p.packer.o.Scratch)
-		defer s.close()
-		// A layer that a trusted base lists as well was taken from that one
-		// if it came first; otherwise it is checked, which is never wrong.
-		for l := range t.layers {
-			if !t.keep[l] || t.layers[l].from != from {
-				continue
+		g.Go(func() error {
+			if err := bases[layer.from].checkFrames(ctx, layer.dir, nil); err != nil {
+				return &checkError{layer.from, err}
 			}
-			for c := range t.layers[l].dir.chunks {
-				if r := t.first[l] + uint64(c); t.used[r/64]>>(r%64)&1 != 0 {
-					if err := s.add(want{layer: l, chunk: c}); err != nil {
-						return -1, err
-					}
-				}
-			}
-		}
-		dirs := func(ctx context.Context, layer int) (*directory, error) { return t.layers[layer].dir, nil }
-		if _, err := fetchWants(ctx, b.src, dirs, s, jobs, func(int64, []byte) error { return nil }); err != nil {
-			return from, err
-		}
+			p.checked(layer.id())
+			return nil
+		})
 	}
-	return -1, nil
+	var fault *checkError
+	switch err := g.Wait(); {
+	case errors.As(err, &fault):
+		return fault.base, fault.error
+	default:
+		return -1, err
+	}
 }
+
+// A checkError is the error of one base.
+type checkError struct {
+	base int
+	error
+}
+
+func (e *checkError) Unwrap() error { return e.error }
+
+func (l *baseLayer) id() LayerID { return l.IndexLayer.id(l.desc.MediaType) }

@@ -166,6 +166,13 @@ func (im *Image) checkLayer(ctx context.Context, desc ocispec.Descriptor, progre
 	if dir == nil {
 		return im.checkBlob(ctx, PartLayer, desc, progress)
 	}
+	return im.checkFrames(ctx, dir, progress)
+}
+
+// checkFrames reads a layer whole: every frame and chunk that its directory
+// lists, and its digest.
+func (im *Image) checkFrames(ctx context.Context, dir *directory, progress func(int64)) error {
+	desc := dir.layer
 	rc, err := im.src.Fetch(ctx, desc)
 	if err != nil {
 		return err

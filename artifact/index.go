@@ -75,14 +75,7 @@ func (x *Index) encodeHead() []byte {
 	b = le.AppendUint32(b, uint32(len(x.Layers)))
 	b = le.AppendUint32(b, uint32(len(x.Regions)))
 	for i := range x.Layers {
-		l := &x.Layers[i]
-		b = append(b, l.Digest[:]...)
-		b = le.AppendUint64(b, uint64(l.Size))
-		b = le.AppendUint64(b, uint64(l.DirOffset))
-		b = le.AppendUint32(b, l.DirStored)
-		b = le.AppendUint32(b, l.DirPlain)
-		b = append(b, l.DirDigest[:]...)
-		b = le.AppendUint32(b, l.Chunks)
+		b = x.Layers[i].append(b)
 	}
 	for i := range x.Regions {
 		r := &x.Regions[i]
@@ -93,6 +86,18 @@ func (x *Index) encodeHead() []byte {
 		b = append(b, r.PageDigest[:]...)
 	}
 	return b
+}
+
+// append appends the line to b.
+func (l *IndexLayer) append(b []byte) []byte {
+	le := binary.LittleEndian
+	b = append(b, l.Digest[:]...)
+	b = le.AppendUint64(b, uint64(l.Size))
+	b = le.AppendUint64(b, uint64(l.DirOffset))
+	b = le.AppendUint32(b, l.DirStored)
+	b = le.AppendUint32(b, l.DirPlain)
+	b = append(b, l.DirDigest[:]...)
+	return le.AppendUint32(b, l.Chunks)
 }
 
 // headLength reads the header of an index of size bytes and returns the

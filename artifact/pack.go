@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime"
 	"sort"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -93,6 +94,10 @@ type Packed struct {
 	From []int
 
 	packer *packer
+	table  []IndexLayer // of Layers
+
+	mu   sync.Mutex
+	good []LayerID // of kept layers that were checked
 }
 
 // Pack cuts disks into chunks, pushes those that no base holds in new layers,
@@ -464,6 +469,7 @@ func (p *packer) finish(ctx context.Context) (*Packed, error) {
 		out.Layers = append(out.Layers, p.layers.done[i].desc)
 		out.Blobs += p.layers.done[i].desc.Size
 	}
+	out.table = table
 	for i := range p.disks {
 		d, err := p.writeIndex(ctx, i, table)
 		if err != nil {

@@ -45,7 +45,7 @@ const (
 	spoolDir    = "spool/sha256"
 	scratchDir  = "scratch"
 	journalDir  = "journal"
-	recordedDir = "recorded"
+	checkedFile = "checked.jsonl"
 	disksDir    = "disks"
 
 	// tempStore is how folders of stores without a place of their own begin.
@@ -106,7 +106,7 @@ func (s *Store) prepare(ctx context.Context) error {
 	s.Area = &Area{dir: s.path(blobsDir), temp: s.dir}
 	s.Spool = &Area{dir: s.path(spoolDir), temp: s.dir}
 	// Disks may hold secrets; what is kept of them is the user's alone.
-	for _, d := range []string{blobsDir, spoolDir, scratchDir, journalDir, recordedDir, disksDir} {
+	for _, d := range []string{blobsDir, spoolDir, scratchDir, journalDir, disksDir} {
 		if err := os.MkdirAll(s.path(d), 0o700); err != nil {
 			return err
 		}
@@ -121,7 +121,7 @@ func (s *Store) prepare(ctx context.Context) error {
 			}
 		}
 	}
-	for _, d := range []string{"", recordedDir, disksDir} {
+	for _, d := range []string{"", disksDir} {
 		sweepPending(s.path(d))
 	}
 	sweepLocked(s.path(scratchDir), "")
@@ -521,48 +521,56 @@ func (j *Journal) Close() error {
 	return err
 }
 
-// RecordManifest notes that this host has pushed the manifest to, or pulled it from, a repository (HOST/REPO), and that it verified.
-func (s *Store) RecordManifest(repository string, d digest.Digest) error {
-	if !validDigest(d) {
-		return fmt.Errorf("%.100q: not a sha256 digest", d)
-	}
-	dir := s.path(recordedDir, d.Encoded())
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("recording %s: %w", d, err)
-	}
-	if err := writeFile(filepath.Join(dir, nameOf(repository)), []byte(repository+"\n"), 0o600); err != nil {
-		return fmt.Errorf("recording %s: %w", d, err)
-	}
-	return nil
+// A checkedRecord is a line of the journal of checked layers.
+type checkedRecord struct {
+	Layers []string `json:"layers"` // in hex
 }
 
-// Recorded reports whether [Store.RecordManifest] has noted the manifest, for any repository.
-func (s *Store) Recorded(d digest.Digest) bool {
-	return len(s.RecordedIn(d)) > 0
+// maxChecked bounds the journal of checked layers, in bytes. It is a memory of work that need not be done again, so that a journal
+// that is full begins anew.
+const maxChecked = 4 << 20
+
+func (s *Store) checked() *Journal { return &Journal{path: s.path(checkedFile)} }
+
+// RecordChecked notes layers that this host has read, or written, as a whole. What a layer is, and what it was checked for, is in the
+// name that the caller gives it; see artifact.LayerID.
+func (s *Store) RecordChecked(layers ...[sha256.Size]byte) error {
+	known := s.Checked()
+	var r checkedRecord
+	for _, l := range layers {
+		if !known[l] {
+			known[l] = true
+			r.Layers = append(r.Layers, hex.EncodeToString(l[:]))
+		}
+	}
+	if len(r.Layers) == 0 {
+		return nil
+	}
+	j := s.checked()
+	defer j.Close()
+	if info, err := os.Stat(j.path); err == nil && info.Size() > maxChecked {
+		if err := j.Remove(); err != nil {
+			return err
+		}
+	}
+	return j.Append(r)
 }
 
-// RecordedIn are the repositories that the manifest was recorded for, sorted.
-func (s *Store) RecordedIn(d digest.Digest) []string {
-	if !validDigest(d) {
-		return nil
-	}
-	dir := s.path(recordedDir, d.Encoded())
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
-	var repositories []string
-	for _, e := range entries {
-		if isPending(e.Name()) {
+// Checked returns what [Store.RecordChecked] has noted. What cannot be read was not noted.
+func (s *Store) Checked() map[[sha256.Size]byte]bool {
+	checked := make(map[[sha256.Size]byte]bool)
+	for raw, err := range s.checked().Records() {
+		var r checkedRecord
+		if err != nil || json.Unmarshal(raw, &r) != nil {
 			continue
 		}
-		b, err := readFile(filepath.Join(dir, e.Name()), maxReference+1)
-		if r := string(bytes.TrimSuffix(b, []byte("\n"))); err == nil && nameOf(r) == e.Name() {
-			repositories = append(repositories, r)
+		for _, l := range r.Layers {
+			if b, err := hex.DecodeString(l); err == nil && len(b) == sha256.Size {
+				checked[[sha256.Size]byte(b)] = true
+			}
 		}
 	}
-	slices.Sort(repositories)
-	return repositories
+	return checked
 }
 
 // A DiskFile is a file with the content of a disk, as davit wrote or read it once. Only its size and time are watched: whoever uses it

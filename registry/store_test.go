@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -319,23 +320,49 @@ func FuzzJournal(f *testing.F) {
 	})
 }
 
-func TestRecords(t *testing.T) {
+func TestRecordChecked(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	if s.Recorded(testDigest) {
-		t.Error("recorded by nobody")
+	a, b, c := sha256.Sum256([]byte("a")), sha256.Sum256([]byte("b")), sha256.Sum256([]byte("c"))
+	if len(s.Checked()) != 0 {
+		t.Error("something is checked by nobody")
 	}
-	for _, r := range []string{"b.c/d", "a.b/c", "a.b/c", "oci:../x"} {
-		if err := s.RecordManifest(r, testDigest); err != nil {
+	for _, layers := range [][][sha256.Size]byte{{a}, {a, b}, {}} {
+		if err := s.RecordChecked(layers...); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := openStore(t, dir).RecordedIn(testDigest); strings.Join(got, " ") != "a.b/c b.c/d oci:../x" {
-		t.Errorf("got %q", got)
+	// What is not a record is not one, and hides none.
+	path := filepath.Join(dir, "checked.jsonl")
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := s.RecordManifest("a.b/c", "sha256:../../x"); err == nil || s.Recorded("sha256:..") {
-		t.Errorf("got %v", err)
+	if _, err := f.WriteString("{\"layers\":[\"00\",\"" + strings.Repeat("zz", 32) + "\",\"" + strings.Repeat("00", 40) + "\"]}\n{\"lay"); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	if err := s.RecordChecked(c); err != nil {
+		t.Fatal(err)
+	}
+	got := openStore(t, dir).Checked()
+	if len(got) != 3 || !got[a] || !got[b] || !got[c] {
+		t.Errorf("got %d layers: %v", len(got), got)
+	}
+	// It has an end.
+	if err := os.Truncate(path, maxChecked+1); err != nil {
+		t.Fatal(err)
+	}
+	d := sha256.Sum256([]byte("d"))
+	if err := s.RecordChecked(d); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() > 1000 {
+		t.Errorf("got %v, %v", info, err)
+	}
+	if got := s.Checked(); !got[d] {
+		t.Errorf("got %v", got)
 	}
 }
 

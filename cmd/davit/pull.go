@@ -148,10 +148,8 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	} else if err := p.pull(ctx, dest, key, &r); err != nil {
 		return err
 	}
-	if trust.policy.Keys != nil && !o.dryRun {
-		if err := store.RecordManifest(ref.Name(), passed.Subject.Digest); err != nil {
-			return err
-		}
+	if err := recordChecked(store, img.Checked()); err != nil {
+		return err
 	}
 
 	_, fetched, _ := repo.Stats()

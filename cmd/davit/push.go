@@ -205,7 +205,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 				return fmt.Errorf("tagging %s: %w", tag, err)
 			}
 		}
-		if err := store.RecordManifest(plan.ref.Name(), pushed.desc.Digest); err != nil {
+		if err := recordChecked(store, pushed.Checked()); err != nil {
 			return err
 		}
 		if !o.trim { // the files hold the free blocks, too
@@ -474,7 +474,7 @@ func (p *pusher) journal() artifact.Journal {
 // pushes config and manifest.
 func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed bool) error {
 	if signed {
-		base, err := out.CheckReused(ctx, reuse.bases, reuse.isTrusted, p.jobs)
+		base, err := out.CheckReused(ctx, reuse.bases, reuse.knows, p.jobs)
 		if err != nil {
 			return reuse.blame(base, err)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -25,10 +26,11 @@ type reuse struct {
 	names   []string               // pinned
 	repos   []*registry.Repository // nil: the one that is pushed to
 	named   []bool                 // by --reuse, so that a fault is an error
-	trusted []bool
+	trusted []bool                 // signed by one of the keys, and checked before that
 
-	without  map[digest.Digest]bool // layers that turned out not to be there
-	sequence int64                  // of the signature of the artifact whose tag moves
+	checked  map[artifact.LayerID]bool // layers that this host has written or read as a whole
+	without  map[digest.Digest]bool    // layers that turned out not to be there
+	sequence int64                     // of the signature of the artifact whose tag moves
 	warn     func(format string, args ...any)
 }
 
@@ -38,7 +40,10 @@ var errLyingBase = errors.New("a reused artifact is not what it says")
 // findReuse opens the artifacts that --reuse names, or those that a push looks
 // at by itself: the one whose tag moves, else the last three of the repository.
 func (o *pushOptions) findReuse(ctx context.Context, store *registry.Store, repo *registry.Repository, plan pushPlan, keys []*sign.Key) (_ *reuse, err error) {
-	r := &reuse{without: map[digest.Digest]bool{}, warn: o.stderr.warn}
+	r := &reuse{checked: map[artifact.LayerID]bool{}, without: map[digest.Digest]bool{}, warn: o.stderr.warn}
+	for l := range store.Checked() {
+		r.checked[l] = true
+	}
 	defer func() {
 		if err != nil {
 			closeInto(&err, r)
@@ -62,9 +67,9 @@ func (o *pushOptions) findReuse(ctx context.Context, store *registry.Store, repo
 		switch name {
 		case "none":
 		case "auto":
-			err = r.addAuto(ctx, store, repo, plan, keys, open)
+			err = r.addAuto(ctx, repo, plan, keys, open)
 		default:
-			err = r.addNamed(ctx, o, store, name, keys, open)
+			err = r.addNamed(ctx, o, name, keys, open)
 		}
 		if err != nil {
 			return nil, err
@@ -75,7 +80,7 @@ func (o *pushOptions) findReuse(ctx context.Context, store *registry.Store, repo
 
 // addAuto adds what is there. That it cannot be used is no error, but a warning
 // where it lies.
-func (r *reuse) addAuto(ctx context.Context, store *registry.Store, repo *registry.Repository, plan pushPlan, keys []*sign.Key, open artifact.OpenOptions) error {
+func (r *reuse) addAuto(ctx context.Context, repo *registry.Repository, plan pushPlan, keys []*sign.Key, open artifact.OpenOptions) error {
 	var descs []ocispec.Descriptor
 	for _, tag := range plan.tags {
 		desc, err := repo.Resolve(ctx, tag)
@@ -121,7 +126,7 @@ func (r *reuse) addAuto(ctx context.Context, store *registry.Store, repo *regist
 		case err != nil:
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		trusted, sequence := vouched(ctx, store, repo, desc, keys)
+		trusted, sequence := vouched(ctx, repo, desc, keys)
 		if i < moving {
 			r.sequence = max(r.sequence, sequence)
 		}
@@ -151,7 +156,7 @@ func expandIndexes(ctx context.Context, repo *registry.Repository, descs []ocisp
 }
 
 // addNamed adds an artifact that --reuse names; it must be what it says.
-func (r *reuse) addNamed(ctx context.Context, o *pushOptions, store *registry.Store, name string, keys []*sign.Key, open artifact.OpenOptions) error {
+func (r *reuse) addNamed(ctx context.Context, o *pushOptions, name string, keys []*sign.Key, open artifact.OpenOptions) error {
 	ref, err := parseRef(name)
 	if err != nil {
 		return usagef("--reuse %s: neither REF nor auto nor none", name)
@@ -168,7 +173,7 @@ func (r *reuse) addNamed(ctx context.Context, o *pushOptions, store *registry.St
 	if err != nil {
 		return errors.Join(fmt.Errorf("--reuse %s: %w", name, err), repo.Close())
 	}
-	trusted, _ := vouched(ctx, store, repo, desc, keys)
+	trusted, _ := vouched(ctx, repo, desc, keys)
 	r.add(base, ref.WithDigest(desc.Digest).String(), repo, true, trusted)
 	return nil
 }
@@ -181,23 +186,23 @@ func (r *reuse) add(base *artifact.Base, name string, repo *registry.Repository,
 	r.trusted = append(r.trusted, trusted)
 }
 
-// vouched reports whether an artifact can be built on without reading its
-// frames: this host has pushed or pulled it, or it is signed by one of the keys.
-// It returns the sequence of that signature, 0 if there is none.
-func vouched(ctx context.Context, store *registry.Store, repo *registry.Repository, desc ocispec.Descriptor, keys []*sign.Key) (bool, int64) {
+// vouched reports whether one of the keys has signed an artifact that it had
+// checked: a signature of davit's, which says so by its sequence. Those of other
+// tools say who, and not that somebody has read the layers. It returns the
+// sequence, 0 if there is none.
+func vouched(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, keys []*sign.Key) (bool, int64) {
 	var public []*verify.Key
 	for _, key := range keys {
 		if k, err := publicKey(key); err == nil {
 			public = append(public, k)
 		}
 	}
-	recorded := store.Recorded(desc.Digest)
 	if len(public) == 0 {
-		return recorded, 0
+		return false, 0
 	}
 	result, err := verify.Artifact(ctx, repo, desc, verify.Policy{Keys: public, Bind: verify.BindAny})
 	if err != nil {
-		return recorded, 0
+		return false, 0
 	}
 	var sequence int64
 	for _, s := range result.Signatures {
@@ -205,10 +210,23 @@ func vouched(ctx context.Context, store *registry.Store, repo *registry.Reposito
 			sequence = max(sequence, s.Sequence)
 		}
 	}
-	return true, sequence
+	return sequence > 0, sequence
 }
 
-func (r *reuse) isTrusted(base int) bool { return r.trusted[base] }
+// knows reports whether a layer of a base need not be read before it is signed.
+func (r *reuse) knows(base int, layer artifact.LayerID) bool {
+	return r.trusted[base] || r.checked[layer]
+}
+
+// recordChecked remembers layers that were written or read as a whole, so that
+// the next push that signs need not read them.
+func recordChecked(store *registry.Store, layers []artifact.LayerID) error {
+	var all [][sha256.Size]byte
+	for _, l := range layers {
+		all = append(all, l)
+	}
+	return store.RecordChecked(all...)
+}
 
 // blame returns the error of a base whose frames are not what they should be.
 func (r *reuse) blame(base int, err error) error {

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/sign"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// A liar is an artifact of somebody with push rights and no key, well-formed
+// and a lie: its directory promises the chunks of the piece at 1 MiB, and the
+// frame has something else. Disks that lack the piece can be built upon it and
+// be pulled; those that have it cannot.
+type liar struct {
+	*host
+	layout string // its only tag is v0
+	lacks  string // a disk without the piece
+	has    string // a disk with it
+	desc   ocispec.Descriptor
+}
+
+func newLiar(t *testing.T) *liar {
+	t.Helper()
+	l := &liar{host: newHost(t), layout: filepath.Join(t.TempDir(), "layout")}
+	kept, piece := prose(1, 1<<20), prose(2, 512<<10)
+	l.lacks = writeFileAt(t, l.path("lacks.raw"), 4<<20, map[int64][]byte{0: kept, 2 << 20: prose(3, 1<<18)})
+	l.has = writeFileAt(t, l.path("has.raw"), 4<<20, map[int64][]byte{0: kept, 1 << 20: piece, 2 << 20: prose(3, 1<<18)})
+	attacker := newHost(t)
+	attacker.ok("push", "--compression", "none",
+		writeFileAt(t, attacker.path("disk.raw"), 4<<20, map[int64][]byte{0: kept, 1 << 20: piece}), "oci:"+l.layout+":v0")
+
+	f := forge(t, l.layout)
+	layer := &f.manifest.Layers[1]
+	b := f.read(f.blob(layer.Digest))
+	dir := bytes.Index(b, []byte("DAVITDR1"))
+	// Junk in the last frame, whose digest is then put right.
+	frames := int(binary.LittleEndian.Uint32(b[dir+8:]))
+	last := dir + 16 + (frames-1)*44
+	stored := int(binary.LittleEndian.Uint32(b[last:]))
+	clear(b[dir-4096 : dir])
+	rename(b[last+12:last+44], digest.FromBytes(b[dir-stored:dir]))
+	f.index(func(index []byte) {
+		f.put(layer, b)
+		rename(index[76:76+32], layer.Digest)
+		rename(index[76+56:76+88], digest.FromBytes(b[dir:]))
+	})
+	f.save()
+	var index ocispec.Index
+	f.decode(filepath.Join(l.layout, "index.json"), &index)
+	l.desc = index.Manifests[0]
+	l.key("davit")
+	return l
+}
+
+func (l *liar) ref(tag string) string { return "oci:" + l.layout + ":" + tag }
+
+// canBePulled says that what a tag names now is signed by the key, and is that disk.
+func (l *liar) canBePulled(tag, key, want string) {
+	l.t.Helper()
+	l.ok("pull", "--force", "--cache", "none", "--key", key+".pub", l.ref(tag), "x.raw")
+	l.sameDisk(want, l.path("x.raw"))
+	l.ok("verify", "--cache", "none", "--deep", "--key", key+".pub", l.ref(tag))
+}
+
+// says runs a command that succeeds and leaves the lying artifact out of what it builds.
+func (l *liar) says(args ...string) {
+	l.t.Helper()
+	r := l.run(args...)
+	if r.code != 0 || !strings.Contains(r.stderr, "davit: warning: ") || !strings.Contains(r.stderr, "hash to") {
+		l.t.Fatalf("davit %s: exit code %d, want 0 and a warning of the lying artifact\n%s", strings.Join(args, " "), r.code, r.stderr)
+	}
+}
+
+// A signature is not trust in what was never read: each of these ways has led
+// to a signed artifact that nobody could pull.
+func TestE2ELyingBaseIsNeverSigned(t *testing.T) {
+	t.Parallel()
+	t.Run("a push that uses only its true chunks comes first", func(t *testing.T) {
+		t.Parallel()
+		l := newLiar(t)
+		l.says("push", "--sign", "--key", "davit.key", l.lacks, l.ref("v1"))
+		l.canBePulled("v1", "davit", l.lacks)
+		l.ok("push", "--sign", "--key", "davit.key", l.has, l.ref("v1"))
+		l.canBePulled("v1", "davit", l.has)
+	})
+	t.Run("the same by two hosts", func(t *testing.T) {
+		t.Parallel()
+		l := newLiar(t)
+		l.says("push", "--cache", "none", "--sign", "--key", "davit.key", l.lacks, l.ref("v1"))
+		l.ok("push", "--cache", "none", "--sign", "--key", "davit.key", l.has, l.ref("v1"))
+		l.canBePulled("v1", "davit", l.has)
+	})
+	t.Run("an unsigned push by this host comes first", func(t *testing.T) {
+		t.Parallel()
+		l := newLiar(t)
+		l.ok("push", l.has, l.ref("v1"))
+		l.says("push", "--sign", "--key", "davit.key", l.has, l.ref("v1"))
+		l.canBePulled("v1", "davit", l.has)
+	})
+	t.Run("a pull that a seed has filled comes first", func(t *testing.T) {
+		t.Parallel()
+		l := newLiar(t)
+		l.key("other")
+		l.signedWithoutALook("other")
+		seed := writeFileAt(t, l.path("seed.raw"), 4<<20, map[int64][]byte{0: prose(1, 1<<20), 1 << 20: prose(2, 512<<10)})
+		l.ok("pull", "--key", "other.pub", "--seed", seed, l.ref("v0"), "pulled.raw")
+		l.says("push", "--sign", "--key", "davit.key", l.has, l.ref("v0"))
+		l.canBePulled("v0", "davit", l.has)
+	})
+	t.Run("another tool has signed it with the key", func(t *testing.T) {
+		t.Parallel()
+		l := newLiar(t)
+		l.signedWithoutALook("davit")
+		l.says("push", "--sign", "--key", "davit.key", l.has, l.ref("v0"))
+		l.canBePulled("v0", "davit", l.has)
+	})
+	t.Run("it was named", func(t *testing.T) {
+		t.Parallel()
+		l := newLiar(t)
+		l.refuses([]string{"reused", "hash to"}, "push", "--sign", "--key", "davit.key", "--reuse", l.ref("v0"), l.lacks, l.ref("v1"))
+	})
+}
+
+// signedWithoutALook signs the artifact as a tool does that knows manifests only.
+func (l *liar) signedWithoutALook(name string) {
+	l.t.Helper()
+	data, err := os.ReadFile(l.path(name + ".key"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	key, err := sign.LoadKey(data, func() ([]byte, error) { return []byte("e2e"), nil })
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	ref, err := registry.ParseReference(l.ref("v0"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	repo, err := registry.Open(l.t.Context(), ref, registry.Options{})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	defer repo.Close()
+	if _, err := attachSignatures(l.t.Context(), repo, l.desc, []*sign.Key{key}, sign.Subject{Digest: l.desc.Digest}); err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+// What was read as a whole need not be read again: by a pull without seeds, or
+// by the push that has signed it.
+func TestE2EWhatWasCheckedIsKnown(t *testing.T) {
+	t.Parallel()
+	s := newOlareg(t)
+	w := newWire(t, s)
+	ref := func(repo string) string { return w.host + "/" + repo + ":v1" }
+	builder, h := newHost(t), newHost(t)
+	h.key("davit")
+	first := map[int64][]byte{0: prose(1, 4<<20)}
+	second := map[int64][]byte{0: prose(1, 4<<20), 8 << 20: prose(2, 4096)}
+	old := writeFileAt(t, h.path("old.raw"), 16<<20, first)
+	next := writeFileAt(t, h.path("next.raw"), 16<<20, second)
+	for _, repo := range []string{"pulled", "cold"} {
+		builder.ok("push", old, ref(repo))
+	}
+	h.ok("pull", "--unverified", ref("pulled"), "pulled.raw")
+
+	received := func(args ...string) int64 {
+		w.take()
+		h.ok(args...)
+		return w.take().received
+	}
+	cold := received("push", "--cache", "none", "--sign", "--key", "davit.key", next, ref("cold"))
+	known := received("push", "--sign", "--key", "davit.key", next, ref("pulled"))
+	again := received("push", "--cache", "none", "--sign", "--key", "davit.key", next, ref("cold"))
+	if cold < 100<<10 {
+		t.Fatalf("a push that signs what nobody has checked fetched %d bytes", cold)
+	}
+	if known > cold/2 {
+		t.Errorf("after a pull of all of it %d bytes were fetched to check what is signed, %d without", known, cold)
+	}
+	if again > cold/2 {
+		t.Errorf("what the key has signed was fetched again: %d bytes, %d the first time", again, cold)
+	}
+}
