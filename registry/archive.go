@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -47,8 +48,8 @@ type archiveContent struct {
 }
 
 const (
-	// maxArchiveMembers bounds the memory for the offsets of a hostile archive.
-	maxArchiveMembers = 1 << 20
+	// maxArchiveMembers bounds the memory for the members of a hostile archive: 15 MB.
+	maxArchiveMembers = 1 << 16
 	maxMemberName     = 4096
 )
 
@@ -89,7 +90,7 @@ var blobMember = regexp.MustCompile(`^blobs/sha256/([0-9a-f]{64})$`)
 
 func scanArchive(ctx context.Context, file io.ReadSeeker, size int64) (*archiveContent, error) {
 	c := &archiveContent{blobs: make(map[digest.Digest]section)}
-	seen := make(map[string]bool)
+	seen := make(map[[sha256.Size]byte]bool) // by the SHA-256 of the name, which can be long
 	small := make(map[string][]byte)
 	for tr := tar.NewReader(file); ; {
 		if ctx.Err() != nil {
@@ -112,13 +113,14 @@ func scanArchive(ctx context.Context, file io.ReadSeeker, size int64) (*archiveC
 		if h.Typeflag == tar.TypeDir {
 			continue
 		}
-		if seen[name] {
-			return nil, fmt.Errorf("member %q is there twice", printable(name))
-		}
 		if len(seen) == maxArchiveMembers {
 			return nil, fmt.Errorf("more than %d members", maxArchiveMembers)
 		}
-		seen[name] = true
+		id := sha256.Sum256([]byte(name))
+		if seen[id] {
+			return nil, fmt.Errorf("member %q is there twice", printable(name))
+		}
+		seen[id] = true
 
 		if name == indexFile || name == layoutFile {
 			if h.Size > maxLayoutIndex {

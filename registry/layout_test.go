@@ -372,6 +372,30 @@ func FuzzArchive(f *testing.F) {
 }
 
 // An archive shows nothing before Close, is the same file for the same content, and is a tar file to others.
+// How many members an archive has, who made it decides; how many are taken,
+// and so what is kept of them, does not depend on that.
+func TestArchiveOfManyMembers(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	defer r.Close() // ends the writer
+	go func() {
+		tw := tar.NewWriter(w)
+		for i := range 2 * maxArchiveMembers {
+			if tw.WriteHeader(&tar.Header{Name: fmt.Sprint(strings.Repeat("x/", 1500), i), Typeflag: tar.TypeReg, Mode: 0o644}) != nil {
+				return
+			}
+		}
+		w.CloseWithError(tw.Close())
+	}()
+	_, err := scanArchive(t.Context(), struct {
+		io.Reader
+		io.Seeker
+	}{Reader: r}, 0)
+	if err == nil || !strings.Contains(err.Error(), "more than 65536 members") {
+		t.Errorf("got %v", err)
+	}
+}
+
 func TestArchiveIsDeterministic(t *testing.T) {
 	t.Parallel()
 	var files [2][]byte
