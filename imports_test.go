@@ -67,13 +67,14 @@ var imports = map[string]struct {
 	},
 	"disk/internal/xz": {may: []string{"disk/internal/virtual", xz}}, // of the module only what decodes a block: its reader is unbounded
 	"artifact": {
-		may: []string{"chunker", "disk", imageSpec, goDigest, compress, xz, sync},
+		may: []string{"chunker", "disk", "internal/space", imageSpec, goDigest, compress, xz, sync},
 	},
 	"registry": {
 		may:   []string{oras, imageSpec, goDigest, sync, sys},
 		tests: []string{olareg},
 	},
 	"internal/bundle": {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
+	"internal/space":  {may: []string{sys}},
 	"sign":            {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
 	"verify": {
 		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf, sync},
@@ -91,7 +92,7 @@ var imports = map[string]struct {
 	"machine/vmx":              {may: []string{"machine", "machine/internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
 	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                        // measures the real code with made-up artifacts
 	"cmd/davit": {
-		may: []string{"artifact", "chunker", "disk", "disk/guest",
+		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/space",
 			"machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},

@@ -128,14 +128,21 @@ func (e *encoder) close() {
 // frame may make it allocate beside its declared size.
 const maxDictionary = 8 << 20
 
-var zstdDecoder = sync.OnceValues(func() (*zstd.Decoder, error) {
+var zstdDecoder = sync.OnceValues(func() (*zstd.Decoder, error) { return newZstdDecoder(0) })
+
+// newZstdDecoder returns a decoder of several frames at once; 0 is one for each processor.
+func newZstdDecoder(concurrency int) (*zstd.Decoder, error) {
 	return zstd.NewReader(nil,
-		zstd.WithDecoderConcurrency(0),
+		zstd.WithDecoderConcurrency(concurrency),
 		zstd.WithDecoderLowmem(true),
 		zstd.WithDecodeAllCapLimit(true),
 		zstd.WithDecoderMaxMemory(1<<32),
 		zstd.WithDecoderMaxWindow(1<<32))
-})
+}
+
+// largeFrame is the size from which on a frame, which is then a directory, gets
+// a decoder of its own: a decoder holds on to what it has decoded last.
+const largeFrame = 1 << 20
 
 // decodeFrame decompresses one frame of a layer of the given type into
 // exactly plain bytes. buf is used for the result where it is large enough.
@@ -157,6 +164,11 @@ func decodeFrame(mediaType string, stored []byte, plain int, buf []byte) ([]byte
 			return nil, err
 		}
 		d, err := zstdDecoder()
+		if plain >= largeFrame {
+			if d, err = newZstdDecoder(1); err == nil {
+				defer d.Close()
+			}
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package artifact
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"container/heap"
 	"context"
 	"encoding/binary"
@@ -13,6 +14,8 @@ import (
 	"slices"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/davit-oci/davit/internal/space"
 )
 
 // A want is a chunk that has to be fetched, and where on the disk it goes to.
@@ -252,6 +255,9 @@ func (s *sorter) add(w want) error {
 		return nil
 	}
 	s.sort()
+	if err := space.Check(cmp.Or(s.dir, os.TempDir()), wantRecord*sorterMemory); err != nil {
+		return err
+	}
 	f, err := tempFile(s.dir)
 	if err != nil {
 		return err

@@ -159,6 +159,8 @@ func parseHead(b []byte, size int64, name string) (*Index, error) {
 			return bad("the directory of layer %s does not end where the layer ends", Digest(l.Digest))
 		case l.Chunks == 0 || l.Chunks > maxLayerChunks:
 			return bad("layer %s has %d chunks, not 1 to %d", Digest(l.Digest), l.Chunks, maxLayerChunks)
+		case int64(l.DirPlain) > maxDirectory(int64(l.DirStored)):
+			return bad("the directory of layer %s stores %d bytes in %d, out of proportion to what a directory holds", Digest(l.Digest), l.DirPlain, l.DirStored)
 		}
 		seen[l.Digest] = true
 		b = b[indexLayerSize:]

@@ -1,6 +1,7 @@
 package artifact
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -13,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/davit-oci/davit/chunker"
+	"github.com/davit-oci/davit/internal/space"
 )
 
 // Limits of a layer (docs/spec.md, "Layers").
@@ -29,6 +31,12 @@ const (
 // maxStored returns the size above which a frame of plain bytes is refused:
 // no codec expands that much, so it is padding or an attack.
 func maxStored(plain int64) int64 { return 2*plain + 1024 }
+
+// maxDirectory returns the size above which the plain bytes of a directory that
+// is stored in so many bytes are refused: it is made to fill the memory of
+// readers. Digests cannot be compressed, and 32 of 34 or 44 bytes of an entry
+// are one, so honest ones have less than 1.4 times as many.
+func maxDirectory(stored int64) int64 { return 4*stored + 4096 }
 
 // A frameEntry says where a frame of a layer is and what it holds.
 type frameEntry struct {
@@ -249,6 +257,12 @@ func fetchDirectory(ctx context.Context, src Fetcher, desc ocispec.Descriptor, l
 	if int64(l.DirStored) > maxStored(int64(l.DirPlain)) {
 		return nil, refuse(PartDirectory, where, "it stores %d bytes in %d", l.DirPlain, l.DirStored)
 	}
+	// Its bytes as stored and as plain, and its records, which are a little larger.
+	done, err := scratch.memory.load(ctx, int64(l.DirStored)+5*int64(l.DirPlain)/2)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	stored, err := readRange(ctx, src, desc, l.DirOffset, int64(l.DirStored))
 	if err != nil {
 		return nil, fmt.Errorf("reading the directory of layer %s: %w", desc.Digest, err)
@@ -260,6 +274,7 @@ func fetchDirectory(ctx context.Context, src Fetcher, desc ocispec.Descriptor, l
 	if err != nil {
 		return nil, refuse(PartDirectory, where, "%v", err)
 	}
+	stored = nil // it is large, and in nobody's way from here on
 	d, records, err := parseDirectory(plain, desc, l)
 	if err != nil {
 		return nil, err
@@ -298,28 +313,26 @@ func (b *dirBuilder) plain() []byte {
 	return append(out, b.chunks...)
 }
 
-// scratch keeps what was read and checked: small things in memory, up to a
-// budget, the rest in one unlinked file. Safe for concurrent use.
+// scratch keeps what was read and checked: small things in memory, as far as
+// that goes, the rest in one file. Safe for concurrent use.
 type scratch struct {
-	dir string
+	dir    string
+	memory *Memory
 
-	mu     sync.Mutex
-	file   *os.File
-	size   int64 // of file
-	budget int   // bytes that may still stay in memory
+	mu   sync.Mutex
+	file *os.File
+	size int64 // of file
+	kept int64 // bytes in memory
 }
 
-// memory that small directories and indexes may take per image
-const scratchBudget = 16 << 20
-
-func newScratch(dir string) *scratch { return &scratch{dir: dir, budget: scratchBudget} }
+func newScratch(dir string, memory *Memory) *scratch { return &scratch{dir: dir, memory: memory} }
 
 // keep returns a reader of b, whose bytes the caller gives away.
 func (s *scratch) keep(b []byte) (io.ReaderAt, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(b) <= s.budget {
-		s.budget -= len(b)
+	if s.memory.keep(len(b)) {
+		s.kept += int64(len(b))
 		return bytesReaderAt(b), nil
 	}
 	off, err := s.reserve(int64(len(b)))
@@ -332,8 +345,12 @@ func (s *scratch) keep(b []byte) (io.ReaderAt, error) {
 	return io.NewSectionReader(s.file, off, int64(len(b))), nil
 }
 
-// reserve makes room for n bytes in the file and returns where.
+// reserve makes room for n bytes in the file and returns where. How much it is
+// in all, somebody else decides, so some of the file system is left to others.
 func (s *scratch) reserve(n int64) (int64, error) {
+	if err := space.Check(cmp.Or(s.dir, os.TempDir()), n); err != nil {
+		return 0, err
+	}
 	if s.file == nil {
 		f, err := tempFile(s.dir)
 		if err != nil {
@@ -366,10 +383,14 @@ func (s *scratch) ReadAt(p []byte, off int64) (int, error) { return s.file.ReadA
 func (s *scratch) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.memory.free(s.kept, 0)
+	s.kept = 0
 	if s.file == nil {
 		return nil
 	}
-	return removeTemp(s.file)
+	err := removeTemp(s.file)
+	s.file = nil
+	return err
 }
 
 // tempFile creates a scratch file in dir, or in the system's folder for them.

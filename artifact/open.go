@@ -24,8 +24,9 @@ type OpenOptions struct {
 	// Manifest is the manifest if the caller has it. It is checked again.
 	Manifest []byte
 
-	Scratch string // folder for temporary files; empty is the system's
-	Jobs    int    // directories fetched at once; 0 is 1
+	Scratch string  // folder for temporary files; empty is the system's
+	Jobs    int     // directories fetched at once; 0 is 1
+	Memory  *Memory // that several images share; nil is one of its own
 }
 
 // An Image is an artifact that is read. Safe for concurrent use.
@@ -37,6 +38,7 @@ type Image struct {
 
 	src     Fetcher
 	scratch *scratch
+	heads   int64 // bytes of its Memory that heads take
 
 	mu   sync.Mutex
 	dirs map[IndexLayer]*loading
@@ -62,7 +64,8 @@ type Disk struct {
 // docs/spec.md, "What a reader refuses" says. It trusts desc: what is under its
 // digest is what the caller wants, because it verified a signature or because
 // the user named it. The error is a [*RefusedError] where the bytes are at
-// fault, and wraps [ErrNotArtifact] or [ErrNewer] where it is something else.
+// fault, and wraps [ErrNotArtifact], [ErrNewer] or [ErrMemory] where it is
+// something else.
 // The caller closes the image.
 func Open(ctx context.Context, src Fetcher, desc ocispec.Descriptor, o OpenOptions) (*Image, error) {
 	raw := o.Manifest
@@ -76,7 +79,10 @@ func Open(ctx context.Context, src Fetcher, desc ocispec.Descriptor, o OpenOptio
 	if err != nil {
 		return nil, err
 	}
-	im := &Image{Manifest: m, Descriptor: desc, Raw: raw, src: src, scratch: newScratch(o.Scratch), dirs: map[IndexLayer]*loading{}}
+	if o.Memory == nil {
+		o.Memory = NewMemory(0)
+	}
+	im := &Image{Manifest: m, Descriptor: desc, Raw: raw, src: src, scratch: newScratch(o.Scratch, o.Memory), dirs: map[IndexLayer]*loading{}}
 	layers := make(map[sum]ocispec.Descriptor, len(m.Layers))
 	for _, l := range m.Layers {
 		s, _ := parseDigest(l.Digest)
@@ -114,6 +120,10 @@ func (d *Disk) open(ctx context.Context, layers map[sum]ocispec.Descriptor) erro
 	if err != nil {
 		return err
 	}
+	if err := d.im.scratch.memory.head(n); err != nil {
+		return fmt.Errorf("index of %s: %w", d.Name, err)
+	}
+	d.im.heads += n
 	head = make([]byte, n)
 	if _, err := d.blob.ReadAt(head, 0); err != nil && err != io.EOF {
 		return fmt.Errorf("reading the index of %s: %w", d.Name, err)
@@ -148,7 +158,10 @@ func (d *Disk) open(ctx context.Context, layers map[sum]ocispec.Descriptor) erro
 func (im *Image) fetchIndex(ctx context.Context, desc ocispec.Descriptor) (io.ReaderAt, error) {
 	if desc.Size <= 4<<20 {
 		b, err := fetchAll(ctx, im.src, PartIndex, desc, 4<<20)
-		return bytesReaderAt(b), err
+		if err != nil {
+			return nil, err
+		}
+		return im.scratch.keep(b)
 	}
 	rc, err := im.src.Fetch(ctx, desc)
 	if err != nil {
@@ -191,7 +204,11 @@ func (im *Image) fetchIndex(ctx context.Context, desc ocispec.Descriptor) (io.Re
 }
 
 // Close removes temporary files.
-func (im *Image) Close() error { return im.scratch.close() }
+func (im *Image) Close() error {
+	im.scratch.memory.free(0, im.heads)
+	im.heads = 0
+	return im.scratch.close()
+}
 
 // ReadOVF fetches and checks the OVF.
 func (im *Image) ReadOVF(ctx context.Context) ([]byte, error) {

@@ -128,7 +128,7 @@ func Pack(ctx context.Context, disks []Source, o PackOptions) (*Packed, error) {
 		return nil, err
 	}
 	defer enc.close()
-	p := &packer{o: o, enc: enc, sources: disks, scratch: newScratch(o.Scratch), fresh: newChunkTable(o.Scratch)}
+	p := &packer{o: o, enc: enc, sources: disks, fresh: newChunkTable(o.Scratch)}
 	packed, err := p.pack(ctx)
 	if err != nil {
 		return nil, errors.Join(err, p.close())
@@ -141,10 +141,8 @@ func (p *Packed) Close() error { return p.packer.close() }
 
 // A packer is the state of one Pack.
 type packer struct {
-	o       PackOptions
-	enc     *encoder
-	scratch *scratch
-
+	o     PackOptions
+	enc   *encoder
 	base  *baseTable
 	fresh *chunkTable // new chunks: digest to number, counted over all new layers
 	seen  *recordFile // every chunk of every disk in order
@@ -176,7 +174,7 @@ type ref = uint64
 const seenRecord = 16
 
 func (p *packer) close() error {
-	errs := []error{p.scratch.close(), p.fresh.close()}
+	errs := []error{p.fresh.close()}
 	if p.base != nil {
 		errs = append(errs, p.base.close())
 	}

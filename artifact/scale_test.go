@@ -134,7 +134,7 @@ func TestBaseTableMemory(t *testing.T) {
 		n := uint64(0)
 		for range 2 {
 			// Its directories are in files, as those of a large artifact are.
-			s := &scratch{dir: dir}
+			s := newScratch(dir, &Memory{})
 			defer s.close()
 			b := &Base{Image: &Image{}}
 			for range layers {

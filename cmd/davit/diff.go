@@ -193,7 +193,7 @@ func (o *diffOptions) openArtifact(ctx context.Context, s *diffSide, ref registr
 	if err != nil {
 		return nil, err
 	}
-	img, err := artifact.Open(ctx, repo, desc, artifact.OpenOptions{Scratch: scratch, Jobs: o.jobs})
+	img, err := artifact.Open(ctx, repo, desc, o.openOptions(scratch))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/space"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/verify"
@@ -136,6 +137,12 @@ func withHint(err error, format string, args ...any) error {
 func hintOf(command string, err error) (hint string) {
 	if errors.Is(err, registry.ErrUnauthorized) && command != "login" {
 		hint = "davit login HOST"
+	}
+	if errors.Is(err, artifact.ErrMemory) {
+		hint = "--max-memory SIZE, of more than there is now"
+	}
+	if errors.Is(err, space.ErrFull) {
+		hint = "--cache DIR, in a file system with more space"
 	}
 	var h hintError
 	for errors.As(err, &h) {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/registry"
 	"github.com/spf13/cobra"
@@ -25,6 +26,8 @@ type globals struct {
 	jobs      int
 	maxMemory size
 	cache     string // as registry.OpenStore takes it
+
+	tables *artifact.Memory // a quarter of maxMemory, for all artifacts that are open
 
 	system     string // /etc/davit
 	configFile string // --config
@@ -79,6 +82,7 @@ func (g *globals) load(cmd *cobra.Command) error {
 	if !given("max-memory") && g.config.MaxMemory > 0 {
 		g.maxMemory = g.config.MaxMemory
 	}
+	g.tables = artifact.NewMemory(int64(g.maxMemory) / 4)
 	debug.SetMemoryLimit(int64(g.maxMemory) / 100 * memoryPercent)
 	if g.cache == "" && os.Getenv("DAVIT_CACHE") == "" {
 		g.cache = g.config.Cache
@@ -90,6 +94,11 @@ func (g *globals) load(cmd *cobra.Command) error {
 // store opens the local store. The caller closes it.
 func (g *globals) store(ctx context.Context) (*registry.Store, error) {
 	return registry.OpenStore(ctx, g.cache)
+}
+
+// openOptions are those of every artifact that is opened.
+func (g *globals) openOptions(scratch string) artifact.OpenOptions {
+	return artifact.OpenOptions{Scratch: scratch, Jobs: g.jobs, Memory: g.tables}
 }
 
 // A size is a number of bytes, written with K, M, G or T of 1024.

@@ -126,7 +126,9 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	if passed, err = o.choosePlatform(ctx, repo, passed); err != nil {
 		return err
 	}
-	img, err := artifact.Open(ctx, repo, passed.Subject, artifact.OpenOptions{Manifest: passed.Manifest, Scratch: scratch, Jobs: o.jobs})
+	open := o.openOptions(scratch)
+	open.Manifest = passed.Manifest
+	img, err := artifact.Open(ctx, repo, passed.Subject, open)
 	if err != nil {
 		return err
 	}
@@ -504,7 +506,7 @@ func (o *pullOptions) addSeed(ctx context.Context, s *pullSeeds, scratch, name s
 	if err != nil {
 		return err
 	}
-	img, err := artifact.Open(ctx, repo, desc, artifact.OpenOptions{Scratch: scratch, Jobs: o.jobs})
+	img, err := artifact.Open(ctx, repo, desc, o.openOptions(scratch))
 	if err != nil {
 		return err
 	}

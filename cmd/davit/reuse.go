@@ -19,6 +19,9 @@ import (
 // lastTags is how many artifacts are looked at when the tag that moves is new.
 const lastTags = 3
 
+// maxBases bounds how many artifacts a push opens by itself: an OCI index can list any number.
+const maxBases = 32
+
 // A reuse is the artifacts whose layers a push may reference, and what is known
 // of them. Everything but without has an entry for each base.
 type reuse struct {
@@ -62,7 +65,7 @@ func (o *pushOptions) findReuse(ctx context.Context, store *registry.Store, repo
 	if err != nil {
 		return nil, err
 	}
-	open := artifact.OpenOptions{Scratch: scratch, Jobs: o.jobs}
+	open := o.openOptions(scratch)
 	for _, name := range wanted {
 		switch name {
 		case "none":
@@ -112,6 +115,10 @@ func (r *reuse) addAuto(ctx context.Context, repo *registry.Repository, plan pus
 		}
 	}
 	descs, moving = expandIndexes(ctx, repo, descs, moving)
+	if len(descs) > maxBases {
+		r.warn("only the first %d of the %d artifacts that %s has under these tags are reused", maxBases, len(descs), repo.Reference().Name())
+		descs, moving = descs[:maxBases], min(moving, maxBases)
+	}
 	for i, desc := range descs {
 		name := repo.Reference().WithDigest(desc.Digest).String()
 		base, err := artifact.OpenBase(ctx, repo, desc, open)
@@ -120,7 +127,7 @@ func (r *reuse) addAuto(ctx context.Context, repo *registry.Repository, plan pus
 			return ctx.Err()
 		case errors.Is(err, artifact.ErrNotArtifact), errors.Is(err, artifact.ErrNewer):
 			continue
-		case len(refusals(err)) > 0 || errors.Is(err, registry.ErrNotFound):
+		case len(refusals(err)) > 0 || errors.Is(err, registry.ErrNotFound) || errors.Is(err, artifact.ErrMemory):
 			r.warn("%s is not reused: %v", name, err)
 			continue
 		case err != nil:

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/space"
 	"github.com/davit-oci/davit/registry"
 )
 
@@ -215,9 +216,8 @@ const (
 	spoolStep = 1 << 20
 	zeroUnit  = 64 << 10 // runs of zeros from this size on are left out of files
 
-	// How much of a file system is left to others, and after how much that was
-	// written it is asked for. What is smaller than that may fill it.
-	spaceLeft = 128 << 20
+	// After how many bytes a file system is asked what is free. What is smaller
+	// than that may fill it.
 	spaceStep = 64 << 20
 )
 
@@ -234,7 +234,7 @@ func spool(ctx context.Context, store *registry.Store, r io.Reader, limit int64)
 		return "", err
 	}
 	defer f.Close()
-	s := &spoolFile{File: f, free: freeSpace, unasked: spaceStep}
+	s := &spoolFile{File: f, free: space.Free, unasked: spaceStep}
 	buf := make([]byte, spoolStep)
 	for off := int64(0); ctx.Err() == nil; {
 		n, err := readFull(r, buf)
@@ -242,7 +242,7 @@ func spool(ctx context.Context, store *registry.Store, r io.Reader, limit int64)
 			return "", fmt.Errorf("more than the %s that --max-unpacked allows", (*size)(&limit))
 		}
 		if werr := writeSparse(s, buf[:n], off); werr != nil {
-			return "", withHint(werr, "--cache DIR, in a file system with more space")
+			return "", werr
 		}
 		off += int64(n)
 		switch {
@@ -276,12 +276,10 @@ type spoolFile struct {
 	unasked int64 // how much is written before free is asked
 }
 
-var errNoSpace = errors.New("the file system is full")
-
 func (f *spoolFile) WriteAt(p []byte, off int64) (int, error) {
 	if f.unasked -= int64(len(p)); f.unasked < 0 {
-		if n, known := f.free(f.Name()); known && n-int64(len(p)) < spaceLeft {
-			return 0, fmt.Errorf("writing %s: %w but for %s", f.Name(), errNoSpace, humanBytes(n))
+		if n, known := f.free(f.Name()); known && n-int64(len(p)) < space.Left {
+			return 0, fmt.Errorf("writing %s: %w but for %s", f.Name(), space.ErrFull, humanBytes(n))
 		}
 		f.unasked = spaceStep
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/space"
 	"github.com/davit-oci/davit/registry"
 )
 
@@ -138,13 +139,13 @@ func TestSpoolLeavesSpaceToOthers(t *testing.T) {
 		ok    bool
 	}{
 		"much":    {1 << 40, true, true},
-		"little":  {spaceLeft + 3, true, false},
-		"enough":  {spaceLeft + 4, true, true},
+		"little":  {space.Left + 3, true, false},
+		"enough":  {space.Left + 4, true, true},
 		"unknown": {0, false, true},
 	} {
 		s := &spoolFile{File: f, free: func(string) (int64, bool) { asked++; return test.free, test.known }}
 		_, err := s.WriteAt([]byte("data"), 0)
-		if (err == nil) != test.ok || !test.ok && !errors.Is(err, errNoSpace) {
+		if (err == nil) != test.ok || !test.ok && !errors.Is(err, space.ErrFull) {
 			t.Errorf("%s: got error %v", name, err)
 		}
 		if _, again := s.WriteAt([]byte("more"), 4); (again == nil) != test.ok {
@@ -154,7 +155,7 @@ func TestSpoolLeavesSpaceToOthers(t *testing.T) {
 	if asked != 5 {
 		t.Errorf("the file system was asked %d times", asked)
 	}
-	if n, known := freeSpace(f.Name()); known && n <= 0 {
+	if n, known := space.Free(f.Name()); known && n <= 0 {
 		t.Errorf("%d bytes are free", n)
 	}
 }

@@ -151,7 +151,9 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 			o.addLink(r, verify.Link{Link: refused.Part, Subject: cmp.Or(refused.Where, r.Digest.String()), Why: refused.Why})
 		}
 	}()
-	img, err := artifact.Open(ctx, repo, passed.Subject, artifact.OpenOptions{Manifest: passed.Manifest, Scratch: scratch, Jobs: o.jobs})
+	open := o.openOptions(scratch)
+	open.Manifest = passed.Manifest
+	img, err := artifact.Open(ctx, repo, passed.Subject, open)
 	if err != nil {
 		return err
 	}

@@ -141,6 +141,10 @@ REAL_ZSTD = base64.b64decode("""
 KLUv/QRY7QYA0g0iHGBN0mKv5QgP8JUA4+rYoqgC2d3dvVkBgSgAxQH/////////////////////q4lnRc+uJp4VPbqaeFb05GriWdGDq4lnRc+tJp4VPbaaeFb0
 1GriWdFDq4lnRc+riWdFz8wsCsoAoagAUGAcEYU8NCw0EMhEISAMEoURQBIEDhoO5DCAIDMzE4CkqBGwtz97BvA1tgMSSBD4/38Egf5UVWqrVtVaVbVV1apV
 K1VbVY0uTlStDVMp1c0qreJUtTVTqdrNqqp4SrWaVanq5qqqOK1aBFilXKUAyComoDTP""")
+# The directory of three equal frames of 100 equal chunks, by zstd 1.5.4, level 19.
+REAL_DIRECTORY = base64.b64decode("""
+KLUv/WBsJ1UDALQFREFWSVREUjEDAAAALAEAACUAQAYAZAAAANyAlNBkNOWQ23oLpa6dXiQPl9NFoNgWEwltrDRnbEDHAQBoltnqP3OkQ09YMrxlcU59Bm
+8Xc3PzbzTcim9zXapBsQMAmj1F8e/11PQAIAw=""")
 REAL_XZ = base64.b64decode("""
 /Td6WFoAAATm1rRGAgAhARYAAAB0L+Wj4B//ANVdABhpBA6Gg000d3n7b6K0S12bzvpjluiqg56y5eajENR2OsdLeajPbhFT2hsPicucCTP13BERV4eOSaIDtOwC
 fMofbtcGDp+dgTzcMKl6aHX3T/XPeLTaX9f1aev3b9e/6iUtZoSpgG4VXOHr43zanB+k9DMhhDbQ0eVI6TvxNT/JE/QEqE5tb89Zzl1qe7u27wy3CjujUNnWs08A
@@ -371,6 +375,8 @@ bad("index-directory-before-end", "I9", "index directory", "a byte after the dir
 bad("index-directory-wraps", "I9", "index directory", "dirOffset + dirStored is 2^64 + size",
     layers=[("zstd", [[A, B + C]]), ("zstd", [[D]])], table=lambda t, i: t[1].update(dirOffset=(1 << 64) - 1, dirStored=t[1]["size"] + 1, dirPlain=16 + 44 * 400 + 34 * 400, chunks=400))
 bad("index-directory-plain", "I9", "index directory", "a directory with a byte after its entries", directory_plain=lambda p, l: p + b"\0", also="D5")
+bad("index-directory-proportion", "I9", "index directory", "a directory of 10348 bytes stored in 116: 300 times one chunk", disk("A"),
+    layers=[("zstd", [[A] * 100] * 3)], runs=lambda runs, n: [[0, 0, 0, 1]], directory_stored=lambda s, l, p: REAL_DIRECTORY)
 bad("index-directory-stored", "I9", "index directory", "a directory of more than 2 x plain + 1024 stored bytes",
     directory_stored=lambda s, l, p: zstd(p, blocks=BLOAT * ((2 * len(p) + 1024) // 3) + zstd_blocks(p)))
 TWO_REGIONS = disk({0: "A", REGION: "B."})

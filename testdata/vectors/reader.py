@@ -190,6 +190,7 @@ class Reader:
             frames, rest = divmod(e["dirPlain"] - 16 - 34 * e["chunks"], 44)
             self.check(rest == 0 and 1 <= frames <= e["chunks"], "I9", "dirPlain", "directory")
             self.check(e["dirStored"] <= 2 * e["dirPlain"] + 1024, "I9", "dirStored")
+            self.check(e["dirPlain"] <= 4 * e["dirStored"] + 4096, "I9", "out of proportion")
             if e.get("codec") == "none":
                 self.check(e["dirStored"] == e["dirPlain"], "I9", "dirStored")
         found, last, at = [], -1, end
