@@ -204,7 +204,7 @@ func TestRoundTrip(t *testing.T) {
 			if err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%s, %d bytes: reading differs, %v", codec, size, err)
 			}
-			if err := im.Check(t.Context(), 2, nil); err != nil {
+			if err := im.Check(t.Context(), CheckOptions{Jobs: 2}); err != nil {
 				t.Errorf("%s, %d bytes: %v", codec, size, err)
 			}
 		}

@@ -52,69 +52,92 @@ func Scan(ctx context.Context, r disk.Reader, p chunker.Profile, memory int64, e
 	return d.Digest(), err
 }
 
+// CheckOptions are the options of [Image.Check].
+type CheckOptions struct {
+	Jobs     int               // requests at once; 0 is 8
+	Progress func(bytes int64) // is told of bytes that were read; may be nil
+
+	// Known, if it is not nil, says which layers need not be read.
+	Known func(LayerID) bool
+
+	// Uncut leaves out whether each disk is cut as its profile says, for which
+	// all of its data is read once more.
+	Uncut bool
+}
+
 // Check reads every byte of every blob that the manifest names and checks all
 // of it: the digests of blobs, every frame and chunk, dead ones as well, every
-// page, and that each disk is cut as its profile says, if the profile is known. progress, which may be
-// nil, is told the bytes that were read.
-func (im *Image) Check(ctx context.Context, jobs int, progress func(int64)) error {
-	if jobs <= 0 {
-		jobs = 8
+// page, and that each disk is cut as its profile says, if the profile is known.
+func (im *Image) Check(ctx context.Context, o CheckOptions) error {
+	if o.Jobs <= 0 {
+		o.Jobs = 8
 	}
-	if err := im.checkBlob(ctx, PartConfig, im.OVF, progress); err != nil {
+	if err := im.checkBlob(ctx, PartConfig, im.OVF, o.Progress); err != nil {
 		return err
 	}
 	for _, desc := range im.Files {
-		if err := im.checkBlob(ctx, PartFile, desc, progress); err != nil {
+		if err := im.checkBlob(ctx, PartFile, desc, o.Progress); err != nil {
 			return err
 		}
 	}
 	for _, desc := range slices.Concat(im.Originals, im.Others) {
-		if err := im.checkBlob(ctx, PartBlob, desc, progress); err != nil {
+		if err := im.checkBlob(ctx, PartBlob, desc, o.Progress); err != nil {
 			return err
 		}
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(jobs)
+	g.SetLimit(o.Jobs)
 	for _, desc := range im.Layers {
-		g.Go(func() error { return im.checkLayer(gctx, desc, progress) })
+		g.Go(func() error { return im.checkLayer(gctx, desc, &o) })
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
 	for _, d := range im.Disks {
-		if !d.Index.Profile.Known() { // all can be checked but the cuts
-			if _, err := d.Restore(ctx, nowhere{}, RestoreOptions{Jobs: jobs}); err != nil {
-				return err
-			}
-			continue
-		}
-		c := &cutChecker{d: d, chunks: make(chan Chunk, 1024)}
-		g, gctx := errgroup.WithContext(ctx)
-		g.Go(func() error {
-			defer close(c.chunks)
-			for chunk, err := range d.Chunks(gctx) {
-				if err != nil {
-					return err
-				}
-				select {
-				case c.chunks <- chunk:
-				case <-gctx.Done():
-					return gctx.Err()
-				}
-			}
-			return nil
-		})
-		g.Go(func() error {
-			if _, err := d.Restore(gctx, c, RestoreOptions{InOrder: true, Jobs: jobs}); err != nil {
-				return err
-			}
-			return c.cut(true)
-		})
-		if err := g.Wait(); err != nil {
+		if err := d.check(ctx, &o); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// check checks what the index of the disk says: its pages, and its cuts.
+func (d *Disk) check(ctx context.Context, o *CheckOptions) error {
+	switch {
+	case o.Uncut:
+		for _, err := range d.Chunks(ctx) {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	case !d.Index.Profile.Known(): // all can be checked but the cuts
+		_, err := d.Restore(ctx, nowhere{}, RestoreOptions{Jobs: o.Jobs})
+		return err
+	}
+	c := &cutChecker{d: d, chunks: make(chan Chunk, 1024)}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(c.chunks)
+		for chunk, err := range d.Chunks(gctx) {
+			if err != nil {
+				return err
+			}
+			select {
+			case c.chunks <- chunk:
+			case <-gctx.Done():
+				return gctx.Err()
+			}
+		}
+		return nil
+	})
+	g.Go(func() error {
+		if _, err := d.Restore(gctx, c, RestoreOptions{InOrder: true, Jobs: o.Jobs}); err != nil {
+			return err
+		}
+		return c.cut(true)
+	})
+	return g.Wait()
 }
 
 // checkBlob reads a blob and checks its digest.
@@ -149,24 +172,33 @@ func hashRest(part string, desc ocispec.Descriptor, r io.Reader, h interface {
 	return nil
 }
 
-// checkLayer reads a layer whole: its frames by its directory, if a disk lists
-// it, and its digest.
-func (im *Image) checkLayer(ctx context.Context, desc ocispec.Descriptor, progress func(int64)) error {
-	var dir *directory
+// checkLayer reads a layer whole: its frames by each directory that a disk has
+// for it, or its digest alone if no disk lists it.
+func (im *Image) checkLayer(ctx context.Context, desc ocispec.Descriptor, o *CheckOptions) error {
+	seen := map[LayerID]bool{}
 	for _, d := range im.Disks {
 		for i := range d.layers {
-			if d.layers[i].Digest == desc.Digest && dir == nil {
-				var err error
-				if dir, err = d.directory(ctx, i); err != nil {
-					return err
-				}
+			id := d.Index.Layers[i].id(desc.MediaType)
+			if d.layers[i].Digest != desc.Digest || seen[id] {
+				continue
+			}
+			seen[id] = true
+			if o.Known != nil && o.Known(id) {
+				continue
+			}
+			dir, err := d.directory(ctx, i)
+			if err != nil {
+				return err
+			}
+			if err := im.checkFrames(ctx, dir, o.Progress); err != nil {
+				return err
 			}
 		}
 	}
-	if dir == nil {
-		return im.checkBlob(ctx, PartLayer, desc, progress)
+	if len(seen) == 0 {
+		return im.checkBlob(ctx, PartLayer, desc, o.Progress)
 	}
-	return im.checkFrames(ctx, dir, progress)
+	return nil
 }
 
 // checkFrames reads a layer whole: every frame and chunk that its directory

@@ -62,7 +62,7 @@ func newFlipper(t *testing.T, v artifactVector) *flipper {
 	for _, d := range im.Disks {
 		f.disks[d.Name], _ = restore(t, im, d.Name, RestoreOptions{}, nil)
 	}
-	if err := im.Check(t.Context(), 1, nil); err != nil {
+	if err := im.Check(t.Context(), CheckOptions{Jobs: 1}); err != nil {
 		t.Fatalf("before any flip: %v", err)
 	}
 
@@ -142,7 +142,7 @@ func (f *flipper) check(t *testing.T) error {
 		return err
 	}
 	defer im.Close()
-	return im.Check(t.Context(), 1, nil)
+	return im.Check(t.Context(), CheckOptions{Jobs: 1})
 }
 
 // named says whether the error is a refusal that names the part and the blob.

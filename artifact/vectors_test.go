@@ -173,7 +173,7 @@ func (v *artifactVector) checkAll(t testing.TB) error {
 		return err
 	}
 	defer im.Close()
-	return im.Check(t.Context(), 2, nil)
+	return im.Check(t.Context(), CheckOptions{Jobs: 2})
 }
 
 func (v *artifactVector) expect(t *testing.T, want string, err error) {

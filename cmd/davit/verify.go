@@ -185,7 +185,7 @@ func (o *verifyOptions) checkDeep(ctx context.Context, r *verifyReport, img *art
 	}
 	show := o.begin("reading "+r.Ref, total)
 	defer show.end()
-	if err := img.Check(ctx, o.jobs, show.add); err != nil {
+	if err := img.Check(ctx, artifact.CheckOptions{Jobs: o.jobs, Progress: show.add}); err != nil {
 		return err
 	}
 	show.end()
