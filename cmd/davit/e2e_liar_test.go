@@ -121,6 +121,17 @@ func TestE2ELyingBaseIsNeverSigned(t *testing.T) {
 		l.says("push", "--sign", "--key", "davit.key", l.has, l.ref("v0"))
 		l.canBePulled("v0", "davit", l.has)
 	})
+	t.Run("it is to be signed as it is", func(t *testing.T) {
+		t.Parallel()
+		l := newLiar(t)
+		before := l.exits(0, "inspect", "--referrers", l.ref("v0")).stdout
+		l.refuses([]string{"not signed", "hash to"}, "sign", "--key", "davit.key", l.ref("v0"))
+		if after := l.exits(0, "inspect", "--referrers", l.ref("v0")).stdout; after != before {
+			t.Errorf("refused, and the referrers are now\n%s", after)
+		}
+		l.ok("push", l.has, l.ref("v1")) // unsigned, upon it
+		l.refuses([]string{"not signed", "hash to"}, "sign", "--key", "davit.key", l.ref("v1"))
+	})
 	t.Run("it was named", func(t *testing.T) {
 		t.Parallel()
 		l := newLiar(t)
@@ -179,6 +190,18 @@ func TestE2EWhatWasCheckedIsKnown(t *testing.T) {
 	cold := received("push", "--cache", "none", "--sign", "--key", "davit.key", next, ref("cold"))
 	known := received("push", "--sign", "--key", "davit.key", next, ref("pulled"))
 	again := received("push", "--cache", "none", "--sign", "--key", "davit.key", next, ref("cold"))
+	builder.ok("push", next, ref("later"))
+	signed := received("sign", "--cache", "none", "--key", "davit.key", ref("later"))
+	w.take()
+	builder.key("own")
+	builder.ok("sign", "--key", "own.key", ref("later"))
+	own := w.take().received
+	if signed < 100<<10 {
+		t.Errorf("what nobody has checked was signed after %d bytes were fetched", signed)
+	}
+	if own > signed/2 {
+		t.Errorf("to sign what this host has pushed %d bytes were fetched, %d to sign what it has not", own, signed)
+	}
 	if cold < 100<<10 {
 		t.Fatalf("a push that signs what nobody has checked fetched %d bytes", cold)
 	}

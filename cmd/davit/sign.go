@@ -31,7 +31,9 @@ func newSign(g *globals) *cobra.Command {
 		Short: "Sign artifacts that are in a registry",
 		Long: `Sign artifacts that are in a registry, by the digest that REF has now.
 
-The signature is a Sigstore bundle beside the artifact, as cosign writes it.
+The signature is a Sigstore bundle beside the artifact, as cosign writes it. What
+neither this host nor the key has checked before is read first: what is signed
+can be pulled.
 An artifact that the key has signed already stays as it is. With an index each
 artifact in it is signed, too.`,
 		Args: minArgs("REF"),
@@ -56,7 +58,7 @@ type signedArtifact struct {
 	Signatures []digest.Digest `json:"signatures"`
 }
 
-func runSign(ctx context.Context, stdout io.Writer, names []string, o signOptions) error {
+func runSign(ctx context.Context, stdout io.Writer, names []string, o signOptions) (err error) {
 	var refs []registry.Reference
 	for _, name := range names {
 		ref, err := parseRef(name)
@@ -69,9 +71,14 @@ func runSign(ctx context.Context, stdout io.Writer, names []string, o signOption
 	if err != nil {
 		return err
 	}
+	store, err := o.store(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeInto(&err, store)
 	r := signReport{report: newReport("davit sign")}
 	for _, ref := range refs {
-		signed, err := signOne(ctx, ref, keys, o)
+		signed, err := signOne(ctx, store, ref, keys, o)
 		if err != nil {
 			return fmt.Errorf("%s: %w", ref, err)
 		}
@@ -88,7 +95,7 @@ func runSign(ctx context.Context, stdout io.Writer, names []string, o signOption
 	return nil
 }
 
-func signOne(ctx context.Context, ref registry.Reference, keys []*sign.Key, o signOptions) (_ signedArtifact, err error) {
+func signOne(ctx context.Context, store *registry.Store, ref registry.Reference, keys []*sign.Key, o signOptions) (_ signedArtifact, err error) {
 	repo, err := o.open(ctx, o.globals, ref)
 	if err != nil {
 		return signedArtifact{}, err
@@ -115,6 +122,7 @@ func signOne(ctx context.Context, ref registry.Reference, keys []*sign.Key, o si
 			return signedArtifact{}, err
 		}
 		maps.Copy(subject.Annotations, o.annotations)
+		checked := false
 		for _, key := range keys {
 			bundles, err := signedBy(ctx, repo, target, key, subject.Name, tags)
 			if err != nil {
@@ -122,7 +130,16 @@ func signOne(ctx context.Context, ref registry.Reference, keys []*sign.Key, o si
 			}
 			if len(bundles) > 0 && len(o.annotations) == 0 {
 				o.say("%s is signed by this key already", ref.WithDigest(target.Digest))
-			} else if bundles, err = attachSignatures(ctx, repo, target, []*sign.Key{key}, subject); err != nil {
+				s.Signatures = append(s.Signatures, bundles...)
+				continue
+			}
+			if !checked {
+				if err := o.checkBeforeSigning(ctx, store, repo, target, keys); err != nil {
+					return signedArtifact{}, err
+				}
+				checked = true
+			}
+			if bundles, err = attachSignatures(ctx, repo, target, []*sign.Key{key}, subject); err != nil {
 				return signedArtifact{}, err
 			}
 			s.Signatures = append(s.Signatures, bundles...)

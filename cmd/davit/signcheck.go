@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/sign"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// checkBeforeSigning reads an artifact of davit's, as far as nobody has who can
+// be believed: this host, or one of the keys. A signature of davit's says that
+// what it is about can be pulled; see [vouched].
+func (o *signOptions) checkBeforeSigning(ctx context.Context, store *registry.Store, repo *registry.Repository, desc ocispec.Descriptor, keys []*sign.Key) (err error) {
+	raw, err := repo.Manifest(ctx, desc)
+	if err != nil {
+		return err
+	}
+	if _, err := artifact.ParseManifest(raw, desc); errors.Is(err, artifact.ErrNotArtifact) {
+		return nil // an index, or what --any allows: nobody builds on it
+	}
+	if trusted, _ := vouched(ctx, repo, desc, keys); trusted {
+		return nil
+	}
+	scratch, cleanup, err := store.Scratch()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cleanup()) }()
+	open := o.openOptions(scratch)
+	open.Manifest = raw
+	img, err := artifact.Open(ctx, repo, desc, open)
+	if err != nil {
+		return fmt.Errorf("not signed: %w", err)
+	}
+	defer closeInto(&err, img)
+	var total int64
+	for _, l := range img.Layers {
+		total += l.Size
+	}
+	checked := store.Checked()
+	show := o.begin("reading "+desc.Digest.String()+" before it is signed", total)
+	defer show.end()
+	if err := img.Check(ctx, artifact.CheckOptions{
+		Jobs:     o.jobs,
+		Progress: show.add,
+		Known:    func(l artifact.LayerID) bool { return checked[l] },
+		Uncut:    true,
+	}); err != nil {
+		return fmt.Errorf("not signed: %w", err)
+	}
+	return recordChecked(store, img.Checked())
+}
