@@ -16,6 +16,7 @@ package hyperv
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,8 +69,9 @@ func Write(m *machine.Machine) ([]byte, []machine.Loss, error) {
 type writer struct {
 	m          *machine.Machine
 	generation int
-	disks      []place // of m.Disks
-	cdroms     []place // of m.CDROMs
+	like       machine.Bus // of the machine's disks, where one does not say its own
+	disks      []place     // of m.Disks
+	cdroms     []place     // of m.CDROMs
 	blanks     []string
 	scsi       int // drives on it
 	script     bytes.Buffer
@@ -94,6 +96,9 @@ func (p place) String() string {
 func (w *writer) placeDrives() {
 	m := w.m
 	w.disks, w.cdroms = make([]place, len(m.Disks)), make([]place, len(m.CDROMs))
+	if i := slices.IndexFunc(m.Disks, func(d machine.Disk) bool { return d.Bus != "" }); i >= 0 {
+		w.like = m.Disks[i].Bus
+	}
 	if w.generation == 1 {
 		var free [2][2]bool
 		for channel := range free {
@@ -122,7 +127,7 @@ func (w *writer) placeDrives() {
 			w.cdroms[i] = take(channel, unit)
 		}
 		for i, d := range m.Disks {
-			if channel, unit := w.wanted(d.Bus, d.Controller, d.Unit); i != first && exists(d) && channel >= 0 {
+			if channel, unit := w.wanted(cmp.Or(d.Bus, w.like), d.Controller, d.Unit); i != first && exists(d) && channel >= 0 {
 				w.disks[i] = take(channel, unit)
 			}
 		}
@@ -371,6 +376,9 @@ func (w *writer) drives() {
 		if p.bus == "" {
 			w.lose(field, d.Name, "it has neither a file nor a capacity, and is left out")
 			continue
+		}
+		if d.Bus == "" {
+			w.lose(field+".bus", "", "it is not said: it is on "+strings.ToUpper(string(p.bus)))
 		}
 		w.moved(field, p, d.Bus, d.Controller, d.Unit)
 		if d.ReadOnly {

@@ -97,6 +97,24 @@ func TestWrite(t *testing.T) {
 			without: []string{"Add-VMScsiController"},
 		},
 		{
+			name: "a disk of no bus is where the others are",
+			machine: machine.Machine{
+				Name: "m", Controllers: []machine.Controller{ide(0)},
+				Disks: []machine.Disk{onIDE("a", 0, 0), {File: "b.vhdx"}},
+			},
+			lines:   []string{"'a.vhdx'", "$disk1 = Add-VMHardDiskDrive -VM $vm -ControllerType IDE -ControllerNumber 0 -ControllerLocation 1"},
+			without: []string{"Add-VMScsiController"},
+			losses:  []string{"disks[1].bus="},
+		},
+		{
+			name: "a disk of no bus beside one on SCSI",
+			machine: machine.Machine{
+				Name: "m", Firmware: machine.UEFI, Disks: []machine.Disk{{Bus: machine.SCSI, File: "a.vhdx"}, {File: "b.vhdx"}},
+			},
+			lines:  []string{"$disk1 = Add-VMHardDiskDrive -VM $vm -ControllerType SCSI -ControllerNumber 0 -ControllerLocation 1"},
+			losses: []string{"disks[1].bus="},
+		},
+		{
 			name: "a first disk that is not at IDE 0:0 goes there, and makes place",
 			machine: machine.Machine{
 				Name: "m", Controllers: []machine.Controller{ide(0), ide(1)},
@@ -211,7 +229,7 @@ func TestWrite(t *testing.T) {
 		{
 			name: "boot order of generation 2 names devices",
 			machine: machine.Machine{
-				Name: "m", Firmware: machine.UEFI, Disks: []machine.Disk{{File: "a.vhdx"}, {Name: "none"}, {File: "b.vhdx"}}, NICs: []machine.NIC{{}, {}},
+				Name: "m", Firmware: machine.UEFI, Disks: []machine.Disk{{Bus: machine.SCSI, File: "a.vhdx"}, {Name: "none"}, {Bus: machine.SCSI, File: "b.vhdx"}}, NICs: []machine.NIC{{}, {}},
 				BootOrder: []machine.BootDevice{machine.BootFloppy, machine.BootNetwork, machine.BootDisk, machine.BootCDROM, machine.BootDisk},
 			},
 			lines:  []string{"-BootOrder @($nic0, $nic1, $disk0, $disk2)"},

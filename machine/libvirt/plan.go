@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -20,7 +21,8 @@ type planned struct {
 	format   string // the driver's word
 	readOnly bool
 
-	asked slot // as the machine has it
+	asked slot        // as the machine has it
+	like  machine.Bus // of the machine's other disks, if its own is not said
 	model machine.ControllerModel
 	named bool // asked is of a controller that the machine has
 
@@ -57,6 +59,16 @@ func (w *writer) plan() error {
 		add(planned{field: fmt.Sprintf("cdroms[%d]", i), cdrom: true, file: c.File, format: "raw"}, c.Controller, c.Bus, c.Unit)
 	}
 
+	// A disk whose bus is not said is where the others are.
+	isSaid := func(p planned) bool { return !p.cdrom && p.asked.bus != "" }
+	if i := slices.IndexFunc(w.planned, isSaid); i >= 0 {
+		for n := range w.planned {
+			if p := &w.planned[n]; !p.cdrom && p.asked.bus == "" {
+				p.like, p.model = w.planned[i].asked.bus, w.planned[i].model
+			}
+		}
+	}
+
 	// IDE is in the older of QEMU's two chip sets alone, and what enforces
 	// secure boot in the newer.
 	ide := slices.ContainsFunc(w.planned, func(p planned) bool { return p.asked.bus == machine.IDE })
@@ -78,7 +90,7 @@ func isPC(version string) bool {
 
 // bus is where a drive can be.
 func (w *writer) bus(p *planned) machine.Bus {
-	switch bus := p.asked.bus; bus {
+	switch bus := cmp.Or(p.asked.bus, p.like); bus {
 	case machine.SCSI:
 		return bus
 	case machine.SATA:
@@ -249,9 +261,11 @@ func (w *writer) report() {
 		p := &w.planned[i]
 		switch {
 		case p.slot.bus != p.asked.bus:
-			if p.asked.bus != "" {
-				w.lose(p.field+".bus", p.asked.bus, fmt.Sprintf("not a bus that QEMU's %s has for it: %s is written", w.machineType(), p.slot.bus))
+			why := fmt.Sprintf("not a bus that QEMU's %s has for it", w.machineType())
+			if p.asked.bus == "" {
+				why = "it is not said"
 			}
+			w.lose(p.field+".bus", p.asked.bus, fmt.Sprintf("%s: %s is written", why, p.slot.bus))
 		case p.slot.unit != p.asked.unit || p.slot.number != p.asked.number:
 			w.lose(p.field+".unit", place(p.asked), "no place of its own in QEMU: it is "+place(p.slot))
 		}

@@ -27,8 +27,8 @@ const (
 // what of the machine it does not say. It is for KVM, of libvirt 8 or later, on
 // the machine's architecture. No path is in it but those of the machine's files, which are in o.Dir.
 //
-// What the machine does not say is what virt-install chooses. Networks are the
-// host's own: every card is in the one that libvirt calls default, as a name
+// What the machine does not say is what virt-install chooses, but that a disk of
+// no bus is where the machine's others are. Networks are the host's own: every card is in the one that libvirt calls default, as a name
 // from elsewhere is that of no network here, or of one that the machine has no
 // business in.
 //

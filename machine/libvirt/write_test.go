@@ -157,6 +157,11 @@ func TestWriteLosses(t *testing.T) {
 			Disks:       []machine.Disk{{Controller: name, Bus: bus, Unit: unit, Format: "raw", File: "a"}},
 		}
 	}
+	beside := func(bus machine.Bus, model machine.ControllerModel) machine.Machine {
+		m := one(bus, model, 0)
+		m.Disks = append(m.Disks, machine.Disk{Format: "raw", File: "b"})
+		return m
+	}
 	readOnly := one(machine.SATA, "", 0)
 	readOnly.Disks[0].ReadOnly = true
 	blank := one(machine.SATA, "", 0)
@@ -211,7 +216,11 @@ func TestWriteLosses(t *testing.T) {
 		{"read-only disk of SATA", readOnly, []string{"disks[0].readOnly=true"}, "bus='sata'"},
 		{"blank disk", blank, []string{"disks[0]=disk0"}, "<controller type='sata'"},
 		{"delta", delta, []string{"disks[0].parent=base"}, "<source"},
-		{"disk of no bus", machine.Machine{Disks: []machine.Disk{{Format: "raw", File: "a"}}}, nil, "bus='virtio'"},
+		{"disk of no bus", machine.Machine{Disks: []machine.Disk{{Format: "raw", File: "a"}}}, []string{"disks[0].bus="}, "bus='virtio'"},
+		{"disk of no bus beside one on SCSI", beside(machine.SCSI, machine.LSILogic), []string{"disks[1].bus="},
+			"<target dev='sdb' bus='scsi'/>\n      <address type='drive' controller='0' bus='0' target='0' unit='1'/>"},
+		{"disk of no bus beside one on IDE", beside(machine.IDE, ""), []string{"disks[1].bus="}, "<target dev='hdb' bus='ide'/>"},
+		{"disk of no bus beside one on NVMe", beside(machine.NVMe, ""), []string{"disks[0].bus=nvme", "disks[1].bus=", "controllers[0]=nvme0"}, "<target dev='sdb' bus='sata'/>"},
 		{"no USB", machine.Machine{}, nil, "<controller type='usb' model='none'/>"},
 		{"USB of no controller", machine.Machine{Disks: []machine.Disk{{Bus: machine.USB, Format: "raw", File: "a"}}}, nil, "model='qemu-xhci'"},
 		{"cards of VMware and Hyper-V", machine.Machine{NICs: []machine.NIC{{Type: machine.Flexible}, {Type: machine.VMXNET2}, {Type: machine.Synthetic}}},
