@@ -84,13 +84,14 @@ var imports = map[string]struct {
 	// Descriptors, one package each; none knows another. Package appliance finds the files that they name, and opens them.
 	"machine/appliance":        {may: []string{"machine", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx"}},
 	"machine/hyperv":           {may: []string{"machine"}},
+	"machine/internal/attach":  {may: []string{"machine"}},
 	"machine/internal/charset": {may: []string{"machine", text}},
 	"machine/internal/xmltree": {may: []string{"machine", "machine/internal/charset"}},
 	"machine/libvirt":          {may: []string{"machine", "machine/internal/xmltree"}},
-	"machine/ovf":              {may: []string{"machine", "machine/internal/xmltree"}},
+	"machine/ovf":              {may: []string{"machine", "machine/internal/attach", "machine/internal/xmltree"}},
 	"machine/vbox":             {may: []string{"machine", "machine/internal/xmltree"}},
-	"machine/vmx":              {may: []string{"machine", "machine/internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
-	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                        // measures the real code with made-up artifacts
+	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "machine/internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
+	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                                                   // measures the real code with made-up artifacts
 	"cmd/davit": {
 		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/space",
 			"machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/internal/attach"
 )
 
 // An item is an Item of the VirtualHardwareSection: its elements in the order
@@ -85,6 +86,7 @@ const mib = 1 << 20
 
 func (w *writer) hardware(m *machine.Machine) {
 	w.instances = 0
+	w.attach(m)
 	w.begin("VirtualHardwareSection", "ovf:transport?", strings.Join(m.Transport, " "))
 	w.text("Info", "Virtual hardware")
 	w.family(m)
@@ -125,7 +127,7 @@ func (w *writer) architecture(m *machine.Machine) {
 func (w *writer) family(m *machine.Machine) {
 	family := m.HardwareVersion
 	if w.o.Target != "" && !strings.HasPrefix(family, "vmx-") {
-		family = leastHardware(m)
+		family = w.leastHardware(m)
 		if m.HardwareVersion != "" && w.o.Target == VMware {
 			w.lose(m.HardwareVersion, "VMware has other hardware: "+family+" instead", "hardwareVersion")
 		}
@@ -143,9 +145,10 @@ func (w *writer) family(m *machine.Machine) {
 
 // leastHardware is the oldest hardware of VMware's that has what m needs, so
 // that as many hosts as can be take it.
-func leastHardware(m *machine.Machine) string {
+func (w *writer) leastHardware(m *machine.Machine) string {
+	wide := func(d *attach.Drive) bool { return d.Place.Bus == machine.SCSI && d.Place.Unit > 15 }
 	switch {
-	case m.TPM != "":
+	case m.TPM != "", slices.ContainsFunc(w.drives, wide):
 		return "vmx-14" // ESXi 6.7
 	case m.SecureBoot, slices.ContainsFunc(m.Controllers, func(c machine.Controller) bool { return c.Type == machine.NVMe }):
 		return "vmx-13" // ESXi 6.5
@@ -174,43 +177,115 @@ func (w *writer) memory(m *machine.Machine) int64 {
 	return n
 }
 
+// attach gives the drives of a machine places that the target takes.
+func (w *writer) attach(m *machine.Machine) {
+	target := &attach.Artifact
+	switch w.o.Target {
+	case VMware:
+		// Windows has a driver for PVSCSI from VMware Tools alone.
+		paravirtual := machine.PVSCSI
+		if strings.HasPrefix(m.GuestOS.Complete().VMware, "win") {
+			paravirtual = machine.LSILogicSAS
+		}
+		target = attach.VMware(paravirtual)
+	case VirtualBox:
+		target = attach.VirtualBox(m.Firmware)
+	}
+	var have []attach.Controller
+	for i, c := range m.Controllers {
+		if w.o.Target != "" && !slices.Contains(onBus, c.Type) {
+			continue
+		}
+		if c.Type == machine.SCSI {
+			c.Model = w.scsiModel(c.Model)
+		}
+		have = append(have, attach.Controller{Controller: c, Index: i})
+	}
+	w.drives = nil
+	for i, d := range m.Disks {
+		w.drives = append(w.drives, &attach.Drive{Field: fmt.Sprintf("disks[%d]", i), Controller: d.Controller, Bus: d.Bus, Unit: d.Unit})
+	}
+	for i, cd := range m.CDROMs {
+		w.drives = append(w.drives, &attach.Drive{Field: fmt.Sprintf("cdroms[%d]", i), CD: true, Controller: cd.Controller, Bus: cd.Bus, Unit: cd.Unit})
+	}
+	var err error
+	w.attached, w.moved, err = target.Attach(have, w.drives)
+	if err != nil && w.err == nil {
+		w.err = err
+		if len(w.e.Machines) > 1 {
+			w.err = fmt.Errorf("machine %q: %w", m.ID, err)
+		}
+	}
+}
+
+// controllers are those that are written of a machine, with their index in it;
+// -1: it has none such, and drives need it.
+func (w *writer) controllers(m *machine.Machine) (all []attach.Controller) {
+	usb := make(map[string]bool)
+	for i, c := range m.Controllers {
+		switch {
+		case w.o.Target == "" || slices.Contains(onBus, c.Type):
+			n := slices.IndexFunc(w.attached, func(a attach.Controller) bool { return a.Index == i })
+			if n < 0 {
+				continue // the target has less
+			}
+			c.Number = w.attached[n].Number
+		case c.Type == machine.USB:
+			word := usbWord(c.Model)
+			if usb[word] {
+				w.lose(c.Name, fmt.Sprintf("a machine has one %s", word), "controllers[%d]", i)
+				continue
+			}
+			usb[word] = true
+		}
+		all = append(all, attach.Controller{Controller: c, Index: i})
+	}
+	for _, c := range w.attached {
+		if c.Index < 0 {
+			all = append(all, c)
+		}
+	}
+	if w.o.Target == VirtualBox { // which takes the first channel of IDE for the primary
+		var places []int
+		var channels []attach.Controller
+		for i, c := range all {
+			if c.Type == machine.IDE {
+				places, channels = append(places, i), append(channels, c)
+			}
+		}
+		slices.SortFunc(channels, func(a, b attach.Controller) int { return cmp.Compare(a.Number, b.Number) })
+		for n, i := range places {
+			all[i] = channels[n]
+		}
+	}
+	return all
+}
+
+// onBus are the buses whose controllers have drives.
+var onBus = []machine.Bus{machine.IDE, machine.SATA, machine.SCSI, machine.NVMe}
+
 // storage writes the controllers, and the disks and CD drives on them.
 func (w *writer) storage(m *machine.Machine) {
-	instances := make(map[string]string) // InstanceID by Controller.Name
-	for i, c := range m.Controllers {
-		if item, ok := w.controller(i, c); ok {
-			instances[c.Name] = w.item(item)
+	type controller struct {
+		bus    machine.Bus
+		number int
+	}
+	instances := make(map[controller]string) // InstanceID
+	for _, c := range w.controllers(m) {
+		if item, ok := w.controller(c.Index, c.Controller); ok {
+			instances[controller{c.Type, c.Number}] = w.item(item)
 		}
 	}
-	// What OVF has no bus for gets a place that the target can start from.
-	spare := w.spare(m)
-	spareCD := spareController{w: w, last: machine.Controller{Type: machine.IDE, Model: machine.PIIX4, Number: freeNumber(m, machine.IDE)}, units: 2}
-	type place struct{ parent, unit string }
-	find := func(controller string, unit int, bus machine.Bus, spare *spareController, field string, i int) place {
-		if parent, ok := instances[controller]; ok {
-			return place{parent, strconv.Itoa(unit)}
-		}
-		if bus == "" {
-			w.lose("", fmt.Sprintf("it is not said: %s instead", spare.last.Type), field, i)
-		} else {
-			w.lose(string(bus), fmt.Sprintf("OVF has no such bus: %s instead", spare.last.Type), field, i)
-		}
-		parent, unit := spare.next()
-		return place{parent, strconv.Itoa(unit)}
+	for _, l := range w.moved {
+		w.lose(l.Value, l.Reason, "%s", l.Field)
 	}
-	disks := make([]place, len(m.Disks))
-	for i, d := range m.Disks {
-		disks[i] = find(d.Controller, d.Unit, d.Bus, &spare, "disks[%d].bus", i)
-	}
-	cds := make([]place, len(m.CDROMs))
-	for i, cd := range m.CDROMs {
-		cds[i] = find(cd.Controller, cd.Unit, cd.Bus, &spareCD, "cdroms[%d].bus", i)
+	place := func(i int) (parent, unit string) {
+		p := w.drives[i].Place
+		return instances[controller{p.Bus, p.Number}], strconv.Itoa(p.Unit)
 	}
 	for i, d := range m.Disks {
-		it := item{
-			addressOnParent: disks[i].unit, name: d.Name, hostResource: "ovf:/disk/" + d.Name,
-			parent: disks[i].parent, resourceType: typeDisk,
-		}
+		it := item{name: d.Name, hostResource: "ovf:/disk/" + d.Name, resourceType: typeDisk}
+		it.parent, it.addressOnParent = place(i)
 		if d.ReadOnly {
 			it.config = []string{"guestReadOnly", "true"}
 			if w.o.Target == VirtualBox {
@@ -220,10 +295,8 @@ func (w *writer) storage(m *machine.Machine) {
 		w.item(it)
 	}
 	for i, cd := range m.CDROMs {
-		it := item{
-			addressOnParent: cds[i].unit, automaticAllocation: "false", name: cd.Name, optional: true,
-			parent: cds[i].parent, resourceType: typeCD,
-		}
+		it := item{automaticAllocation: "false", name: cd.Name, optional: true, resourceType: typeCD}
+		it.parent, it.addressOnParent = place(len(m.Disks) + i)
 		if cd.Name == "" && w.o.Target != "" {
 			it.name = "CD drive " + strconv.Itoa(i+1)
 		}
@@ -242,53 +315,6 @@ func (w *writer) storage(m *machine.Machine) {
 		}
 		w.item(it)
 	}
-}
-
-// A spareController is the controllers that are made for what has none.
-type spareController struct {
-	w      *writer
-	last   machine.Controller
-	units  int    // that one has
-	parent string // InstanceID of the last; empty: there is none yet
-	unit   int    // next on it
-}
-
-// spare is for disks. VMware has a bus for guests that have drivers of their
-// hypervisor, as those on virtio do; but Windows has that from VMware Tools.
-// Else it is SATA, which every guest can start from.
-func (w *writer) spare(m *machine.Machine) spareController {
-	c, units := machine.Controller{Type: machine.SATA, Model: machine.AHCI}, 30
-	if w.o.Target == VMware {
-		c, units = machine.Controller{Type: machine.SCSI, Model: machine.PVSCSI}, 7 // the eighth is the controller itself
-		if strings.HasPrefix(m.GuestOS.Complete().VMware, "win") {
-			c.Model = machine.LSILogicSAS
-		}
-	}
-	c.Number = freeNumber(m, c.Type)
-	return spareController{w: w, last: c, units: units}
-}
-
-func (s *spareController) next() (parent string, unit int) {
-	if s.parent == "" || s.unit == s.units {
-		if s.parent != "" {
-			s.last.Number++
-		}
-		item, _ := s.w.controller(-1, s.last)
-		s.parent, s.unit = s.w.item(item), 0
-	}
-	s.unit++
-	return s.parent, s.unit - 1
-}
-
-// freeNumber is the one after that of all controllers of a type.
-func freeNumber(m *machine.Machine, bus machine.Bus) int {
-	n := 0
-	for _, c := range m.Controllers {
-		if c.Type == bus {
-			n = max(n, c.Number+1)
-		}
-	}
-	return n
 }
 
 // controller returns the Item of controller i of a machine, false if OVF has
@@ -314,10 +340,7 @@ func (w *writer) controller(i int, c machine.Controller) (item, bool) {
 		it.name, it.resourceType, it.subType = "NVMe controller", typeOtherStorage, "vmware.nvme.controller"
 	case machine.USB:
 		it.name, it.resourceType = "USB controller", typeUSB
-		it.subType, it.optional = "vmware.usb.ehci", true
-		if c.Model == machine.XHCI {
-			it.subType = "vmware.usb.xhci"
-		}
+		it.subType, it.optional = usbWord(c.Model), true
 	default:
 		w.lose(string(c.Type), "OVF has no such controllers", "controllers[%d].type", i)
 		return item{}, false
@@ -328,34 +351,47 @@ func (w *writer) controller(i int, c machine.Controller) (item, bool) {
 	return it, true
 }
 
+// usbWord is the word for a model of USB controllers.
+func usbWord(m machine.ControllerModel) string {
+	if m == machine.XHCI {
+		return "vmware.usb.xhci"
+	}
+	return "vmware.usb.ehci"
+}
+
 const virtioSCSI = "VirtioSCSI" // VirtualBox's word, from 6.1
 
 // scsi is the word for a model of SCSI controllers.
 func (w *writer) scsi(i int, m machine.ControllerModel) string {
-	switch m {
-	case machine.BusLogic:
-		return "buslogic"
-	case machine.LSILogic:
-		return "lsilogic"
-	case machine.LSILogicSAS:
-		return "lsilogicsas"
-	case machine.PVSCSI:
-		if w.o.Target == VirtualBox {
-			w.lose(string(m), "VirtualBox has no such controllers: lsilogic instead", "controllers[%d].model", i)
-			return "lsilogic"
+	model := w.scsiModel(m)
+	if m != "" && m != model {
+		who := "OVF has no word for"
+		switch m {
+		case machine.PVSCSI, machine.VirtioSCSI:
+			who = map[Target]string{VMware: "VMware", VirtualBox: "VirtualBox"}[w.o.Target] + " has no"
 		}
-		return "VirtualSCSI"
-	case machine.VirtioSCSI:
-		if w.o.Target == VMware {
-			w.lose(string(m), "VMware has no such controllers: pvscsi instead", "controllers[%d].model", i)
-			return "VirtualSCSI"
-		}
-		return virtioSCSI
+		w.lose(string(m), fmt.Sprintf("%s such controllers: %s instead", who, model), "controllers[%d].model", i)
 	}
-	if m != "" {
-		w.lose(string(m), "OVF has no word for such controllers: lsilogic instead", "controllers[%d].model", i)
+	return map[machine.ControllerModel]string{
+		machine.BusLogic:    "buslogic",
+		machine.LSILogic:    "lsilogic",
+		machine.LSILogicSAS: "lsilogicsas",
+		machine.PVSCSI:      "VirtualSCSI",
+		machine.VirtioSCSI:  virtioSCSI,
+	}[model]
+}
+
+// scsiModel is the model that stands for one of SCSI controllers.
+func (w *writer) scsiModel(m machine.ControllerModel) machine.ControllerModel {
+	switch {
+	case m == machine.BusLogic, m == machine.LSILogicSAS,
+		m == machine.PVSCSI && w.o.Target != VirtualBox,
+		m == machine.VirtioSCSI && w.o.Target != VMware:
+		return m
+	case m == machine.VirtioSCSI:
+		return machine.PVSCSI
 	}
-	return "lsilogic"
+	return machine.LSILogic
 }
 
 func (w *writer) nics(m *machine.Machine) {

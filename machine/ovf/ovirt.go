@@ -132,3 +132,14 @@ func (s *system) ovirtDevice(i *resource) bool {
 	}
 	return true
 }
+
+// freeNumber is the one after that of all controllers of a type.
+func freeNumber(m *machine.Machine, bus machine.Bus) int {
+	n := 0
+	for _, c := range m.Controllers {
+		if c.Type == bus {
+			n = max(n, c.Number+1)
+		}
+	}
+	return n
+}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/internal/attach"
 )
 
 // A Target is who imports what is written.
@@ -49,7 +50,7 @@ type WriteOptions struct {
 //
 // What an OVF cannot hold is [machine.ErrMalformed]: a disk or file that is not
 // in the envelope's list, one name for two of them, several machines in no
-// collection.
+// collection. More drives than the target takes are [machine.ErrUnsupported].
 func Write(e *machine.Envelope, o WriteOptions) ([]byte, []machine.Loss, error) {
 	e, losses, err := prepare(e)
 	if err != nil {
@@ -58,6 +59,9 @@ func Write(e *machine.Envelope, o WriteOptions) ([]byte, []machine.Loss, error) 
 	// Read back, since what reading does not give is what the extension is for.
 	w := writer{e: e, o: o, losses: losses}
 	data := w.envelope(nil)
+	if w.err != nil {
+		return nil, nil, w.err
+	}
 	is, err := Parse(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading what was written: %w", err)
@@ -200,10 +204,14 @@ type writer struct {
 	o      WriteOptions
 	losses []machine.Loss
 
-	machine    int             // that is being written
-	instances  int             // Items that it has so far
-	extensions [][]field       // by machine; nil: not known yet
-	used       map[string]bool // prefixes of namespaces
+	machine    int                 // that is being written
+	drives     []*attach.Drive     // of it: disks, then CD drives
+	attached   []attach.Controller // of it, for them
+	moved      []machine.Loss      // of them
+	instances  int                 // Items that it has so far
+	err        error               // the first
+	extensions [][]field           // by machine; nil: not known yet
+	used       map[string]bool     // prefixes of namespaces
 }
 
 // prefixes are those of namespaces that are declared where they are used.

@@ -7,27 +7,10 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/internal/attach"
 )
 
-// A place is a bus of VMware's with the controllers and units it has.
-type place struct {
-	bus         machine.Bus
-	controllers int
-	units       int
-}
-
-// places are in the order of a machine's disks.
-var places = []place{
-	{machine.SCSI, 4, 65}, // up to 15; 64 on PVSCSI from vmx-14 on
-	{machine.SATA, 4, 30},
-	{machine.NVMe, 4, 64}, // up to 14; 63 from vmx-21 on
-	{machine.IDE, 2, 2},
-}
-
-const (
-	scsiSelf = 7  // the unit of the controller itself
-	maxNICs  = 10 // ethernet0 to ethernet9
-)
+const maxNICs = 10 // ethernet0 to ethernet9
 
 // What a VMX says of the medium of a drive without one.
 const (
@@ -170,21 +153,21 @@ func (r *reader) readFirmware() {
 // readDrives reads controllers with the disks and CD drives on them.
 func (r *reader) readDrives() error {
 	var order []string // of the disks
-	for _, p := range places {
-		for n := range p.controllers {
-			c := machine.Controller{Name: fmt.Sprint(p.bus, n), Type: p.bus, Number: n}
-			present := r.truth(c.Name+".present", p.bus == machine.IDE)
+	for _, b := range attach.VMX.Buses {
+		for n := range b.Controllers {
+			c := machine.Controller{Name: fmt.Sprint(b.Bus, n), Type: b.Bus, Number: n}
+			present := r.truth(c.Name+".present", b.Bus == machine.IDE)
 			if !present {
 				continue
 			}
-			if p.bus == machine.SCSI {
+			if b.Bus == machine.SCSI {
 				// Without a word it is as the product likes for the guest's system.
 				c.Model = machine.ControllerModel(r.word(c.Name + ".virtualDev"))
 				r.unreadIf(c.Name+".sharedBus", "sharing disks with another machine is not carried over", "none")
 			}
 			used := false
-			for unit := range p.units {
-				if p.bus == machine.SCSI && unit == scsiSelf {
+			for unit := range b.Most() {
+				if b.Self && unit == attach.Self {
 					continue
 				}
 				name := fmt.Sprintf("%s:%d", c.Name, unit)
@@ -200,7 +183,7 @@ func (r *reader) readDrives() error {
 				}
 				used = true
 			}
-			if used || p.bus != machine.IDE { // which every machine has
+			if used || b.Bus != machine.IDE { // which every machine has
 				r.m.Controllers = append(r.m.Controllers, c)
 			}
 		}

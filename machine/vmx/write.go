@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/internal/attach"
 )
 
 // Versions of virtual hardware, from the table of vSphere 8 ("Hardware Features
@@ -87,30 +88,19 @@ func (w *writer) text(field, s string) string {
 	return clean
 }
 
-// A slot is where a drive is.
-type slot struct {
-	place  int // in places
-	number int
-	unit   int
-}
-
-func (s slot) controller() string { return fmt.Sprint(places[s.place].bus, s.number) }
-
-func (s slot) String() string { return fmt.Sprintf("%s:%d", s.controller(), s.unit) }
-
-func compareSlots(a, b slot) int {
-	return cmp.Or(cmp.Compare(a.place, b.place), cmp.Compare(a.number, b.number), cmp.Compare(a.unit, b.unit))
-}
-
-// A drive is a disk or a CD drive of the machine at its slot.
+// A drive is a disk or a CD drive of the machine.
 type drive struct {
-	slot
-	field      string // in the words of a Loss
-	bus        machine.Bus
-	controller string
-	wanted     int // unit
-	disk       bool
-	file       string // of a CD drive: none if it is empty
+	*attach.Drive
+	file string // of a CD drive: none if it is empty
+}
+
+// rank is the place of a bus in the order of a machine's disks.
+func rank(bus machine.Bus) int {
+	return slices.IndexFunc(attach.VMX.Buses, func(b attach.Bus) bool { return b.Bus == bus })
+}
+
+func compareDrives(a, b *drive) int {
+	return cmp.Or(cmp.Compare(rank(a.Place.Bus), rank(b.Place.Bus)), cmp.Compare(a.Place.Number, b.Place.Number), cmp.Compare(a.Place.Unit, b.Place.Unit))
 }
 
 func (w *writer) write() ([]byte, error) {
@@ -122,11 +112,11 @@ func (w *writer) write() ([]byte, error) {
 		return nil, machine.Malformed("a machine with %d CPUs, %d cores per socket and %d bytes of memory", w.m.CPUs, w.m.CoresPerSocket, w.m.Memory)
 	}
 	w.guest = w.guestOS()
-	models := w.controllers()
-	if err := w.attach(drives, models); err != nil {
+	controllers, err := w.attach(drives)
+	if err != nil {
 		return nil, err
 	}
-	version := w.hardwareVersion(drives, models)
+	version := w.hardwareVersion(drives, controllers)
 
 	w.set(".encoding", "UTF-8")
 	w.set("config.version", "8")
@@ -147,7 +137,7 @@ func (w *writer) write() ([]byte, error) {
 	if version >= hardwarePCIe {
 		w.writeBridges()
 	}
-	w.writeDrives(drives, models)
+	w.writeDrives(drives, controllers)
 	w.writeUSB()
 	w.writeNICs()
 	w.writeDisplay()
@@ -175,7 +165,7 @@ func (w *writer) drives() ([]*drive, error) {
 		if d.ReadOnly {
 			w.lose(field+".readOnly", "true", "a VMX has no disk that the guest cannot write to")
 		}
-		drives = append(drives, &drive{field: field, bus: d.Bus, controller: d.Controller, wanted: d.Unit, disk: true, file: d.File})
+		drives = append(drives, &drive{&attach.Drive{Field: field, Controller: d.Controller, Bus: d.Bus, Unit: d.Unit}, d.File})
 	}
 	for i, d := range w.m.CDROMs {
 		field := fmt.Sprintf("cdroms[%d]", i)
@@ -184,7 +174,7 @@ func (w *writer) drives() ([]*drive, error) {
 			w.lose(field+".file", file, "%v; the drive is empty", err)
 			file = ""
 		}
-		drives = append(drives, &drive{field: field, bus: d.Bus, controller: d.Controller, wanted: d.Unit, file: file})
+		drives = append(drives, &drive{&attach.Drive{Field: field, CD: true, Controller: d.Controller, Bus: d.Bus, Unit: d.Unit}, file})
 	}
 	return drives, nil
 }
@@ -207,150 +197,65 @@ func checkFileName(name string) error {
 	return nil
 }
 
-// controllers returns the models of the machine's controllers that VMware has,
-// by slot with unit 0.
-func (w *writer) controllers() map[slot]machine.ControllerModel {
-	models := make(map[slot]machine.ControllerModel)
+// attach gives each drive a place, and returns the controllers that are written.
+func (w *writer) attach(drives []*drive) ([]attach.Controller, error) {
+	var have []attach.Controller
 	for i, c := range w.m.Controllers {
 		field := fmt.Sprintf("controllers[%d]", i)
-		if c.Type == machine.USB {
+		switch {
+		case c.Type == machine.USB:
 			continue
-		}
-		at := slot{place: slices.IndexFunc(places, func(p place) bool { return p.bus == c.Type })}
-		if at.place < 0 {
+		case rank(c.Type) < 0:
 			w.lose(field, c.Name, "VMware has no controller of type %s", c.Type)
 			continue
-		}
-		at.number = c.Number
-		if _, twice := models[at]; twice || c.Number < 0 || c.Number >= places[at.place].controllers {
-			w.lose(field, c.Name, "VMware has %d controllers of type %s", places[at.place].controllers, c.Type)
+		case c.Type != machine.SCSI:
+		case c.Model == "":
+			c.Model = machine.LSILogic
+			if strings.HasPrefix(w.guest, "win") || strings.HasPrefix(w.guest, "longhorn") {
+				c.Model = machine.LSILogicSAS // of which Windows has a driver since 2006
+			}
+			w.lose(field+".model", "", "it is not said; %s", c.Model)
+		case !slices.Contains(scsiModels, c.Model):
+			w.lose(field+".model", string(c.Model), "VMware has no such controller; what is on it is on SATA")
 			continue
 		}
-		model := c.Model
-		if c.Type == machine.SCSI {
-			switch model {
-			case machine.BusLogic, machine.LSILogic, machine.LSILogicSAS, machine.PVSCSI:
-			case "":
-				model = machine.LSILogic
-				if strings.HasPrefix(w.guest, "win") || strings.HasPrefix(w.guest, "longhorn") {
-					model = machine.LSILogicSAS // of which Windows has a driver since 2006
-				}
-				w.lose(field+".model", "", "it is not said; %s", model)
-			default:
-				w.lose(field+".model", string(model), "VMware has no such controller; what is on it is on SATA")
-				continue
-			}
-		}
-		models[at] = model
+		have = append(have, attach.Controller{Controller: c, Index: i})
 	}
-	return models
-}
-
-// attach gives each drive a slot: its own if VMware has that, else one on the
-// same controller, else one on SATA: AHCI is what every system that can be on
-// virtio or another product's own controller has a driver for without VMware's
-// tools, and Windows without PVSCSI's.
-func (w *writer) attach(drives []*drive, models map[slot]machine.ControllerModel) error {
-	taken := make(map[slot]bool)
-	var rest []*drive
+	var all []*attach.Drive
 	for _, d := range drives {
-		if at, ok := w.wanted(d, models); ok && fits(at, models[controllerOf(at)]) && !taken[at] {
-			d.slot, taken[at] = at, true
-		} else {
-			rest = append(rest, d)
-		}
+		all = append(all, d.Drive)
 	}
-	sata := slices.IndexFunc(places, func(p place) bool { return p.bus == machine.SATA })
-	for _, d := range rest {
-		var free []slot
-		if at, ok := w.wanted(d, models); ok {
-			free = append(free, controllerOf(at))
-		}
-		for n := range places[sata].controllers {
-			free = append(free, slot{place: sata, number: n})
-		}
-		found := false
-		for _, at := range free {
-			for at.unit = 0; at.unit < places[at.place].units && !found; at.unit++ {
-				if fits(at, models[controllerOf(at)]) && !taken[at] {
-					d.slot, taken[at], found = at, true, true
-				}
-			}
-			if found {
-				break
-			}
-		}
-		if !found {
-			return machine.Unsupported("%s: more drives than fit on VMware's %d SATA controllers", d.field, places[sata].controllers)
-		}
-		c := controllerOf(d.slot)
-		if _, ok := models[c]; !ok {
-			models[c] = ""
-		}
-		if bus := places[d.place].bus; bus != d.bus {
-			w.lose(d.field+".bus", string(d.bus), "VMware has no such place for it; it is on %s, at %s", bus, d.slot)
-		} else {
-			w.lose(d.field+".unit", strconv.Itoa(d.wanted), "VMware has no such place for it, or it is taken; it is at %s", d.slot)
-		}
-	}
-	return nil
+	controllers, losses, err := attach.VMX.Attach(have, all)
+	w.losses = append(w.losses, losses...)
+	return controllers, err
 }
 
-// wanted is where the model has the drive, if that is on a controller of
-// VMware's.
-func (w *writer) wanted(d *drive, models map[slot]machine.ControllerModel) (slot, bool) {
-	i := slices.IndexFunc(w.m.Controllers, func(c machine.Controller) bool { return c.Name == d.controller && c.Type == d.bus })
-	if i < 0 || d.controller == "" || d.bus == machine.NVMe && !d.disk {
-		return slot{}, false
-	}
-	c := w.m.Controllers[i]
-	at := slot{slices.IndexFunc(places, func(p place) bool { return p.bus == c.Type }), c.Number, d.wanted}
-	_, ok := models[controllerOf(at)]
-	return at, ok
-}
-
-func controllerOf(s slot) slot {
-	s.unit = 0
-	return s
-}
-
-// fits says whether a controller of that model has the slot.
-func fits(s slot, model machine.ControllerModel) bool {
-	units := places[s.place].units
-	if places[s.place].bus == machine.SCSI {
-		if s.unit == scsiSelf {
-			return false
-		}
-		if model != machine.PVSCSI {
-			units = 16
-		}
-	}
-	return s.unit >= 0 && s.unit < units
-}
+// scsiModels are those that VMware has.
+var scsiModels = []machine.ControllerModel{machine.BusLogic, machine.LSILogic, machine.LSILogicSAS, machine.PVSCSI}
 
 var versionWord = regexp.MustCompile(`^vmx-([0-9]{1,3})$`)
 
 // hardwareVersion returns the machine's version, raised to what its devices
 // need.
-func (w *writer) hardwareVersion(drives []*drive, models map[slot]machine.ControllerModel) int {
+func (w *writer) hardwareVersion(drives []*drive, controllers []attach.Controller) int {
 	w.hardware = 1
-	for at, model := range models {
-		switch places[at.place].bus {
+	for _, c := range controllers {
+		switch c.Type {
 		case machine.SATA:
 			w.need(hardwareSATA)
 		case machine.NVMe:
 			w.need(hardwareNVMe)
 		case machine.SCSI:
-			if model == machine.PVSCSI || model == machine.LSILogicSAS {
+			if c.Model == machine.PVSCSI || c.Model == machine.LSILogicSAS {
 				w.need(hardwarePCIe)
 			}
 		}
 	}
 	for _, d := range drives {
-		switch bus := places[d.place].bus; {
-		case bus == machine.SCSI && d.unit > 15:
+		switch at := d.Place; {
+		case at.Bus == machine.SCSI && at.Unit > 15:
 			w.need(hardwareWidePVSCSI)
-		case bus == machine.NVMe && d.unit > 14:
+		case at.Bus == machine.NVMe && at.Unit > 14:
 			w.need(hardwareWideNVMe)
 		}
 	}
@@ -507,24 +412,24 @@ func (w *writer) writeBridges() {
 	}
 }
 
-func (w *writer) writeDrives(drives []*drive, models map[slot]machine.ControllerModel) {
+func (w *writer) writeDrives(drives []*drive, controllers []attach.Controller) {
 	drives = slices.Clone(drives)
-	slices.SortFunc(drives, func(a, b *drive) int { return compareSlots(a.slot, b.slot) })
-	for p, place := range places {
-		for n := range place.controllers {
-			model, ok := models[slot{place: p, number: n}]
-			if !ok {
+	slices.SortFunc(drives, compareDrives)
+	for _, b := range attach.VMX.Buses {
+		for n := range b.Controllers {
+			i := slices.IndexFunc(controllers, func(c attach.Controller) bool { return c.Type == b.Bus && c.Number == n })
+			if i < 0 {
 				continue
 			}
-			name := fmt.Sprint(place.bus, n)
-			if place.bus != machine.IDE {
+			name := fmt.Sprint(b.Bus, n)
+			if b.Bus != machine.IDE {
 				w.setTrue(name + ".present")
 			}
-			if place.bus == machine.SCSI {
-				w.set(name+".virtualDev", string(model))
+			if b.Bus == machine.SCSI {
+				w.set(name+".virtualDev", string(controllers[i].Model))
 			}
 			for _, d := range drives {
-				if d.place == p && d.number == n {
+				if d.Place.Bus == b.Bus && d.Place.Number == n {
 					w.writeDrive(d)
 				}
 			}
@@ -533,19 +438,19 @@ func (w *writer) writeDrives(drives []*drive, models map[slot]machine.Controller
 }
 
 func (w *writer) writeDrive(d *drive) {
-	name := d.slot.String()
+	name := d.Place.String()
 	w.setTrue(name + ".present")
 	switch {
-	case d.disk && places[d.place].bus == machine.SCSI:
-		w.set(name+".deviceType", "scsi-hardDisk")
-	case d.disk && places[d.place].bus == machine.IDE:
-		w.set(name+".deviceType", "ata-hardDisk")
-	case d.disk:
-		w.set(name+".deviceType", "disk")
-	default:
+	case d.CD:
 		w.set(name+".deviceType", "cdrom-image")
+	case d.Place.Bus == machine.SCSI:
+		w.set(name+".deviceType", "scsi-hardDisk")
+	case d.Place.Bus == machine.IDE:
+		w.set(name+".deviceType", "ata-hardDisk")
+	default:
+		w.set(name+".deviceType", "disk")
 	}
-	if !d.disk && d.file == "" {
+	if d.CD && d.file == "" {
 		// Not the host's own drive, which is what VMware has in new machines.
 		w.set(name+".fileName", noMedium)
 		w.set(name+".startConnected", "FALSE")
@@ -718,14 +623,14 @@ func (w *writer) writeBoot(drives []*drive) {
 	}
 
 	// The order of the disks, where it is not that of their places.
-	var slots []slot
+	var disks []*drive
 	words = nil
 	for _, d := range drives {
-		if d.disk {
-			slots, words = append(slots, d.slot), append(words, d.slot.String())
+		if !d.CD {
+			disks, words = append(disks, d), append(words, d.Place.String())
 		}
 	}
-	if !slices.IsSortedFunc(slots, compareSlots) {
+	if !slices.IsSortedFunc(disks, compareDrives) {
 		w.set("bios.hddOrder", strings.Join(words, ","))
 	}
 }
