@@ -40,7 +40,10 @@ func newMachineShow(g *globals) *cobra.Command {
 		Long: `Show the machine that an artifact or a descriptor describes: what it is made of,
 and what the descriptor has beside that. SOURCE is an OVA, an OVF, a folder with
 one, a VMX, a libvirt domain or a .vbox. No disk is opened or fetched, and no
-signature is checked. Passwords are not shown.`,
+signature is checked. Passwords are not shown.
+
+With --json it is one machine: of several, the one of --machine. Of a collection
+without machines it is what that says of all, and "machines" is there and empty.`,
 		Args: exactArgs("REF or SOURCE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runMachineShow(cmd.Context(), cmd.OutOrStdout(), args[0], o)
@@ -54,6 +57,7 @@ signature is checked. Passwords are not shown.`,
 type machineShowReport struct {
 	report
 	shownMachine
+	Machines *[]shownMachine `json:"machines,omitempty"` // of a collection without machines: empty
 }
 
 func runMachineShow(ctx context.Context, stdout io.Writer, name string, o machineShowOptions) error {
@@ -67,13 +71,16 @@ func runMachineShow(ctx context.Context, stdout io.Writer, name string, o machin
 	if err != nil {
 		return err
 	}
+	if o.json && o.machine == "" && len(e.Machines) == 0 {
+		return writeJSON(stdout, machineShowReport{newReport("davit machine show"), showNone(e), &[]shownMachine{}})
+	}
 	if o.machine != "" || o.json {
 		if e, err = oneMachine(e, o.machine); err != nil {
 			return err
 		}
 	}
 	if o.json {
-		return writeJSON(stdout, machineShowReport{newReport("davit machine show"), showOnly(e)})
+		return writeJSON(stdout, machineShowReport{newReport("davit machine show"), showOnly(e), nil})
 	}
 	return printEnvelope(stdout, e, true)
 }

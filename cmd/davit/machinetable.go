@@ -49,6 +49,15 @@ func showOnly(e *machine.Envelope) shownMachine {
 	return shown
 }
 
+// showNone is what is shown of e, which has no machines: what it says of all.
+func showNone(e *machine.Envelope) shownMachine {
+	all := machine.Machine{ID: e.ID, Name: e.Name, Disks: e.Disks, EULAs: e.EULAs, Properties: e.Properties, Unread: e.Unread}
+	if e.Product != nil {
+		all.Product = *e.Product
+	}
+	return showMachine(&all)
+}
+
 func showProperties(properties []machine.Property) []shownProperty {
 	shown := []shownProperty{}
 	for _, p := range properties {
