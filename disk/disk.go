@@ -74,6 +74,21 @@ type Extent = virtual.Extent
 // NextExtent method of r's own, all is data. It is safe for concurrent use.
 func NextExtent(r Reader, off int64) (Extent, error) { return virtual.NextExtent(r, off) }
 
+// DefaultSector is the size in bytes of the logical sectors of a disk about
+// which nothing else is said.
+const DefaultSector = 512
+
+// SectorSize is the size in bytes of the logical sectors in which a guest sees
+// r, 0 if r does not say. A Reader that can tell has a method SectorSize() int.
+// Partition tables count in those sectors, so that a guest which gets others
+// finds no partition.
+func SectorSize(r Reader) int {
+	if s, ok := r.(interface{ SectorSize() int }); ok {
+		return s.SectorSize()
+	}
+	return 0
+}
+
 // Extents are all ranges of r that may hold data, in ascending order. Its last
 // pair may be an error instead.
 func Extents(r Reader) iter.Seq2[Extent, error] {
@@ -246,6 +261,10 @@ func (i *Image) ReadAt(p []byte, off int64) (int, error) { return i.content.Read
 
 // NextExtent is what [NextExtent] calls.
 func (i *Image) NextExtent(off int64) (Extent, error) { return virtual.NextExtent(i.content, off) }
+
+// SectorSize is what [SectorSize] calls: that of a VHDX image, and of the block
+// device that a raw disk is.
+func (i *Image) SectorSize() int { return SectorSize(i.content) }
 
 // Format is what the file turned out to be: [Raw], [QCOW2], [VMDK], [VDI],
 // [VHD] or [VHDX].

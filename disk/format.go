@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"path/filepath"
 	"strings"
 
@@ -70,13 +71,18 @@ func (f Format) container() Format {
 // InOrder reports whether a [Writer] of f has to be fed in ascending order.
 func (f Format) InOrder() bool { return f == QCOW2Zlib || f == QCOW2Zstd || f == VMDKStream }
 
+// RecordsSector reports whether an image of f says which logical sectors its
+// disk has. Whoever attaches an image of another format has to know.
+func (f Format) RecordsSector() bool { return f == VHDX }
+
 // Ext is the usual extension of files of f, with its dot.
 func (f Format) Ext() string { return "." + string(f.container()) }
 
-// DiskSize is the virtual size that an image of f has for a disk of size bytes.
-// Formats that hold whole sectors or more add zeros. It is [ErrUnsupported] if
-// the disk is too large for the format.
-func (f Format) DiskSize(size int64) (int64, error) {
+// DiskSize is the virtual size that an image of f has for a disk of size bytes
+// and logical sectors of sector bytes (0 is 512). Formats that hold whole sectors
+// or more add zeros. It is [ErrUnsupported] if the disk is too large for the
+// format.
+func (f Format) DiskSize(size int64, sector int) (int64, error) {
 	switch f {
 	case Raw:
 		return size, nil
@@ -91,7 +97,7 @@ func (f Format) DiskSize(size int64) (int64, error) {
 	case VHDFixed:
 		return vhd.FixedDiskSize(size)
 	case VHDX:
-		return vhdx.DiskSize(size)
+		return vhdx.DiskSize(size, int64(cmp.Or(sector, DefaultSector)))
 	}
 	return 0, virtual.Unsupported("format %q", f)
 }

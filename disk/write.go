@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"crypto/rand"
 	"fmt"
 	"io"
@@ -43,6 +44,11 @@ type WriteOptions struct {
 	// Adapter is what a VMDK says that it is attached to: "ide", "buslogic" or
 	// "lsilogic" (default), which stands for everything newer as well.
 	Adapter string
+
+	// SectorSize is the size of the disk's logical sectors in bytes, 512 or 4096;
+	// default: [DefaultSector]. A VHDX says it, images of other formats cannot
+	// ([Format.RecordsSector]).
+	SectorSize int
 
 	// ID identifies the disk in VDI, VHD and VHDX images, where hypervisors
 	// refuse two disks with one ID, and in VMDKs that can have a delta, which
@@ -113,7 +119,7 @@ func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, err
 	case VHDFixed:
 		return vhd.NewFixed(f, size, data, o.ID)
 	case VHDX:
-		return vhdx.NewWriter(f, size, data, o.ID)
+		return vhdx.NewWriter(f, size, int64(cmp.Or(o.SectorSize, DefaultSector)), data, o.ID)
 	}
 	return nil, virtual.Unsupported("format %q", format)
 }

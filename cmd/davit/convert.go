@@ -288,7 +288,7 @@ func formatOf(path string) (disk.Format, error) {
 // fit says what a disk of size bytes loses in the format of d, and refuses a
 // disk that is too large for it.
 func (d destination) fit(size int64) ([]machine.Loss, error) {
-	got, err := d.format.DiskSize(size)
+	got, err := d.format.DiskSize(size, 0)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", d.path, err)

@@ -221,7 +221,7 @@ func (d *delivery) setSizes(sizes []int64) error {
 	capacity := make(map[string]int64)
 	for i := range d.envelope.Disks {
 		to := &d.envelope.Disks[i]
-		size, err := d.target.disks.DiskSize(sizes[i])
+		size, err := d.target.disks.DiskSize(sizes[i], 0)
 		if err != nil {
 			return fmt.Errorf("disk %q: %w", to.Name, err)
 		}

@@ -30,6 +30,20 @@ func IsBlockDevice(info fs.FileInfo) bool {
 	return info.Mode()&fs.ModeDevice != 0 && info.Mode()&fs.ModeCharDevice == 0
 }
 
+// SectorSize is the size of a logical sector of a block device in bytes, 0 if f
+// is none or cannot be asked.
+func SectorSize(f *os.File) int {
+	info, err := f.Stat()
+	if err != nil || !IsBlockDevice(info) {
+		return 0
+	}
+	n, err := sectorSize(f)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // NextData is the first range at or after off, below size, that the host does
 // not know to be a hole. It is safe for concurrent use. A length of 0 means
 // that there is none. What cannot be asked is data.

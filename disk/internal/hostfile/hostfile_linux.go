@@ -53,10 +53,11 @@ func zero(f *os.File, info fs.FileInfo, off, n int64) error {
 
 	// BLKZEROOUT guarantees zeros; discarded blocks may read as anything. It
 	// takes whole logical blocks, so the ends are written.
-	block, err := blockSize(f)
+	sector, err := sectorSize(f)
 	if err != nil {
 		return err
 	}
+	block := int64(sector)
 	if head := min(n, -off&(block-1)); head > 0 {
 		if err := writeZeros(f, off, head); err != nil {
 			return err
@@ -81,19 +82,19 @@ func zero(f *os.File, info fs.FileInfo, off, n int64) error {
 	return writeZeros(f, off, n)
 }
 
-func blockSize(f *os.File) (int64, error) {
+func sectorSize(f *os.File) (int, error) {
 	var n int
 	var err error
 	control(f, &err, func(fd int) {
 		n, err = unix.IoctlGetInt(fd, unix.BLKSSZGET)
 	})
 	if err != nil {
-		return 0, fmt.Errorf("asking %s for its block size: %w", f.Name(), err)
+		return 0, fmt.Errorf("asking %s for its sector size: %w", f.Name(), err)
 	}
 	if n <= 0 || n&(n-1) != 0 {
-		return 0, fmt.Errorf("asking %s for its block size: got %d", f.Name(), n)
+		return 0, fmt.Errorf("asking %s for its sector size: got %d", f.Name(), n)
 	}
-	return int64(n), nil
+	return n, nil
 }
 
 // control runs do with f's descriptor, which cannot be closed meanwhile.

@@ -30,6 +30,10 @@ func Open(f *os.File) (*Image, error) {
 // Size is the size that the file had when it was opened, in bytes.
 func (i *Image) Size() int64 { return i.size }
 
+// SectorSize is the size of a logical sector of a block device in bytes. A
+// regular file has none, which is 0, as is what cannot be asked.
+func (i *Image) SectorSize() int { return hostfile.SectorSize(i.f) }
+
 // ReadAt reads the file.
 func (i *Image) ReadAt(p []byte, off int64) (int, error) {
 	return virtual.ReadAt(p, off, i.size, func(p []byte, off int64) error {

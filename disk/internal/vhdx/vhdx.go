@@ -90,6 +90,10 @@ func Open(file virtual.Reader, o Options) (*Image, error) {
 	return i, nil
 }
 
+// SectorSize is the size of a logical sector in bytes, 512 or 4096: that of the
+// parents as well.
+func (i *Image) SectorSize() int { return int(i.metadata.sectorSize) }
+
 const (
 	kib = 1 << 10
 	mib = 1 << 20
@@ -574,7 +578,7 @@ func readMetadata(file virtual.Reader, r region) (m metadata, err error) {
 	}
 	m.hasParent = le.Uint32(parameters[4:])&parametersHasParent != 0
 	m.sectorSize = int64(le.Uint32(sector))
-	if m.sectorSize != 512 && m.sectorSize != 4096 {
+	if !validSector(m.sectorSize) {
 		return m, virtual.Corrupt("sectors of %d bytes", m.sectorSize)
 	}
 	n := le.Uint64(size)
@@ -587,6 +591,9 @@ func readMetadata(file virtual.Reader, r region) (m metadata, err error) {
 	}
 	return m, err
 }
+
+// validSector says whether a logical sector can have that size (2.6.2.4).
+func validSector(size int64) bool { return size == 512 || size == 4096 }
 
 // # 2.6.1 Metadata Table
 

@@ -13,15 +13,14 @@ import (
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
-// What we write: a dynamic image of version 1 with sectors of 512 bytes, told
-// to be 4096 bytes physically, as Hyper-V's own are. The file is
+// What we write: a dynamic image of version 1 with the logical sectors of its
+// disk, told to be 4096 bytes physically, as Hyper-V's own are. The file is
 //
 //	header section | log, empty | metadata region | BAT | payload blocks
 //
 // where the blocks that hold data are in the order of the disk. So a range of
 // such blocks is one range of the file.
 const (
-	sectorSize         = 512
 	physicalSectorSize = 4096
 
 	logOffset      = 1 * mib
@@ -48,23 +47,27 @@ func blockSize(size int64) int64 {
 }
 
 // DiskSize is the virtual size of the image of a disk of size bytes, which is
-// whole sectors (2.6.2.2), and at least one: QEMU opens no image of 0 bytes.
-func DiskSize(size int64) (int64, error) {
+// whole logical sectors (2.6.2.2) of 512 or 4096 bytes, and at least one: QEMU
+// opens no image of 0 bytes.
+func DiskSize(size, sector int64) (int64, error) {
 	if size > maxSize {
 		return 0, virtual.Unsupported("virtual size of %d bytes, a VHDX image has up to %d", size, int64(maxSize))
 	}
-	return max(sectorSize, virtual.RoundUp(size, sectorSize)), nil
+	if !validSector(sector) {
+		return 0, virtual.Unsupported("logical sectors of %d bytes, those of a VHDX image have 512 or 4096", sector)
+	}
+	return max(sector, virtual.RoundUp(size, sector)), nil
 }
 
 // NewWriter lays out an image and writes all of it but the data, which is then
-// written in any order. ID becomes the Virtual Disk ID; all else depends on
-// nothing but it, size and data.
-func NewWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error], id [16]byte) (*blocks.Writer, error) {
-	rounded, err := DiskSize(size)
+// written in any order. Sector is the size of a logical sector. ID becomes the
+// Virtual Disk ID; all else depends on nothing but it, size, sector and data.
+func NewWriter(f *os.File, size, sector int64, data iter.Seq2[virtual.Extent, error], id [16]byte) (*blocks.Writer, error) {
+	rounded, err := DiskSize(size, sector)
 	if err != nil {
 		return nil, err
 	}
-	m := metadata{size: rounded, blockSize: blockSize(rounded), sectorSize: sectorSize}
+	m := metadata{size: rounded, blockSize: blockSize(rounded), sectorSize: sector}
 	payload, err := blocks.NewMap(m.blockSize, size, data)
 	if err != nil {
 		return nil, err
@@ -196,7 +199,7 @@ func encodeMetadata(m metadata, id [16]byte) []byte {
 }
 
 // writeBAT writes the entries of blocks that are there. A group has whole
-// chunks, so its entries are one range of the BAT.
+// chunks, or is in one, so its entries are one range of the BAT.
 func writeBAT(f *os.File, bat region, first int64, m metadata, payload *blocks.Map) error {
 	ratio := m.chunkRatio()
 	place := first

@@ -22,7 +22,7 @@ func check(t *testing.T, f *os.File) {
 func write(t *testing.T, f *os.File, content []byte) {
 	t.Helper()
 	r := disktest.Sparse(content)
-	w, err := vhdx.NewWriter(f, r.Size(), disk.Extents(r), id)
+	w, err := vhdx.NewWriter(f, r.Size(), 512, disk.Extents(r), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestQEMUReadsWhatWeWrite(t *testing.T) {
 			f := disktest.CreateFile(t)
 			write(t, f, content)
 			check(t, f)
-			size, err := vhdx.DiskSize(int64(len(content)))
+			size, err := vhdx.DiskSize(int64(len(content)), 512)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -89,7 +89,7 @@ func TestImagesAreDeterministic(t *testing.T) {
 
 	id := id
 	id[3]++
-	w, err := vhdx.NewWriter(f, int64(len(content)), disk.Extents(bytes.NewReader(content)), id)
+	w, err := vhdx.NewWriter(f, int64(len(content)), 512, disk.Extents(bytes.NewReader(content)), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestOldFiles(t *testing.T) {
 	}
 	copy(want[4*mib+512:4*mib+522], make([]byte, 10)) // the file ended before it
 	for round := range 3 {
-		w, err := vhdx.NewWriter(f, size, extents, id)
+		w, err := vhdx.NewWriter(f, size, 512, extents, id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func TestOldDataBehindTheBAT(t *testing.T) {
 	const size = 131040 * mib
 	f := disktest.CreateFile(t)
 	for _, want := range []string{"\x00\x00\x00", "old", "old"} {
-		w, err := vhdx.NewWriter(f, size, func(yield func(disk.Extent, error) bool) {
+		w, err := vhdx.NewWriter(f, size, 512, func(yield func(disk.Extent, error) bool) {
 			_ = yield(disk.Extent{Offset: 0, Length: 3}, nil) && yield(disk.Extent{Offset: size - 1, Length: 1}, nil)
 		}, id)
 		if err != nil {
@@ -213,7 +213,7 @@ func TestHugeImages(t *testing.T) {
 		f := disktest.CreateFile(t)
 		data := []disk.Extent{{Offset: 12345, Length: 10}, {Offset: size / 3, Length: 10}, {Offset: size - 10, Length: 10}}
 		before := disktest.Allocated()
-		w, err := vhdx.NewWriter(f, size, disktest.Extents(data...), id)
+		w, err := vhdx.NewWriter(f, size, 512, disktest.Extents(data...), id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,14 +251,14 @@ func TestHugeImages(t *testing.T) {
 	}
 
 	for size, want := range map[int64]int64{0: 512, 1: 512, 512: 512, 513: 1024, 64 * tib: 64 * tib, 64*tib - 1: 64 * tib} {
-		if got, err := vhdx.DiskSize(size); got != want || err != nil {
+		if got, err := vhdx.DiskSize(size, 512); got != want || err != nil {
 			t.Errorf("DiskSize(%d) = %d, %v, want %d", size, got, err, want)
 		}
 	}
-	if _, err := vhdx.DiskSize(64*tib + 1); err == nil {
+	if _, err := vhdx.DiskSize(64*tib+1, 512); err == nil {
 		t.Error("DiskSize takes more than 64 TiB")
 	}
-	if _, err := vhdx.NewWriter(disktest.CreateFile(t), 64*tib+1, nil, id); err == nil {
+	if _, err := vhdx.NewWriter(disktest.CreateFile(t), 64*tib+1, 512, nil, id); err == nil {
 		t.Error("NewWriter takes more than 64 TiB")
 	}
 }
