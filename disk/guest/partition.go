@@ -23,8 +23,9 @@ const (
 	maxGPTEntry   = 4096 // bytes
 )
 
-// Partitions reads the partition table of a disk, MBR or GPT. It guesses for
-// people to read; what cannot be read is not there.
+// Partitions reads the partition table of a disk, MBR or GPT, which counts in the
+// sectors that [disk.SectorSize] tells. It guesses for people to read; what
+// cannot be read is not there.
 func Partitions(r disk.Reader) []Partition {
 	found := readTable(r).partitions
 	if len(found) == 0 {
@@ -55,60 +56,125 @@ func (t *table) doubtf(format string, args ...any) {
 
 func readTable(r disk.Reader) *table {
 	t := &table{}
-	sector := readAt(r, 0, 512)
-	if len(sector) < 512 || sector[510] != 0x55 || sector[511] != 0xAA {
-		return t
-	}
-	var protective bool
-	for i, e := range mbrEntries(sector) {
-		// The boot sector of a file system has code here. The kernel looks at
-		// the same byte to tell them apart.
-		if sector[446+16*i]&0x7F != 0 {
-			return t
-		}
-		protective = protective || e.kind == 0xEE
-	}
-	// Without its mark in the MBR, a GPT is of an earlier life of the disk.
-	if protective {
-		t.gpt(r)
-	} else {
+	switch sector, kind := readMBR(r); kind {
+	case partitionedMBR:
 		t.mbr(r, sector)
+	case protectiveMBR:
+		t.gpt(r)
 	}
 	return t
 }
 
-// gpt reads a GUID partition table, with sectors of 512 or 4096 bytes (UEFI
-// specification, 5.3).
-func (t *table) gpt(r disk.Reader) {
+// The kinds of first sectors.
+const (
+	noMBR = iota
+	partitionedMBR
+	protectiveMBR // there is a GPT; without this mark, one is of an earlier life of the disk
+)
+
+func readMBR(r disk.Reader) (sector []byte, kind int) {
+	sector = readAt(r, 0, 512)
+	if len(sector) < 512 || sector[510] != 0x55 || sector[511] != 0xAA {
+		return nil, noMBR
+	}
+	kind = partitionedMBR
+	for i, e := range mbrEntries(sector) {
+		// The boot sector of a file system has code here. The kernel looks at
+		// the same byte to tell them apart.
+		if sector[446+16*i]&0x7F != 0 {
+			return nil, noMBR
+		}
+		if e.kind == 0xEE {
+			kind = protectiveMBR
+		}
+	}
+	return sector, kind
+}
+
+// SectorSize is the size in bytes of the sectors that a disk was partitioned
+// for, 512 or 4096, whatever [disk.SectorSize] says: where its only GPT is. A
+// guest that has other sectors finds no partition. It is 0 if that cannot be
+// told: no GPT that is whole, or one for either size.
+func SectorSize(r disk.Reader) int {
+	if _, kind := readMBR(r); kind != protectiveMBR {
+		return 0
+	}
+	found := 0
 	for _, sector := range []int64{512, 4096} {
-		header := readAt(r, sector, int(sector))
-		if len(header) < 512 || !bytes.HasPrefix(header, []byte("EFI PART")) {
-			continue
+		g := readGPT(r, sector)
+		switch {
+		case g == nil:
+		case !g.checked || found != 0:
+			return 0
+		default:
+			found = int(sector)
 		}
-		first := int64(binary.LittleEndian.Uint64(header[72:]))
-		count := binary.LittleEndian.Uint32(header[80:])
-		size := int64(binary.LittleEndian.Uint32(header[84:]))
-		if first < 0 || first > r.Size()/sector || size < 128 || size > maxGPTEntry {
-			t.doubtf("the partition table is damaged")
-			return
-		}
-		if count > maxPartitions {
-			t.doubtf("the partition table has more than %d entries", maxPartitions)
-		}
-		entries := readAt(r, first*sector, int(int64(min(count, maxPartitions))*size))
-		if !gptChecked(header, entries) {
-			t.doubtf("the partition table is damaged")
-		}
-		for n := 0; int64(len(entries)) >= size; n, entries = n+1, entries[size:] {
-			if bytes.Equal(entries[:16], make([]byte, 16)) {
-				continue
-			}
-			start, end := binary.LittleEndian.Uint64(entries[32:]), binary.LittleEndian.Uint64(entries[40:])
-			t.add(r, n+1, start, end-start+1, sector, gptKinds[[16]byte(entries[:16])])
-		}
+	}
+	return found
+}
+
+// A gpt is a GUID partition table (UEFI specification, 5.3).
+type gpt struct {
+	sector  int64 // bytes
+	first   int64 // sector of the entries
+	count   uint32
+	size    int64 // bytes of an entry
+	entries []byte
+	checked bool // its checksums are right
+}
+
+// readGPT reads the table of a disk with sectors of that size, nil if it has none.
+func readGPT(r disk.Reader, sector int64) *gpt {
+	header := readAt(r, sector, int(sector))
+	if len(header) < 512 || !bytes.HasPrefix(header, []byte("EFI PART")) {
+		return nil
+	}
+	g := &gpt{
+		sector: sector,
+		first:  int64(binary.LittleEndian.Uint64(header[72:])),
+		count:  binary.LittleEndian.Uint32(header[80:]),
+		size:   int64(binary.LittleEndian.Uint32(header[84:])),
+	}
+	if g.first < 0 || g.first > r.Size()/sector || g.size < 128 || g.size > maxGPTEntry {
+		return g
+	}
+	g.entries = readAt(r, g.first*sector, int(int64(min(g.count, maxPartitions))*g.size))
+	g.checked = gptChecked(header, g.entries)
+	return g
+}
+
+// gpt adds the partitions of a GPT.
+func (t *table) gpt(r disk.Reader) {
+	said := disk.SectorSize(r)
+	g, other := readGPT(r, 512), readGPT(r, 4096)
+	if g == nil || said == 4096 && other != nil {
+		g, other = other, g
+	}
+	switch {
+	case g == nil:
+		t.doubtf("the partition table, a GPT, cannot be found")
+		return
+	case said == 0 && other != nil:
+		t.doubtf("there are two partition tables, for sectors of 512 and of 4096 bytes")
+	case said != 0 && said != int(g.sector):
+		t.doubtf("the partition table is for sectors of %d bytes, and the disk has %d", g.sector, said)
+	}
+	if g.count > maxPartitions {
+		t.doubtf("the partition table has more than %d entries", maxPartitions)
+	}
+	if !g.checked {
+		t.doubtf("the partition table is damaged")
+	}
+	if g.entries == nil {
 		return
 	}
-	t.doubtf("the partition table, a GPT, cannot be found")
+	for n, entries := 0, g.entries; int64(len(entries)) >= g.size; n, entries = n+1, entries[g.size:] {
+		if bytes.Equal(entries[:16], make([]byte, 16)) {
+			continue
+		}
+		start, end := binary.LittleEndian.Uint64(entries[32:]), binary.LittleEndian.Uint64(entries[40:])
+		t.add(r, n+1, start, end-start+1, g.sector, gptKinds[[16]byte(entries[:16])])
+	}
 }
 
 // gptChecked reports whether the checksums of a header and its entries fit.
@@ -138,6 +204,10 @@ func mbrEntries(sector []byte) (e [4]mbrEntry) {
 
 // mbr reads a master boot record and the chain of its logical partitions.
 func (t *table) mbr(r disk.Reader, sector []byte) {
+	unit := int64(disk.DefaultSector)
+	if disk.SectorSize(r) == 4096 {
+		unit = 4096
+	}
 	extended := func(kind byte) bool { return kind == 0x05 || kind == 0x0F || kind == 0x85 }
 
 	var chain uint64 // start of the extended partition
@@ -148,19 +218,19 @@ func (t *table) mbr(r disk.Reader, sector []byte) {
 			}
 			chain = uint64(e.start)
 		} else if e.kind != 0 {
-			t.add(r, i+1, uint64(e.start), uint64(e.count), 512, mbrKinds[e.kind])
+			t.add(r, i+1, uint64(e.start), uint64(e.count), unit, mbrKinds[e.kind])
 		}
 	}
 	number := 5
 	for at := chain; at != 0; number++ {
-		sector := readAt(r, int64(at)*512, 512)
+		sector := readAt(r, int64(at)*unit, 512)
 		if number == maxPartitions || len(sector) < 512 || sector[510] != 0x55 || sector[511] != 0xAA {
 			t.doubtf("the chain of logical partitions is broken")
 			return
 		}
 		e := mbrEntries(sector)
 		if e[0].kind != 0 {
-			t.add(r, number, at+uint64(e[0].start), uint64(e[0].count), 512, mbrKinds[e[0].kind])
+			t.add(r, number, at+uint64(e[0].start), uint64(e[0].count), unit, mbrKinds[e[0].kind])
 		}
 		if at = 0; extended(e[1].kind) {
 			at = chain + uint64(e[1].start)

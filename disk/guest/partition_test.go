@@ -3,6 +3,7 @@ package guest
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"slices"
 	"testing"
@@ -84,25 +85,89 @@ func TestPartitions(t *testing.T) {
 	}
 }
 
-// The sectors of a disk can have 4096 bytes.
-func TestPartitions4K(t *testing.T) {
-	p := make([]byte, 8<<20)
-	entry(p, 0, 0xEE, 1, 1<<11)
-	h, entries := p[4096:8192], p[8192:8192+4*128]
-	entries[0], entries[128] = 1, 1
-	binary.LittleEndian.PutUint64(entries[32:], 256)
-	binary.LittleEndian.PutUint64(entries[40:], 511)
-	binary.LittleEndian.PutUint64(entries[128+32:], 1024)
-	binary.LittleEndian.PutUint64(entries[128+40:], 1024)
+// A sectored disk says what sectors it has.
+type sectored struct {
+	*bytes.Reader
+	size int
+}
+
+func (s sectored) SectorSize() int { return s.size }
+
+// addGPT puts a table with one partition onto a disk, for sectors of that size.
+func addGPT(p []byte, sector int, start, end uint64) {
+	entry(p, 0, 0xEE, 1, uint32(len(p)/sector-1))
+	h, entries := p[sector:][:512], p[24*sector:][:4*128] // of the other size, nothing is there
+	entries[0] = 1
+	binary.LittleEndian.PutUint64(entries[32:], start)
+	binary.LittleEndian.PutUint64(entries[40:], end)
 	copy(h, "EFI PART\x00\x00\x01\x00\x5C")
-	h[72], h[80], h[84] = 2, 4, 128
+	h[72], h[80], h[84] = 24, 4, 128
+	clear(h[16:20])
 	binary.LittleEndian.PutUint32(h[88:], crc32.ChecksumIEEE(entries))
 	binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h[:92]))
+}
 
-	got := readTable(bytes.NewReader(p))
-	want := []Partition{{Number: 1, Start: 1 << 20, End: 2 << 20}, {Number: 2, Start: 4 << 20, End: 4<<20 + 4096}}
-	if !slices.Equal(got.partitions, want) || got.doubt != "" {
-		t.Errorf("partitions %+v, want %+v", got, want)
+// The sectors of a disk can have 4096 bytes. Two tables are two disks: which one,
+// the size of its sectors says. Without it nothing may be trimmed.
+func TestPartitions4K(t *testing.T) {
+	small, large := make([]byte, 8<<20), make([]byte, 8<<20)
+	addGPT(small, 512, 2048, 4095)
+	addGPT(large, 4096, 512, 1023)
+	both := bytes.Clone(small)
+	addGPT(both, 4096, 512, 1023)
+	broken := bytes.Clone(large)
+	broken[4096+40]++
+	unmarked := bytes.Clone(large)
+	clear(unmarked[510:512])
+	mbr := make([]byte, 16<<20)
+	entry(mbr, 0, 0x83, 256, 256)
+	entry(mbr, 1, 0x05, 1024, 2048)
+	entry(mbr[1024*4096:], 0, 0x83, 256, 256)
+	entry(mbr[1024*4096:], 1, 0x05, 1024, 512)
+	entry(mbr[2048*4096:], 0, 0x83, 1, 255)
+
+	first := []Partition{{Number: 1, Start: 1 << 20, End: 2 << 20}}
+	second := []Partition{{Number: 1, Start: 2 << 20, End: 4 << 20}}
+	const two, other = "there are two partition tables, for sectors of 512 and of 4096 bytes", "the partition table is for sectors of %d bytes, and the disk has %d"
+	for _, test := range []struct {
+		name  string
+		disk  []byte
+		said  int
+		want  []Partition
+		doubt string
+		found int // SectorSize
+	}{
+		{"512", small, 0, first, "", 512},
+		{"512, said", small, 512, first, "", 512},
+		{"512, 4096 said", small, 4096, first, fmt.Sprintf(other, 512, 4096), 512},
+		{"4096", large, 0, second, "", 4096},
+		{"4096, said", large, 4096, second, "", 4096},
+		{"4096, 512 said", large, 512, second, fmt.Sprintf(other, 4096, 512), 4096},
+		{"both", both, 0, first, two, 0},
+		{"both, 512 said", both, 512, first, "", 0},
+		{"both, 4096 said", both, 4096, second, "", 0},
+		{"4096, broken", broken, 0, second, "the partition table is damaged", 0},
+		{"4096, without its mark", unmarked, 0, nil, "", 0},
+		{"mbr, 4096 said", mbr, 4096, []Partition{
+			{Number: 1, Start: 1 << 20, End: 2 << 20}, {Number: 5, Start: 5 << 20, End: 6 << 20}, {Number: 6, Start: 8<<20 + 4096, End: 9 << 20},
+		}, "", 0},
+	} {
+		r := sectored{bytes.NewReader(test.disk), test.said}
+		if got := readTable(r); !slices.Equal(got.partitions, test.want) || got.doubt != test.doubt {
+			t.Errorf("%s: partitions %+v, doubt %q, want %+v, %q", test.name, got.partitions, got.doubt, test.want, test.doubt)
+		}
+		if got := SectorSize(r); got != test.found {
+			t.Errorf("%s: it was partitioned for sectors of %d bytes, want %d", test.name, got, test.found)
+		}
+	}
+
+	// Of an entry of no bytes, or of a table outside of the disk, nothing is read.
+	for _, at := range []int{72, 84} {
+		p := bytes.Clone(large)
+		copy(p[4096+at:], map[int]string{72: "\x00\x00\x00\x00\x00\x00\x00\x70", 84: "\x00\x00\x00\x00"}[at])
+		if got := readTable(bytes.NewReader(p)); len(got.partitions) > 0 || got.doubt == "" {
+			t.Errorf("byte %d of the header: %+v", at, got)
+		}
 	}
 }
 
@@ -110,11 +175,17 @@ func TestPartitions4K(t *testing.T) {
 func FuzzPartitions(f *testing.F) {
 	f.Add(mbrDisk()[:1<<16])
 	f.Add(gptDisk()[:1<<16])
+	large := make([]byte, 1<<17)
+	addGPT(large, 4096, 26, 30)
+	f.Add(large)
 	f.Fuzz(func(t *testing.T, content []byte) {
-		for _, p := range Partitions(bytes.NewReader(content)) {
-			if p.Start < 0 || p.Start >= p.End || p.End > int64(len(content)) {
-				t.Errorf("%+v in a disk of %d bytes", p, len(content))
+		for _, said := range []int{0, 512, 4096} {
+			for _, p := range Partitions(sectored{bytes.NewReader(content), said}) {
+				if p.Start < 0 || p.Start >= p.End || p.End > int64(len(content)) {
+					t.Errorf("%+v in a disk of %d bytes", p, len(content))
+				}
 			}
 		}
+		SectorSize(bytes.NewReader(content))
 	})
 }

@@ -278,6 +278,9 @@ type trimmed struct {
 
 func (t *trimmed) Size() int64 { return t.r.Size() }
 
+// SectorSize is what [disk.SectorSize] calls.
+func (t *trimmed) SectorSize() int { return disk.SectorSize(t.r) }
+
 // after is the index of the first free range that ends after off.
 func (t *trimmed) after(off int64) int {
 	i, _ := slices.BinarySearchFunc(t.free, off, func(e disk.Extent, off int64) int {
@@ -334,6 +337,8 @@ type watchedReader struct {
 }
 
 func (w *watchedReader) Size() int64 { return w.r.Size() }
+
+func (w *watchedReader) SectorSize() int { return disk.SectorSize(w.r) }
 
 func (w *watchedReader) ReadAt(p []byte, off int64) (int, error) {
 	if err := w.ctx.Err(); err != nil {

@@ -70,6 +70,47 @@ func swapSpace(t testing.TB) []byte {
 	return p
 }
 
+// Of a disk that says its sectors have 4096 bytes, the table counts in those; of
+// one that says nothing and has two tables nothing is trimmed.
+func TestTrimSectors(t *testing.T) {
+	ext := smallExt(t)
+	mbr, gpt := make([]byte, 8*mib), make([]byte, 8*mib)
+	rubbish(mbr)
+	rubbish(gpt)
+	clear(mbr[:4096])
+	clear(gpt[:mib])
+	entry(mbr, 0, 0x83, 1024, 512)
+	addGPT(gpt, 512, 2048, 2048+4095)
+	addGPT(gpt, 4096, 1024, 1535)
+	for _, p := range [][]byte{mbr, gpt} {
+		copy(p[4*mib:], ext)
+		copy(p[mib:], ext)
+	}
+	for _, test := range []struct {
+		name string
+		disk []byte
+		said int
+		want string
+	}{
+		{"mbr", mbr, 4096, "1 at 4194304 true: "},
+		{"gpt", gpt, 4096, "1 at 4194304 true: "},
+		{"gpt of 512", gpt, 512, "1 at 1048576 true: "},
+		{"gpt, not said", gpt, 0, "1 at 1048576 false: there are two partition tables, for sectors of 512 and of 4096 bytes"},
+	} {
+		r, reports, err := Trim(t.Context(), sectored{bytes.NewReader(test.disk), test.said})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := reports[0]
+		if got := fmt.Sprintf("%d at %d %t: %s", p.Number, p.Start, p.Freed > 0, p.Kept); got != test.want || len(reports) != 1 {
+			t.Errorf("%s: %d reports, %s, want %s", test.name, len(reports), got, test.want)
+		}
+		if got := disk.SectorSize(r); got != test.said {
+			t.Errorf("%s: the trimmed disk has sectors of %d bytes", test.name, got)
+		}
+	}
+}
+
 // Each partition is taken for what it is, and what is between them stays.
 func TestTrimDisk(t *testing.T) {
 	ext, swap := smallExt(t), swapSpace(t)
