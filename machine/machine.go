@@ -202,12 +202,13 @@ type Disk struct {
 	Name       string `json:"name"`       // its ovf:diskId; unique in the envelope
 	Controller string `json:"controller"` // Controller.Name; empty: attached nowhere, or its bus needs none
 	Bus        Bus    `json:"bus"`
-	Unit       int    `json:"unit"`               // on its controller, from 0; on a bus without controllers, the disk's number
-	Capacity   int64  `json:"capacity"`           // bytes; 0: not said, the file knows
-	Format     string `json:"format"`             // of the file, as package disk names formats; empty: not said
-	File       string `json:"file"`               // File.Name of what holds it; empty: the disk is blank
-	Parent     string `json:"parent,omitempty"`   // Disk.Name of what it is a delta to
-	ReadOnly   bool   `json:"readOnly,omitempty"` // for the guest
+	Unit       int    `json:"unit"`                        // on its controller, from 0; on a bus without controllers, the disk's number
+	Capacity   int64  `json:"capacity"`                    // bytes; 0: not said, the file knows
+	SectorSize int    `json:"logicalSectorSize,omitempty"` // bytes of the sectors that the guest sees: 4096; 0: not said, which is 512
+	Format     string `json:"format"`                      // of the file, as package disk names formats; empty: not said
+	File       string `json:"file"`                        // File.Name of what holds it; empty: the disk is blank
+	Parent     string `json:"parent,omitempty"`            // Disk.Name of what it is a delta to
+	ReadOnly   bool   `json:"readOnly,omitempty"`          // for the guest
 }
 
 // A CDROM is a drive with or without a medium.

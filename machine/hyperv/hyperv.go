@@ -39,7 +39,8 @@ const (
 // CD images are files beside the script: a name that is a path is an error, as
 // is a disk in a format other than VHDX. A disk without a file is created blank.
 //
-// Machines with UEFI are of generation 2, others of generation 1.
+// Machines with UEFI are of generation 2, others of generation 1. What sectors a
+// disk has its VHDX says.
 func Write(m *machine.Machine) ([]byte, []machine.Loss, error) {
 	if m.CPUs > machine.MaxCPUs || m.Memory > machine.MaxMemory {
 		return nil, nil, machine.Malformed("%d CPUs and %d bytes of memory", m.CPUs, m.Memory)
@@ -96,6 +97,7 @@ func (p place) String() string {
 func (w *writer) placeDrives() {
 	m := w.m
 	w.disks, w.cdroms = make([]place, len(m.Disks)), make([]place, len(m.CDROMs))
+	onIDE := func(d machine.Disk) bool { return exists(d) && d.SectorSize == 0 } // it has no other sectors than those of 512 bytes
 	if i := slices.IndexFunc(m.Disks, func(d machine.Disk) bool { return d.Bus != "" }); i >= 0 {
 		w.like = m.Disks[i].Bus
 	}
@@ -115,7 +117,7 @@ func (w *writer) placeDrives() {
 			}
 			return place{}
 		}
-		first := slices.IndexFunc(m.Disks, exists)
+		first := slices.IndexFunc(m.Disks, onIDE)
 		if first >= 0 {
 			w.disks[first] = take(0, 0)
 		}
@@ -127,7 +129,7 @@ func (w *writer) placeDrives() {
 			w.cdroms[i] = take(channel, unit)
 		}
 		for i, d := range m.Disks {
-			if channel, unit := w.wanted(cmp.Or(d.Bus, w.like), d.Controller, d.Unit); i != first && exists(d) && channel >= 0 {
+			if channel, unit := w.wanted(cmp.Or(d.Bus, w.like), d.Controller, d.Unit); i != first && onIDE(d) && channel >= 0 {
 				w.disks[i] = take(channel, unit)
 			}
 		}
@@ -387,7 +389,11 @@ func (w *writer) drives() {
 		file := d.File
 		if file == "" {
 			file = w.blanks[i]
-			w.print("    $blanks += New-VHD -Dynamic -SizeBytes %d -Path (Join-Path $PSScriptRoot %s)\n", d.Capacity, quote(file))
+			sectors := ""
+			if d.SectorSize != 0 {
+				sectors = fmt.Sprintf(" -LogicalSectorSizeBytes %d", d.SectorSize)
+			}
+			w.print("    $blanks += New-VHD -Dynamic -SizeBytes %d%s -Path (Join-Path $PSScriptRoot %s)\n", d.Capacity, sectors, quote(file))
 		}
 		w.print("    $disk%d = Add-VMHardDiskDrive -VM $vm -ControllerType %s %s -Path (Join-Path $PSScriptRoot %s) -Passthru\n", i, strings.ToUpper(string(p.bus)), p, quote(file))
 	}

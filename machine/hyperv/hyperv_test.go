@@ -158,6 +158,23 @@ func TestWrite(t *testing.T) {
 			losses:  []string{"disks[3]=none"},
 		},
 		{
+			name: "IDE has no sectors of 4096 bytes",
+			machine: machine.Machine{
+				Name: "m", Controllers: []machine.Controller{ide(0)},
+				Disks: []machine.Disk{
+					{Name: "a", Bus: machine.IDE, Controller: "ide0", File: "a.vhdx", SectorSize: 4096},
+					onIDE("b", 0, 1),
+					{Name: "c", Bus: machine.SCSI, Capacity: 1 << 30, SectorSize: 4096},
+				},
+			},
+			lines: []string{
+				"$disk0 = Add-VMHardDiskDrive -VM $vm -ControllerType SCSI -ControllerNumber 0 -ControllerLocation 0", "'a.vhdx'",
+				"$disk1 = Add-VMHardDiskDrive -VM $vm -ControllerType IDE -ControllerNumber 0 -ControllerLocation 0", "'b.vhdx'",
+				"$blanks += New-VHD -Dynamic -SizeBytes 1073741824 -LogicalSectorSizeBytes 4096 -Path",
+			},
+			losses: []string{"disks[0].bus=ide", "disks[1].unit=0:1"},
+		},
+		{
 			name:    "a file of two drives is looked for once",
 			machine: machine.Machine{Name: "m", Firmware: machine.UEFI, CDROMs: []machine.CDROM{{File: "a.iso"}, {File: "a.iso"}}},
 			lines:   []string{"@(\r\n    'a.iso'\r\n)"},

@@ -140,6 +140,7 @@ type drive struct {
 	slot    slot
 	address *address // nil: not said, libvirt makes it from dev
 	cdrom   bool
+	sector  int // as machine.Disk has it
 }
 
 func (r *reader) disks(all []*xmltree.Element) error {
@@ -414,7 +415,7 @@ func (r *reader) media(d *drive) (kept bool, err error) {
 		r.m.CDROMs = append(r.m.CDROMs, machine.CDROM{Name: fmt.Sprint("cdrom", len(r.m.CDROMs)), File: file})
 		return true, nil
 	}
-	disk := machine.Disk{Name: fmt.Sprint("disk", len(r.m.Disks)), File: file, ReadOnly: e.Child("readonly") != nil}
+	disk := machine.Disk{Name: fmt.Sprint("disk", len(r.m.Disks)), File: file, ReadOnly: e.Child("readonly") != nil, SectorSize: d.sector}
 	if file != "" {
 		disk.Format = r.format(e.Child("driver"))
 		if disk.Format == "luks" {
@@ -489,8 +490,27 @@ func (r *reader) driveOptions(d *drive) {
 			r.unread(r.field(d)+"/"+name, c.TextOf(), "it is not carried: a guest that looks for it finds another")
 		case "auth":
 			r.unread(r.field(d)+"/"+name, "", "a secret is never carried")
+		case "blockio":
+			r.blockIO(d, c)
 		default:
 			r.unread(r.field(d)+"/"+name, brief(c), "it is not carried")
+		}
+	}
+}
+
+// blockIO reads the size of the sectors that the guest sees. Where one logical
+// sector is one physical, that is all there is to say.
+func (r *reader) blockIO(d *drive, e *xmltree.Element) {
+	logical := e.Get("logical_block_size")
+	if logical == "4096" && !d.cdrom {
+		d.sector = 4096
+	}
+	for _, a := range e.Attrs {
+		switch {
+		case a.Name.Local == "logical_block_size" && (d.sector != 0 || a.Value == "512"):
+		case a.Name.Local == "physical_block_size" && (a.Value == logical || logical == "" && a.Value == "512"):
+		default:
+			r.unread(r.field(d)+"/blockio", a.Name.Local+" "+a.Value, "it is not carried")
 		}
 	}
 }

@@ -358,6 +358,12 @@ func TestParse(t *testing.T) {
 		{"format of another hypervisor", strings.Replace(devices(disk("<target dev='vda'/>")), "kvm", "vmware", 1), format, ""},
 		{"format of Xen", devices(disk("<driver name='tap' type='aio'/><target dev='vda'/>")), format, "raw"},
 		{"format that is not known here", devices(disk("<driver name='qemu' type='qed'/><target dev='vda'/>")), format, "qed"},
+		{"sectors of 4096 bytes", devices(disk("<blockio logical_block_size='4096' physical_block_size='4096'/><target dev='vda'/>") + disk("<blockio logical_block_size='4096'/><target dev='vdb'/>") +
+			disk("<blockio logical_block_size='512' physical_block_size='512'/><target dev='vdc'/>")), sectors, "4096 4096 0, unread "},
+		{"sectors that are not carried", devices(disk("<blockio logical_block_size='8192' physical_block_size='8192'/><target dev='vda'/>") + disk("<blockio physical_block_size='4096' discard_granularity='4096'/><target dev='vdb'/>") +
+			disk("<blockio logical_block_size='4096' physical_block_size='8192'/><target dev='vdc'/>") + "<disk type='file' device='cdrom'><target dev='sda'/><blockio logical_block_size='4096'/></disk>"), sectors,
+			"0 0 4096, unread devices/disk[vda]/blockio=logical_block_size 8192 devices/disk[vdb]/blockio=physical_block_size 4096 devices/disk[vdb]/blockio=discard_granularity 4096 " +
+				"devices/disk[vdc]/blockio=physical_block_size 8192 devices/disk[sda]/blockio=logical_block_size 4096"},
 		{"disk of the host that is a number", devices("<disk type='block'><source dev='2'/><target dev='sda'/></disk>"), unread, "devices/disk[sda]=block"},
 		{"disk of the host that is a path", devices("<disk type='block'><source dev='/dev/vg/a'/><target dev='sda'/></disk>"),
 			func(m *machine.Machine) any { return m.Disks[0].File }, "/dev/vg/a"},
@@ -388,6 +394,14 @@ func architectureOf(m *machine.Machine) any { return m.Architecture }
 func tpm(m *machine.Machine) any            { return m.TPM }
 func unread(m *machine.Machine) any         { return strings.Join(fields(m.Unread), " ") }
 func format(m *machine.Machine) any         { return m.Disks[0].Format }
+
+func sectors(m *machine.Machine) any {
+	var sizes []string
+	for _, d := range m.Disks {
+		sizes = append(sizes, fmt.Sprint(d.SectorSize))
+	}
+	return fmt.Sprint(strings.Join(sizes, " "), ", unread ", unread(m))
+}
 
 func slots(m *machine.Machine) any {
 	var all []string

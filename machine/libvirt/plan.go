@@ -20,6 +20,7 @@ type planned struct {
 	file     string
 	format   string // the driver's word
 	readOnly bool
+	sector   int // as machine.Disk has it
 
 	asked slot        // as the machine has it
 	like  machine.Bus // of the machine's other disks, if its own is not said
@@ -53,7 +54,7 @@ func (w *writer) plan() error {
 		if d.Parent != "" {
 			w.lose(field+".parent", d.Parent, "the disk has to be whole in its file")
 		}
-		add(planned{field: field, file: d.File, format: driverType(d.Format), readOnly: d.ReadOnly}, d.Controller, d.Bus, d.Unit)
+		add(planned{field: field, file: d.File, format: driverType(d.Format), readOnly: d.ReadOnly, sector: d.SectorSize}, d.Controller, d.Bus, d.Unit)
 	}
 	for i, c := range w.m.CDROMs {
 		add(planned{field: fmt.Sprintf("cdroms[%d]", i), cdrom: true, file: c.File, format: "raw"}, c.Controller, c.Bus, c.Unit)
@@ -71,7 +72,7 @@ func (w *writer) plan() error {
 
 	// IDE is in the older of QEMU's two chip sets alone, and what enforces
 	// secure boot in the newer.
-	ide := slices.ContainsFunc(w.planned, func(p planned) bool { return p.asked.bus == machine.IDE })
+	ide := slices.ContainsFunc(w.planned, func(p planned) bool { return p.asked.bus == machine.IDE && p.sector == 0 })
 	enforced := w.m.SecureBoot && w.m.Firmware == machine.UEFI
 	w.older = (ide || isPC(w.m.HardwareVersion)) && !enforced && w.platform.pc
 
@@ -90,7 +91,11 @@ func isPC(version string) bool {
 
 // bus is where a drive can be.
 func (w *writer) bus(p *planned) machine.Bus {
-	switch bus := cmp.Or(p.asked.bus, p.like); bus {
+	bus := cmp.Or(p.asked.bus, p.like)
+	if p.sector != 0 && bus != machine.SCSI && bus != machine.USB {
+		return machine.Virtio // QEMU starts with no other sectors than those of 512 bytes on IDE and SATA
+	}
+	switch bus {
 	case machine.SCSI:
 		return bus
 	case machine.SATA:
@@ -262,8 +267,11 @@ func (w *writer) report() {
 		switch {
 		case p.slot.bus != p.asked.bus:
 			why := fmt.Sprintf("not a bus that QEMU's %s has for it", w.machineType())
-			if p.asked.bus == "" {
+			switch {
+			case p.asked.bus == "":
 				why = "it is not said"
+			case p.sector != 0 && (p.asked.bus == machine.IDE || p.asked.bus == machine.SATA):
+				why = fmt.Sprintf("QEMU has no disks of %d-byte sectors there", p.sector)
 			}
 			w.lose(p.field+".bus", p.asked.bus, fmt.Sprintf("%s: %s is written", why, p.slot.bus))
 		case p.slot.unit != p.asked.unit || p.slot.number != p.asked.number:
@@ -359,6 +367,9 @@ func (w *writer) drives() {
 		w.put(3, "<driver name='qemu' type='%s'/>", p.format)
 		if p.file != "" {
 			w.put(3, "<source file='%s'/>", path.Join(w.o.Dir, p.file))
+		}
+		if p.sector != 0 {
+			w.put(3, "<blockio logical_block_size='%[1]v' physical_block_size='%[1]v'/>", p.sector)
 		}
 		w.put(3, "<target dev='%s' bus='%s'/>", p.dev, p.slot.bus)
 		if p.cdrom || p.readOnly {

@@ -162,6 +162,9 @@ func compare(want, got *machine.Machine, losses []machine.Loss) (faults []string
 		format, _, _ := strings.Cut(w.Format, ":")
 		check(field+".format", format, g.Format)
 		check(field+".parent", w.Parent, g.Parent)
+		if w.SectorSize != g.SectorSize {
+			faults = append(faults, fmt.Sprintf("%s: sectors of %d bytes, want %d", field, g.SectorSize, w.SectorSize))
+		}
 		if w.ReadOnly != g.ReadOnly && !lost(field+".readOnly") {
 			faults = append(faults, field+".readOnly")
 		}
@@ -278,7 +281,8 @@ func random(r *rand.Rand) *machine.Machine {
 	for i := range r.IntN(9) {
 		d := machine.Disk{
 			Name: fmt.Sprint("disk", i), File: file(), Capacity: 1 << 30, ReadOnly: r.IntN(4) == 0,
-			Format: []string{"raw", "qcow2", "qcow2:zstd", "vmdk", "vmdk:stream", "vdi", "vhd"}[r.IntN(7)],
+			Format:     []string{"raw", "qcow2", "qcow2:zstd", "vmdk", "vmdk:stream", "vdi", "vhd"}[r.IntN(7)],
+			SectorSize: []int{0, 0, 4096}[r.IntN(3)],
 		}
 		d.Controller, d.Bus, d.Unit = where()
 		switch r.IntN(9) {

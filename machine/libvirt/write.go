@@ -126,6 +126,9 @@ func (w *writer) check() error {
 	var files []file
 	for i, d := range m.Disks {
 		field := fmt.Sprintf("disks[%d]", i)
+		if d.SectorSize != 0 && d.SectorSize != 4096 {
+			return machine.Malformed("%s: sectors of %d bytes", field, d.SectorSize)
+		}
 		if d.Controller != "" && !controllers[d.Controller] {
 			return machine.Malformed("%s: no controller %q", field, d.Controller)
 		}

@@ -168,6 +168,11 @@ func TestWriteLosses(t *testing.T) {
 	blank.Disks[0] = machine.Disk{Name: "disk0", Bus: machine.SATA, Controller: "sata0", Capacity: 1 << 30}
 	delta := one(machine.SATA, "", 0)
 	delta.Disks[0].Parent = "base"
+	of4096 := func(bus machine.Bus, model machine.ControllerModel) machine.Machine {
+		m := one(bus, model, 0)
+		m.Disks[0].SectorSize = 4096
+		return m
+	}
 	secureIDE := one(machine.IDE, "", 1)
 	secureIDE.Firmware, secureIDE.SecureBoot = machine.UEFI, true
 	arm := machine.Machine{
@@ -241,6 +246,11 @@ func TestWriteLosses(t *testing.T) {
 			[]string{"disks[0].bus=usb", "controllers[0]=usb0", "nics[0].type=e1000", "tpm=2.0"}, "<type arch='s390x' machine='s390-ccw-virtio'>"},
 		{"PC of 32 bits", machine.Machine{Architecture: "386"}, nil, "<type arch='i686' machine='q35'>"},
 		{"architecture that is not known", machine.Machine{Architecture: "vax"}, []string{"architecture=vax"}, "arch='x86_64'"},
+		{"sectors of 4096 bytes on SCSI", of4096(machine.SCSI, machine.LSILogicSAS), nil,
+			"<blockio logical_block_size='4096' physical_block_size='4096'/>\n      <target dev='sda' bus='scsi'/>"},
+		{"sectors of 4096 bytes on SATA, with which QEMU does not start", of4096(machine.SATA, machine.AHCI), []string{"disks[0].bus=sata"},
+			"<blockio logical_block_size='4096' physical_block_size='4096'/>\n      <target dev='vda' bus='virtio'/>"},
+		{"sectors of 4096 bytes on IDE", of4096(machine.IDE, ""), []string{"disks[0].bus=ide", "controllers[0]=ide0"}, "machine='q35'"},
 		{"unknown TPM", machine.Machine{TPM: "3"}, []string{"tpm=3"}, "<devices>"},
 		{"what a domain has not", machine.Machine{
 			Product: machine.Product{Vendor: "a", Version: "b", FullVersion: "c", URL: "d", VendorURL: "e", AppURL: "f"}, EULAs: []string{"long"},

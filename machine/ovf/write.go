@@ -52,12 +52,14 @@ type WriteOptions struct {
 // in the envelope's list, one name for two of them, several machines in no
 // collection. More drives than the target takes are [machine.ErrUnsupported].
 func Write(e *machine.Envelope, o WriteOptions) ([]byte, []machine.Loss, error) {
+	given := e
 	e, losses, err := prepare(e)
 	if err != nil {
 		return nil, nil, err
 	}
 	// Read back, since what reading does not give is what the extension is for.
 	w := writer{e: e, o: o, losses: losses}
+	w.loseSectors(given)
 	data := w.envelope(nil)
 	if w.err != nil {
 		return nil, nil, w.err
@@ -131,7 +133,7 @@ func prepare(e *machine.Envelope) (*machine.Envelope, []machine.Loss, error) {
 	orderFiles(c)
 	for i := range c.Disks {
 		d := &c.Disks[i]
-		d.Controller, d.Bus, d.Unit, d.ReadOnly = "", "", 0, false // is for machines to say
+		d.Controller, d.Bus, d.Unit, d.ReadOnly, d.SectorSize = "", "", 0, false, 0 // is for machines to say
 		if d.File != "" && fileID(c, d.File) == "" {
 			return nil, nil, machine.Malformed("disk %q is in %q, which is not in the list of files", d.Name, d.File)
 		}
@@ -143,10 +145,11 @@ func prepare(e *machine.Envelope) (*machine.Envelope, []machine.Loss, error) {
 		if m.Architecture == "amd64" && m.GuestOS.Architecture() == "" { // it is what all take a machine for
 			m.Architecture = ""
 		}
-		for _, d := range m.Disks {
+		for i, d := range m.Disks {
 			if !slices.ContainsFunc(c.Disks, func(o machine.Disk) bool { return o.Name == d.Name }) {
 				return nil, nil, machine.Malformed("disk %q of machine %q is not in the list of disks", d.Name, m.ID)
 			}
+			m.Disks[i].SectorSize = 0 // an OVF does not say it: see loseSectors
 		}
 		for _, cd := range m.CDROMs {
 			if cd.File != "" && fileID(c, cd.File) == "" {
@@ -261,6 +264,20 @@ func (w *writer) lose(value, reason, field string, args ...any) {
 		field = fmt.Sprintf("machines[%d].%s", w.machine, field)
 	}
 	w.losses = append(w.losses, machine.Loss{Field: field, Value: value, Reason: reason})
+}
+
+// loseSectors tells of the sectors that disks have in what was given: an OVF does
+// not say it. An artifact does, beside its OVF.
+func (w *writer) loseSectors(given *machine.Envelope) {
+	for i, m := range given.Machines {
+		w.machine = i
+		for n, d := range m.Disks {
+			if d.SectorSize != 0 {
+				w.lose(strconv.Itoa(d.SectorSize), "an OVF does not say it, and the guest gets sectors of 512 bytes", "disks[%d].logicalSectorSize", n)
+			}
+		}
+	}
+	w.machine = 0
 }
 
 func (w *writer) references() {

@@ -167,7 +167,7 @@ func server() *machine.Envelope {
 		return d
 	}
 	readOnly := on(data, "", machine.Virtio)
-	readOnly.ReadOnly = true
+	readOnly.ReadOnly, readOnly.SectorSize = true, 4096
 	return &machine.Envelope{
 		Files: []machine.File{
 			{ID: "file0", Name: "root.vmdk", Size: 65536}, {ID: "file1", Name: "data.vmdk", Size: -1},
@@ -231,6 +231,7 @@ func TestWriteLosses(t *testing.T) {
 	}{
 		{"", nil},
 		{VMware, []string{
+			`disks[1].logicalSectorSize "4096": an OVF does not say it, and the guest gets sectors of 512 bytes`,
 			`hardwareVersion "pc-q35-8.2": VMware has other hardware: vmx-14 instead`,
 			`memory "3221225473": it is not a whole number of MiB: 3073 MiB instead`,
 			`controllers[0].model "virtio-scsi": VMware has no such controllers: pvscsi instead`,
@@ -242,6 +243,7 @@ func TestWriteLosses(t *testing.T) {
 			`bootOrder "network": OVF has no word for it: the target tries disks first`,
 		}},
 		{VirtualBox, []string{
+			`disks[1].logicalSectorSize "4096": an OVF does not say it, and the guest gets sectors of 512 bytes`,
 			`memory "3221225473": it is not a whole number of MiB: 3073 MiB instead`,
 			`disks[1].bus "virtio": moved to SATA controller 0, unit 0: VirtualBox takes no disks on virtio`,
 			`cdroms[1].bus "usb": moved to IDE controller 1, unit 0: VirtualBox takes no CD drives on USB`,

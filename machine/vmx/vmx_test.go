@@ -600,6 +600,7 @@ func TestWriteLoses(t *testing.T) {
 		{"a guest in a VMX's word", func(m *machine.Machine) { m.GuestOS = machine.GuestOS{VMware: "debian12-64"} }, "guestOS", `guestOS = "other-64"`},
 		{"a guest without a name", func(m *machine.Machine) { m.GuestOS.VMware = "Guest" }, "guestOS", `guestOS = "other`},
 		{"a disk without a file", func(m *machine.Machine) { m.Disks[1].File = "" }, "disks[1]", ""},
+		{"sectors of 4096 bytes", func(m *machine.Machine) { m.Disks[1].SectorSize = 4096 }, "disks[1].logicalSectorSize", ""},
 		{"a disk that is read only", func(m *machine.Machine) { m.Disks[1].ReadOnly = true }, "disks[1].readOnly", ""},
 		{"a path in a drive", func(m *machine.Machine) { m.CDROMs[0].File = "/etc/passwd" }, "cdroms[0].file", "sata0:1.fileName = \"emptyBackingString\"\nsata0:1.startConnected = \"FALSE\""},
 		{"a device in a drive", func(m *machine.Machine) { m.CDROMs[0].File = "Auto Detect" }, "cdroms[0].file", `sata0:1.fileName = "emptyBackingString"`},

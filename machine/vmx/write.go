@@ -162,6 +162,9 @@ func (w *writer) drives() ([]*drive, error) {
 		if d.Format != "" && d.Format != "vmdk" {
 			return nil, machine.Unsupported("%s is %s; VMware has VMDK only", field, shorten(d.Format))
 		}
+		if d.SectorSize != 0 {
+			w.lose(field+".logicalSectorSize", strconv.Itoa(d.SectorSize), "a VMX does not say it, and the guest gets sectors of 512 bytes")
+		}
 		if d.ReadOnly {
 			w.lose(field+".readOnly", "true", "a VMX has no disk that the guest cannot write to")
 		}
