@@ -51,6 +51,7 @@ const (
 	AnnotationName     = "vnd.davit.disk.name"
 	AnnotationDigest   = "vnd.davit.disk.digest"
 	AnnotationSize     = "vnd.davit.disk.size"
+	AnnotationSector   = "vnd.davit.disk.sector"
 	AnnotationHead     = "vnd.davit.index.head"
 	AnnotationPlatform = "vnd.davit.platform"
 

@@ -15,6 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/davit-oci/davit/disk"
 )
 
 // MaxManifest is the largest manifest that is read, in bytes: what registries
@@ -46,6 +48,7 @@ type DiskDescriptor struct {
 	Index  ocispec.Descriptor
 	Name   string
 	Size   int64 // virtual size, in bytes
+	Sector int   // bytes of the sectors that the guest sees, 512 or 4096; 0: not said, which is 512
 	Digest sum   // disk digest
 	Head   sum   // SHA-256 of the index's head
 }
@@ -74,6 +77,9 @@ func (d *DiskDescriptor) descriptor() ocispec.Descriptor {
 		AnnotationDigest: string(Digest(d.Digest)),
 		AnnotationSize:   strconv.FormatInt(d.Size, 10),
 		AnnotationHead:   string(Digest(d.Head)),
+	}
+	if d.Sector != 0 && d.Sector != disk.DefaultSector {
+		desc.Annotations[AnnotationSector] = strconv.Itoa(d.Sector)
 	}
 	return desc
 }
@@ -278,6 +284,14 @@ func parseDisk(l ocispec.Descriptor) (d DiskDescriptor, err error) {
 	size := l.Annotations[AnnotationSize]
 	if d.Size, err = strconv.ParseInt(size, 10, 64); err != nil || d.Size < 0 || strconv.FormatInt(d.Size, 10) != size {
 		return d, fmt.Errorf("annotation %s is %q", AnnotationSize, size)
+	}
+	// Who ignored one that it does not know would write a disk whose guest finds no partition.
+	switch sector, ok := l.Annotations[AnnotationSector]; {
+	case !ok:
+	case sector == "512", sector == "4096":
+		d.Sector, _ = strconv.Atoi(sector)
+	default:
+		return d, fmt.Errorf("annotation %s is %q", AnnotationSector, sector)
 	}
 	return d, nil
 }

@@ -387,6 +387,9 @@ func (d *Disk) Reader(ctx context.Context) *DiskReader {
 // Size returns the virtual size in bytes.
 func (r *DiskReader) Size() int64 { return r.d.Size }
 
+// SectorSize is what [disk.SectorSize] calls.
+func (r *DiskReader) SectorSize() int { return r.d.Sector }
+
 // NextExtent implements the optional method of [disk.Reader]: data is known to
 // the region.
 func (r *DiskReader) NextExtent(off int64) (disk.Extent, error) {

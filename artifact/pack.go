@@ -24,8 +24,8 @@ import (
 
 // A Source is a disk to pack.
 type Source struct {
-	Name   string // see [ValidDiskName]
-	Reader disk.Reader
+	Name   string      // see [ValidDiskName]
+	Reader disk.Reader // sectors of 4096 bytes that it tells of ([disk.SectorSize]) are noted
 }
 
 // PackOptions are the options of [Pack]. What decides the bytes of the
@@ -539,6 +539,9 @@ func (p *packer) writeIndex(ctx context.Context, i int, table []IndexLayer) (d D
 	d = DiskDescriptor{
 		Name: src.Name, Size: x.Size, Digest: src.digest, Head: sha256.Sum256(head),
 		Index: ocispec.Descriptor{MediaType: TypeIndex, Digest: Digest(sumOf(h)), Size: at},
+	}
+	if disk.SectorSize(src.Reader) == 4096 {
+		d.Sector = 4096
 	}
 	return d, p.o.Push(ctx, d.Index, func() (io.ReadCloser, error) {
 		return io.NopCloser(io.NewSectionReader(f, 0, at)), nil

@@ -210,6 +210,8 @@ ok("manifest-spaces", "white space before the object and in it", BASE,
 ok("manifest-limit", "a manifest of exactly 4 MiB", BASE, length=4 << 20)
 ok("manifest-unknown-members", "members and annotations that nobody knows", BASE,
    manifest=lambda m: m["layers"][1].update(annotations={"a": "", "A": "", "org.example": "\u017f"}) or dict(m, extra={"a": [None, 1.5, {}]}))
+ok("disk-sector", "a disk of 4096-byte sectors", BASE, **annotate("vnd.davit.disk.sector", "4096"))
+ok("disk-sector-512", "sectors of 512 bytes, which need not be said", BASE, **annotate("vnd.davit.disk.sector", "512"))
 ok("manifest-unknown-layer", "a layer of an unknown media type", BASE, files=[("application/vnd.example.notes", "notes", b"notes")])
 ok("manifest-annotations", "annotations of the manifest", BASE, manifest=lambda m: dict(m, annotations={
     "org.opencontainers.image.description": "<a & b> \u2028 \u00e9", "vnd.davit.platform": "linux/amd64"}))
@@ -319,6 +321,8 @@ for name, value, note in (
     bad("disk-name-" + name, "M14", "manifest", note, **annotate("vnd.davit.disk.name", value))
 bad("disk-size-zero-first", "M14", "manifest", "a disk size with a leading zero", **annotate("vnd.davit.disk.size", lambda s: "0" + s))
 bad("disk-size-plus", "M14", "manifest", "a disk size with a sign", **annotate("vnd.davit.disk.size", lambda s: "+" + s))
+for name, note, value in [("1024", "sectors of 1024 bytes", "1024"), ("zero-first", "a sector size with a leading zero", "04096"), ("empty", "a sector size that is empty", "")]:
+    bad("disk-sector-" + name, "M14", "manifest", note, **annotate("vnd.davit.disk.sector", value))
 bad("disk-digest-malformed", "M14", "manifest", "a disk digest in upper case", **annotate("vnd.davit.disk.digest", lambda s: "sha256:" + s[7:].upper()))
 bad("index-head-malformed", "M14", "manifest", "an index head without algorithm", **annotate("vnd.davit.index.head", lambda s: s[7:]), also="I2")
 bad("disk-name-twice", "M15", "manifest", "two disks of one name", [("disk0", BASE), ("disk0", disk("A"))])

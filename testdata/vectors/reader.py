@@ -157,6 +157,7 @@ class Reader:
         self.check(DIGEST.fullmatch(a.get("vnd.davit.disk.digest", "")), "M14", "disk digest")
         self.check(re.fullmatch(r"0|[1-9][0-9]{0,18}", a.get("vnd.davit.disk.size", "")), "M14", "disk size")
         self.check(DIGEST.fullmatch(a.get("vnd.davit.index.head", "")), "M14", "index head")
+        self.check(a.get("vnd.davit.disk.sector", "512") in ("512", "4096"), "M14", "disk sector")
 
     # Index
 
