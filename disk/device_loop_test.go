@@ -8,6 +8,7 @@ package disk_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"os"
@@ -30,10 +31,10 @@ func run(t *testing.T, args ...string) string {
 }
 
 // loop is a block device full of rubbish.
-func loop(t *testing.T, size int) string {
+func loop(t *testing.T, size int, args ...string) string {
 	t.Helper()
 	path := disktest.WriteFile(t, "device", bytes.Repeat([]byte{0xee}, size))
-	device := run(t, "losetup", "--find", "--show", path)
+	device := run(t, append(append([]string{"losetup", "--find", "--show"}, args...), path)...)
 	t.Cleanup(func() { run(t, "losetup", "--detach", device) })
 	return device
 }
@@ -68,6 +69,31 @@ func TestDevice(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// A device says what sectors it has, and its content in another format does not.
+func TestDeviceSectors(t *testing.T) {
+	for _, want := range []int{512, 4096} {
+		device := loop(t, 8<<20, "--sector-size", fmt.Sprint(want))
+		img, err := disk.Open(device, disk.OpenOptions{Format: disk.Raw})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := img.SectorSize(); got != want {
+			t.Errorf("sectors of %d bytes, want %d", got, want)
+		}
+		img.Close()
+	}
+	device := loop(t, 8<<20, "--sector-size", "4096")
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "qcow2", device, "16M")
+	img, err := disk.Open(device, disk.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	if got := img.SectorSize(); img.Format() != disk.QCOW2 || got != 0 {
+		t.Errorf("%s on a device: sectors of %d bytes", img.Format(), got)
 	}
 }
 

@@ -215,6 +215,7 @@ func (s *applianceSource) open(ctx context.Context, g *globals, o *sourceFlags, 
 		return nil, sourceError{fmt.Errorf("%s: disk %s: %w", s.path, s.names[i], err)}
 	}
 	img.name = s.names[i]
+	img.findSectors(g, describedSector(s.wanted, s.wanted.Disks[i].Name))
 	if said := s.wanted.Disks[i].Capacity; said > 0 && said != img.Size() {
 		g.stderr.warn("%s: disk %s has %d bytes, and %s says %d", s.path, img.name, img.Size(), s.Descriptor.Name, said)
 	}
@@ -248,7 +249,7 @@ func (s *applianceSource) openContent(ctx context.Context, g *globals, o *source
 	if err != nil {
 		return nil, err
 	}
-	return &image{img, "", path, true, nil, func() error { return nil }}, nil
+	return &image{img, "", path, true, nil, func() error { return nil }, 0}, nil
 }
 
 // openCompressed unpacks a file of a package. What its disk cannot have is a

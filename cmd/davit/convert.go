@@ -150,7 +150,7 @@ func (o *convertOptions) convertDisk(ctx context.Context, src source, machines *
 		return err
 	}
 	defer closeInto(&err, img)
-	if r.Losses, err = dest.fit(img.Size()); err != nil {
+	if r.Losses, err = dest.fit(img.Size(), img.SectorSize()); err != nil {
 		return err
 	}
 	warnLosses(o.globals, dest.path, r.Losses)
@@ -208,6 +208,9 @@ type destination struct {
 	format  disk.Format
 	force   bool
 	adapter string // as disk.WriteOptions has it
+
+	described bool // a description goes along, and who writes that tells what it does not say of the disk
+	sector    int  // bytes of a device's sectors; 0: not known
 }
 
 type destKind int
@@ -247,6 +250,7 @@ func (t *targetFlags) resolve(path, disk string) (destination, error) {
 		if !t.force {
 			return d, fmt.Errorf("%s: a device, whose content would be lost: --force writes it", path)
 		}
+		d.sector = deviceSector(path)
 		return d, nil
 	case err == nil && info.IsDir(), strings.HasSuffix(path, "/"):
 		if d.format == "" {
@@ -285,18 +289,19 @@ func formatOf(path string) (disk.Format, error) {
 	return "", err
 }
 
-// fit says what a disk of size bytes loses in the format of d, and refuses a
-// disk that is too large for it.
-func (d destination) fit(size int64) ([]machine.Loss, error) {
-	got, err := d.format.DiskSize(size, 0)
-	switch {
-	case err != nil:
+// fit says what a disk of size bytes, in sectors of sector bytes, loses in the
+// format of d, and refuses a disk that is too large for it.
+func (d destination) fit(size int64, sector int) ([]machine.Loss, error) {
+	got, err := d.format.DiskSize(size, sector)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.path, err)
-	case got != size:
-		reason := fmt.Sprintf("%s rounds it up to %d: %d zero bytes were added", d.format, got, got-size)
-		return []machine.Loss{{Field: "size", Value: fmt.Sprint(size), Reason: reason}}, nil
 	}
-	return []machine.Loss{}, nil
+	losses := []machine.Loss{}
+	if got != size {
+		reason := fmt.Sprintf("%s rounds it up to %d: %d zero bytes were added", d.format, got, got-size)
+		losses = append(losses, machine.Loss{Field: "size", Value: fmt.Sprint(size), Reason: reason})
+	}
+	return append(losses, d.sectorLoss(sector)...), nil
 }
 
 // warnLosses warns of what gets lost in, or on the way to, what is named.
@@ -326,8 +331,9 @@ func (d destination) write(size int64, stdout *os.File, do func(*os.File) error)
 	return writeFile(d.path, d.force, do)
 }
 
-func (d destination) options() disk.WriteOptions {
-	return disk.WriteOptions{Name: filepath.Base(d.path), Adapter: d.adapter}
+// options are those for a disk in sectors of sector bytes.
+func (d destination) options(sector int) disk.WriteOptions {
+	return disk.WriteOptions{Name: filepath.Base(d.path), Adapter: d.adapter, SectorSize: sector}
 }
 
 // copyStep is what is read and written at a time. It is a multiple of zeroUnit
@@ -342,7 +348,7 @@ func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reade
 		w = disk.NewStreamWriter(f, img.Size())
 	} else {
 		var err error
-		w, err = disk.NewWriter(f, dest.format, img.Size(), disk.Extents(img), dest.options())
+		w, err = disk.NewWriter(f, dest.format, img.Size(), disk.Extents(img), dest.options(disk.SectorSize(img)))
 		if err != nil {
 			return err
 		}

@@ -32,10 +32,6 @@ func (o *convertOptions) convertMachine(ctx context.Context, src source, from *a
 	if err != nil {
 		return err
 	}
-	var sizes []int64
-	for _, d := range disks {
-		sizes = append(sizes, d.Size())
-	}
 	m := &convertedMachines{convertOptions: o, source: from, files: make(map[string]appliance.File)}
 	var names []string
 	if from != nil {
@@ -45,13 +41,13 @@ func (o *convertOptions) convertMachine(ctx context.Context, src source, from *a
 			}
 		}
 	}
-	if m.delivery, err = o.plan(e, sizes, names, to, key); err != nil {
+	if m.delivery, err = o.plan(e, disks, names, to, key); err != nil {
 		return err
 	}
 	var total int64
 	var written []writtenFile
 	for _, d := range m.delivery.disks {
-		lost, err := d.dest.fit(sizes[d.number])
+		lost, err := d.dest.fit(disks[d.number].Size(), disk.SectorSize(disks[d.number]))
 		if err != nil {
 			return err
 		}
@@ -60,7 +56,7 @@ func (o *convertOptions) convertMachine(ctx context.Context, src source, from *a
 		m.disks = append(m.disks, disks[d.number])
 		total += dataSize(disks[d.number])
 		if !m.archive {
-			written = append(written, writtenFile{d.dest.path, d.dest.format, images[d.number].name, sizes[d.number]})
+			written = append(written, writtenFile{d.dest.path, d.dest.format, images[d.number].name, disks[d.number].Size()})
 		}
 	}
 	warnLosses(o.globals, src.path, m.losses)
@@ -110,7 +106,7 @@ func (m *convertedMachines) writeDisk(ctx context.Context, i int, out *outputs) 
 
 func (m *convertedMachines) streamDisk(ctx context.Context, i int, to io.Writer) error {
 	dest := m.delivery.disks[i].dest
-	w, err := disk.NewVMDKStream(to, m.disks[i].Size(), dest.options())
+	w, err := disk.NewVMDKStream(to, m.disks[i].Size(), dest.options(0))
 	if err != nil {
 		return err
 	}

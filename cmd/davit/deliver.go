@@ -118,10 +118,9 @@ type deliverable interface {
 	verify(ctx context.Context) error
 }
 
-// plan settles which files are written where, before any disk is read. sizes
-// are those of the disks of e, in bytes; files are the names of the other files
-// that there are.
-func (f *deliveryFlags) plan(e *machine.Envelope, sizes []int64, files []string, dest string, key *appliance.Key) (*delivery, error) {
+// plan settles which files are written where, before any disk is read as a whole.
+// disks are those of e; files are the names of the other files that there are.
+func (f *deliveryFlags) plan(e *machine.Envelope, disks []disk.Reader, files []string, dest string, key *appliance.Key) (*delivery, error) {
 	d := &delivery{target: f.target.machine, force: f.target.force, dest: dest, key: key}
 	dir, err := filepath.Abs(dest) // no descriptor of an archive has it
 	if err != nil {
@@ -131,8 +130,11 @@ func (f *deliveryFlags) plan(e *machine.Envelope, sizes []int64, files []string,
 	e, d.called = d.rename(e, files)
 	var moved, lost []machine.Loss
 	d.envelope, moved = d.place(e)
-	if err := d.setSizes(sizes); err != nil {
+	if err := d.setDisks(disks); err != nil {
 		return nil, err
+	}
+	if d.sectors {
+		moved = append(moved, chooseFirmware(d.envelope)...)
 	}
 	if d.descriptors, lost, err = d.describe(d.envelope, dir); err != nil {
 		return nil, fmt.Errorf("-O %s: %w", d.name, err)
@@ -153,7 +155,7 @@ func (f *deliveryFlags) plan(e *machine.Envelope, sizes []int64, files []string,
 		if placed.File == "" { // the hypervisor makes it
 			continue
 		}
-		to := destination{path: filepath.Join(d.dest, placed.File), format: d.target.disks, force: d.force, adapter: adapterOf(e, placed.Name)}
+		to := destination{path: filepath.Join(d.dest, placed.File), format: d.target.disks, force: d.force, adapter: adapterOf(e, placed.Name), described: true}
 		if d.several {
 			to.kind = toMember
 		}
@@ -215,13 +217,17 @@ func compressed(e *machine.Envelope) (losses []machine.Loss) {
 	return losses
 }
 
-// setSizes says how large the disks are going to be: in their format, some get
-// zeros added.
-func (d *delivery) setSizes(sizes []int64) error {
+// setDisks says what sectors the disks have, and how large they are going to be:
+// in their format, some get zeros added.
+func (d *delivery) setDisks(disks []disk.Reader) error {
 	capacity := make(map[string]int64)
 	for i := range d.envelope.Disks {
 		to := &d.envelope.Disks[i]
-		size, err := d.target.disks.DiskSize(sizes[i], 0)
+		if err := d.checkSectors(to.Name, disks[i]); err != nil {
+			return err
+		}
+		setSector(d.envelope, i, sectorOf(disks[i]))
+		size, err := d.target.disks.DiskSize(disks[i].Size(), disk.SectorSize(disks[i]))
 		if err != nil {
 			return fmt.Errorf("disk %q: %w", to.Name, err)
 		}

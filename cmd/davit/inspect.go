@@ -101,7 +101,8 @@ type inspectReport struct {
 type inspectedDisk struct {
 	Name        string        `json:"name"`
 	VirtualSize int64         `json:"virtualSize"`
-	DataSize    int64         `json:"dataSize,omitempty"` // of a file: not known to be zeros
+	SectorSize  int           `json:"logicalSectorSize,omitempty"` // where it is not 512
+	DataSize    int64         `json:"dataSize,omitempty"`          // of a file: not known to be zeros
 	Digest      digest.Digest `json:"digest,omitempty"`
 	Format      disk.Format   `json:"format,omitempty"`
 	File        string        `json:"file,omitempty"`
@@ -214,7 +215,7 @@ func (o *inspectOptions) addArtifact(ctx context.Context, r *inspectReport, repo
 		r.Base = &inspectedBase{name, m.Annotations[ocispec.AnnotationBaseImageDigest]}
 	}
 	for _, d := range m.Disks {
-		r.Disks = append(r.Disks, inspectedDisk{Name: d.Name, VirtualSize: d.Size, Digest: artifact.Digest(d.Digest)})
+		r.Disks = append(r.Disks, inspectedDisk{Name: d.Name, VirtualSize: d.Size, SectorSize: usualIsZero(d.Sector), Digest: artifact.Digest(d.Digest)})
 	}
 	for _, l := range slices.Concat(m.Layers, m.Files) {
 		r.Layers = append(r.Layers, inspectedLayer{l.Digest, l.MediaType, l.Size, l.Annotations[ocispec.AnnotationTitle]})
@@ -228,6 +229,7 @@ func (o *inspectOptions) addArtifact(ctx context.Context, r *inspectReport, repo
 		o.stderr.warn("the OVF cannot be read: %v", err)
 		return nil
 	}
+	addSectors(e, m)
 	r.addMachines(e)
 	return nil
 }
@@ -373,7 +375,7 @@ func (r *inspectReport) print(w io.Writer) error {
 		out.err = printEnvelope(w, r.envelope, false)
 	}
 	for _, d := range r.Disks {
-		out.printf("disk %s: %s, content %s", d.Name, humanBytes(d.VirtualSize), d.Digest)
+		out.printf("disk %s: %s, content %s", d.Name, joined(humanBytes(d.VirtualSize), sectorText(d.SectorSize)), d.Digest)
 	}
 	var stored int64
 	for _, l := range r.Layers {
@@ -424,7 +426,7 @@ func inspectAppliance(stdout io.Writer, src source, a *appliance.Appliance, o in
 	r := newInspectReport()
 	r.addMachines(a.Envelope)
 	for _, d := range a.Disks {
-		r.Disks = append(r.Disks, inspectedDisk{Name: d.Name, VirtualSize: d.Capacity, Format: disk.Format(d.Format), File: d.File})
+		r.Disks = append(r.Disks, inspectedDisk{Name: d.Name, VirtualSize: d.Capacity, SectorSize: describedSector(a.Envelope, d.Name), Format: disk.Format(d.Format), File: d.File})
 	}
 	if o.json {
 		return writeJSON(stdout, r)
@@ -450,7 +452,7 @@ func inspectDisk(ctx context.Context, stdout io.Writer, src source, o inspectOpt
 		return err
 	}
 	defer closeInto(&err, img)
-	d := inspectedDisk{Name: cmp.Or(src.name, "disk0"), VirtualSize: img.Size(), Format: img.Format(), File: src.path}
+	d := inspectedDisk{Name: cmp.Or(src.name, "disk0"), VirtualSize: img.Size(), SectorSize: sectorOf(img), Format: img.Format(), File: src.path}
 	for e, err := range disk.Extents(img) {
 		if err != nil {
 			return err
@@ -466,7 +468,7 @@ func inspectDisk(ctx context.Context, stdout io.Writer, src source, o inspectOpt
 		return writeJSON(stdout, r)
 	}
 	out := lines{w: stdout}
-	out.printf("%s: %s, %s, up to %s of data", d.File, d.Format, humanBytes(d.VirtualSize), humanBytes(d.DataSize))
+	out.printf("%s: %s, %s, up to %s of data", d.File, d.Format, joined(humanBytes(d.VirtualSize), sectorText(d.SectorSize)), humanBytes(d.DataSize))
 	for _, p := range d.Partitions {
 		where := fmt.Sprintf("partition %d", p.Partition)
 		if p.Partition == 0 {

@@ -150,6 +150,7 @@ func readMachines(ctx context.Context, repo *registry.Repository, m *artifact.Ma
 	if err != nil {
 		return nil, fmt.Errorf("its OVF: %w", err)
 	}
+	addSectors(e, m)
 	return e, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
 )
 
@@ -235,6 +236,7 @@ func diskText(d machine.Disk) string {
 	if d.Capacity > 0 {
 		size = binaryBytes(d.Capacity)
 	}
+	size = joined(size, sectorText(d.SectorSize))
 	if d.Parent != "" {
 		from += " on " + d.Parent
 	}
@@ -242,6 +244,14 @@ func diskText(d machine.Disk) string {
 		from += ", read-only"
 	}
 	return joined(attachment(d.Controller, d.Bus, d.Unit), size, from, d.Format)
+}
+
+// sectorText says what sectors a disk has, where they are not the usual ones.
+func sectorText(size int) string {
+	if size == 0 || size == disk.DefaultSector {
+		return ""
+	}
+	return fmt.Sprintf("sectors of %d bytes", size)
 }
 
 // attachment is where a device is attached: "scsi0:1", or the bus where it has no

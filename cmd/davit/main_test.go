@@ -58,6 +58,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":    cmdExits,
 			"disk":     cmdDisk,
+			"gpt":      cmdGPT,
+			"sectors":  cmdSectors,
 			"image":    cmdImage,
 			"index":    cmdIndex,
 			"key":      cmdKey,

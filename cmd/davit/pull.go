@@ -205,7 +205,7 @@ func (p *puller) pull(ctx context.Context, dest string, key *appliance.Key, r *p
 		return err
 	}
 	for _, t := range targets {
-		lost, err := t.dest.fit(t.disk.Size)
+		lost, err := t.dest.fit(t.disk.Size, t.disk.Sector)
 		if err != nil {
 			return err
 		}
@@ -383,7 +383,7 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *partFile
 		return w.Close()
 	}
 	toImage := func(f *os.File) error {
-		return write(disk.NewWriter(f, t.dest.format, d.Size, d.Extents(ctx), t.dest.options()))
+		return write(disk.NewWriter(f, t.dest.format, d.Size, d.Extents(ctx), t.dest.options(d.Sector)))
 	}
 	switch t.dest.kind {
 	case toStdout:
@@ -391,7 +391,7 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *partFile
 		err = write(disk.NewStreamWriter(o.stdout, d.Size), nil)
 	case toMember:
 		restore.InOrder = true
-		err = write(disk.NewVMDKStream(t.member, d.Size, t.dest.options()))
+		err = write(disk.NewVMDKStream(t.member, d.Size, t.dest.options(d.Sector)))
 	case toDevice:
 		restore.FirstLast = true
 		err = t.dest.write(d.Size, o.stdout, toImage)

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -45,9 +46,9 @@ func (p *puller) planMachines(ctx context.Context, dest string, key *appliance.K
 		m.Architecture = cmp.Or(m.Architecture, platformArchitecture(p.img.Manifest.Annotations[artifact.AnnotationPlatform]))
 	}
 	var disks []*artifact.Disk
-	var sizes []int64
+	var readers []disk.Reader
 	for _, d := range e.Disks {
-		disks, sizes = append(disks, content[d.Name]), append(sizes, content[d.Name].Size)
+		disks, readers = append(disks, content[d.Name]), append(readers, content[d.Name].Reader(ctx))
 	}
 
 	m := &pulledMachines{puller: p, files: make(map[string]ocispec.Descriptor)}
@@ -59,7 +60,7 @@ func (p *puller) planMachines(ctx context.Context, dest string, key *appliance.K
 		}
 	}
 	m.findFiles(e)
-	if m.delivery, err = p.plan(e, sizes, names, dest, key); err != nil {
+	if m.delivery, err = p.plan(e, readers, names, dest, key); err != nil {
 		return nil, err
 	}
 	for _, d := range m.disks {

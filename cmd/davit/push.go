@@ -123,6 +123,7 @@ type pushReport struct {
 type pushedDisk struct {
 	Name        string        `json:"name"`
 	VirtualSize int64         `json:"virtualSize"`
+	SectorSize  int           `json:"logicalSectorSize,omitempty"` // where it is not 512
 	DataSize    int64         `json:"dataSize"`
 	Digest      digest.Digest `json:"digest"`
 }
@@ -626,7 +627,7 @@ func (out *pushed) report(ref registry.Reference, reuse *reuse) pushReport {
 	r := pushReport{report: newReport("davit push"), Ref: ref.WithDigest(out.desc.Digest).String(), Digest: out.desc.Digest}
 	r.Disks = []pushedDisk{}
 	for i, d := range out.Disks {
-		r.Disks = append(r.Disks, pushedDisk{d.Name, d.Size, out.DataSize[i], artifact.Digest(d.Digest)})
+		r.Disks = append(r.Disks, pushedDisk{d.Name, d.Size, d.Sector, out.DataSize[i], artifact.Digest(d.Digest)})
 		r.Bytes.Read += out.DataSize[i]
 	}
 	if len(r.Disks) > 0 {

@@ -22,6 +22,7 @@ type image struct {
 	spooled bool         // what is open is not the file at path
 	packed  *os.File     // the file at path that was unpacked; nil: it was not
 	cleanup func() error // after the files are closed
+	sector  int          // see findSectors
 }
 
 func (i *image) Close() error {
@@ -75,6 +76,14 @@ func (e sourceError) Unwrap() error { return e.error }
 // is first written to a temporary file, without its zeros. The caller closes
 // the image.
 func (s *sourceFlags) open(ctx context.Context, g *globals, src source) (*image, error) {
+	img, err := s.openImage(ctx, g, src)
+	if err == nil {
+		img.findSectors(g, 0)
+	}
+	return img, err
+}
+
+func (s *sourceFlags) openImage(ctx context.Context, g *globals, src source) (*image, error) {
 	o := disk.OpenOptions{Format: s.format.Format, BackingDir: s.backingDir, Extents: true, Snapshot: s.snapshot}
 	if src.path == "-" {
 		return s.openStdin(ctx, g, src, o)
@@ -89,7 +98,7 @@ func (s *sourceFlags) open(ctx context.Context, g *globals, src source) (*image,
 	case err != nil:
 		return nil, hintForImage(err, src.path)
 	}
-	return &image{img, src.name, src.path, false, nil, func() error { return nil }}, nil
+	return &image{img, src.name, src.path, false, nil, func() error { return nil }, 0}, nil
 }
 
 func (s *sourceFlags) openStdin(ctx context.Context, g *globals, src source, o disk.OpenOptions) (*image, error) {
@@ -160,7 +169,7 @@ func (g *globals) openSpooled(ctx context.Context, src source, o disk.OpenOption
 		}
 		return nil, errors.Join(fmt.Errorf("%s: what came out: %w", what, err), store.Close())
 	}
-	return &image{img, src.name, src.path, true, nil, store.Close}, nil
+	return &image{img, src.name, src.path, true, nil, store.Close, 0}, nil
 }
 
 // openAsIs opens an image that is never unpacked: a seed, or what is audited.

@@ -25,6 +25,7 @@ type target struct {
 	archive bool        // descriptor and disks make one file, an OVA
 	several bool        // one descriptor takes all machines of an envelope
 	blank   bool        // a disk without a file is made by the hypervisor
+	sectors bool        // a disk can have sectors of 4096 bytes
 
 	// write returns the descriptor of e, of its one machine unless several. The
 	// disks in it are in the files that e names (see [target.place]), which lie
@@ -38,8 +39,8 @@ var targets = []target{
 	{name: "ovf", ext: ".ovf", disks: disk.VMDKStream, several: true, blank: true, write: writeOVF(ovf.VMware)},
 	{name: "vmware", ext: ".vmx", disks: disk.VMDK, write: writeVMX},
 	{name: "virtualbox", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, blank: true, write: writeOVF(ovf.VirtualBox)},
-	{name: "libvirt", ext: ".xml", disks: disk.QCOW2, write: writeDomain},
-	{name: "hyperv", ext: ".ps1", disks: disk.VHDX, blank: true, write: writeScript},
+	{name: "libvirt", ext: ".xml", disks: disk.QCOW2, sectors: true, write: writeDomain},
+	{name: "hyperv", ext: ".ps1", disks: disk.VHDX, blank: true, sectors: true, write: writeScript},
 }
 
 func writeVMX(e *machine.Envelope, _ string) ([]byte, []machine.Loss, error) {

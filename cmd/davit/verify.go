@@ -312,7 +312,7 @@ func (o *verifyOptions) recordedFormat(store *registry.Store, path string) disk.
 // beginning of a device.
 func (o *verifyOptions) sameSize(f *disk.Image, d *artifact.Disk, path string) (disk.Reader, error) {
 	size := f.Size()
-	unit := int64(512)
+	unit := int64(max(disk.DefaultSector, f.SectorSize())) // those of a VHDX
 	if f.Format() == disk.VMDK || f.Format() == disk.VHD {
 		unit = 1 << 20 // grains of a streamOptimized VMDK, MiB of a fixed VHD
 	}

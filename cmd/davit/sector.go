@@ -1,0 +1,163 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/disk/guest"
+	"github.com/davit-oci/davit/machine"
+)
+
+// What logical sectors a disk has: of 512 bytes, or of 4096. Partition tables
+// count in sectors, so that a guest which sees its disk in others finds no
+// partition, and does not start.
+//
+// The size goes from the source to whatever can say it: a VHDX, libvirt's
+// domain, an artifact. What cannot is told as a loss, and where a whole machine
+// is written that could not use its disk, that is refused.
+
+// largeSector is the only size of sectors beside the usual one.
+const largeSector = 4096
+
+// SectorSize is what [disk.SectorSize] calls.
+func (i *image) SectorSize() int { return i.sector }
+
+// findSectors finds out what sectors the disk has: those that the description of
+// its machine says (0: nothing), else those that the image says. 512 bytes is
+// what most say that do not know it, so that a partition table for others is
+// believed before them.
+func (i *image) findSectors(g *globals, described int) {
+	said := cmp.Or(described, disk.SectorSize(i.Image))
+	i.sector = said
+	switch partitioned := guest.SectorSize(i.Image); {
+	case said == largeSector:
+	case partitioned == largeSector:
+		if said != 0 {
+			g.stderr.warn("%s: partitioned for sectors of %d bytes, and it says that they have %d: taken for a disk of %d", i.path, partitioned, said, partitioned)
+		}
+		i.sector = partitioned
+	case said != 0 && said != disk.DefaultSector:
+		g.stderr.warn("%s: sectors of %d bytes are not carried: they become %d", i.path, said, disk.DefaultSector)
+		i.sector = disk.DefaultSector
+	}
+}
+
+// sectorOf is what the model of a machine has of a disk: 0 for the usual size.
+func sectorOf(r disk.Reader) int { return usualIsZero(disk.SectorSize(r)) }
+
+func usualIsZero(size int) int {
+	if size == disk.DefaultSector {
+		return 0
+	}
+	return size
+}
+
+// describedSector is what e says of the disk of that name, 0 if it says nothing.
+func describedSector(e *machine.Envelope, name string) int {
+	for _, m := range e.Machines {
+		for _, d := range m.Disks {
+			if d.Name == name && d.SectorSize != 0 {
+				return d.SectorSize
+			}
+		}
+	}
+	return 0
+}
+
+// addSectors brings what an artifact knows of its disks into its machines, whose
+// OVF cannot say it.
+func addSectors(e *machine.Envelope, m *artifact.Manifest) {
+	if len(e.Disks) != len(m.Disks) {
+		return // whoever needs the disks finds out
+	}
+	for i := range e.Disks {
+		if m.Disks[i].Sector == largeSector {
+			setSector(e, i, largeSector)
+		}
+	}
+}
+
+// setSector says what sectors disk i of e has.
+func setSector(e *machine.Envelope, i, size int) {
+	e.Disks[i].SectorSize = size
+	for _, m := range e.Machines {
+		for n := range m.Disks {
+			if m.Disks[n].Name == e.Disks[i].Name {
+				m.Disks[n].SectorSize = size
+			}
+		}
+	}
+}
+
+// sectorLoss is what a disk with sectors of that size loses in d alone.
+func (d destination) sectorLoss(size int) []machine.Loss {
+	size = cmp.Or(size, disk.DefaultSector)
+	reason := ""
+	switch {
+	case d.described, d.format.RecordsSector():
+	case d.kind == toDevice:
+		if d.sector != 0 && d.sector != size {
+			reason = fmt.Sprintf("the device has sectors of %d bytes, and partitions that count in others are not found", d.sector)
+		}
+	case size == disk.DefaultSector:
+	case d.format == disk.Raw, d.format == disk.QCOW2, d.format == disk.QCOW2Zlib, d.format == disk.QCOW2Zstd:
+		reason = fmt.Sprintf("%s does not say it, and the guest finds its partitions only if it gets such sectors (QEMU: logical_block_size=%d)", d.format, size)
+	default:
+		reason = fmt.Sprintf("%s cannot say it: the guest gets sectors of %d bytes, and does not find its partitions", d.format, disk.DefaultSector)
+	}
+	if reason == "" {
+		return nil
+	}
+	return []machine.Loss{{Field: "logicalSectorSize", Value: fmt.Sprint(size), Reason: reason}}
+}
+
+// deviceSector is the size of the sectors of a block device, 0 if it cannot be
+// asked.
+func deviceSector(path string) int {
+	img, err := disk.Open(path, disk.OpenOptions{Format: disk.Raw})
+	if err != nil {
+		return 0 // whoever writes to it finds out
+	}
+	defer img.Close()
+	return disk.SectorSize(img)
+}
+
+// checkSectors refuses a disk that no guest of t could use.
+func (t *target) checkSectors(name string, r disk.Reader) error {
+	size := sectorOf(r)
+	if size == 0 || t.sectors || guest.SectorSize(r) != size {
+		return nil
+	}
+	err := fmt.Errorf("-O %s: disk %q is partitioned for sectors of %d bytes, and the machine would have sectors of %d: its guest would find no partition",
+		t.name, name, size, disk.DefaultSector)
+	return withHint(err, "-O libvirt or -O hyperv, which have such sectors; or a FORMAT of disks, without the machine")
+}
+
+// chooseFirmware lets machines start from disks of 4096-byte sectors, which no
+// BIOS does, and says what that changes.
+func chooseFirmware(e *machine.Envelope) (losses []machine.Loss) {
+	for i, m := range e.Machines {
+		large := 0
+		for _, d := range m.Disks {
+			if d.SectorSize == largeSector {
+				large++
+			}
+		}
+		if large == 0 || large < len(m.Disks) || !machine.IsX86(m.Architecture) {
+			continue
+		}
+		lose := func(reason string) {
+			losses = append(losses, machine.Loss{Field: machineField(e, i, "firmware"), Value: string(m.Firmware), Reason: reason})
+		}
+		switch m.Firmware {
+		case "":
+			lose("it is not said: UEFI is written, as no BIOS starts from sectors of 4096 bytes")
+			m.Firmware = machine.UEFI
+		case machine.BIOS:
+			lose("no BIOS starts from sectors of 4096 bytes")
+		}
+	}
+	return losses
+}
