@@ -300,7 +300,7 @@ func (c *client) mayPass(err error) bool {
 	}
 	_, isTransfer := errors.AsType[*url.Error](err)
 	_, isNetwork := errors.AsType[*net.OpError](err)
-	return isTransfer || isNetwork || errors.Is(err, errIdle) || errors.Is(err, errShort) ||
+	return isTransfer || isNetwork || errors.Is(err, errIdle) || errors.Is(err, errShort) || errors.Is(err, errUnlisted) ||
 		errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)
 }
 

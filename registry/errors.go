@@ -28,7 +28,12 @@ var (
 	ErrUnauthorized = errors.New("unauthorized")
 
 	// ErrDigestMismatch: bytes are not what their digest or size says, or a tag and a digest that were named together disagree.
-	ErrDigestMismatch = errors.New("content does not match its digest")
+	// It is an [fs.ErrInvalid] for those who do not know this package.
+	ErrDigestMismatch error = digestMismatchError{}
+
+	// ErrIncomplete: there is more than what is returned with it, and asking again will not bring it: beyond a limit, or wrong where it
+	// is kept. It is an [fs.ErrInvalid], too.
+	ErrIncomplete error = incompleteError{}
 
 	// ErrManifestBlobUnknown: the registry refused a manifest because it has no blob of a name in it, whatever HEAD had said.
 	// A [*BlobUnknownError] has the digests, where the registry gave them.
@@ -42,6 +47,40 @@ type notFoundError struct{}
 
 func (notFoundError) Error() string        { return "not found" }
 func (notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
+
+type digestMismatchError struct{}
+
+func (digestMismatchError) Error() string        { return "content does not match its digest" }
+func (digestMismatchError) Is(target error) bool { return target == fs.ErrInvalid }
+
+// An invalidError is about what is wrong, and will be: no fault of the network. It is an [fs.ErrInvalid].
+type invalidError struct{ error }
+
+func (e invalidError) Unwrap() error        { return e.error }
+func (e invalidError) Is(target error) bool { return target == fs.ErrInvalid }
+
+func invalidf(format string, args ...any) error { return invalidError{fmt.Errorf(format, args...)} }
+
+// isInvalid reports whether err is about content, or a name for it, that is wrong for good.
+func isInvalid(err error) bool { return errors.Is(err, fs.ErrInvalid) }
+
+type incompleteError struct{ error }
+
+func (e incompleteError) Unwrap() error { return e.error }
+func (e incompleteError) Is(target error) bool {
+	return target == ErrIncomplete || target == fs.ErrInvalid
+}
+
+func (e incompleteError) Error() string {
+	if e.error == nil {
+		return "incomplete"
+	}
+	return e.error.Error()
+}
+
+func incompletef(format string, args ...any) error {
+	return incompleteError{fmt.Errorf(format, args...)}
+}
 
 // A BlobUnknownError is an [ErrManifestBlobUnknown] with the digests that the registry complained about; there may be none.
 type BlobUnknownError struct {
@@ -113,6 +152,12 @@ func (e *responseError) Is(target error) bool {
 	switch target {
 	case ErrNotFound, fs.ErrNotExist:
 		return e.status == http.StatusNotFound
+	case fs.ErrInvalid: // a request that this registry will never answer
+		switch e.status {
+		case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestTimeout, http.StatusTooManyRequests:
+			return false
+		}
+		return e.status/100 == 4
 	case ErrUnauthorized:
 		return e.status == http.StatusUnauthorized || e.status == http.StatusForbidden && !e.limited
 	}

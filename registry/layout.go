@@ -332,49 +332,6 @@ func (l *layout) tags(context.Context) ([]string, error) {
 	return tags, nil
 }
 
-// layoutJobs is how many manifests of a layout are read at a time.
-const layoutJobs = 4
-
-// referrers reads the manifests that index.json lists, and those that a listed index has in it: other tools copy the referrers tag
-// schema into layouts as an index.
-func (l *layout) referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	index, err := l.files.index()
-	if err != nil {
-		return nil, err
-	}
-	list := slices.Clone(index.Manifests)
-	for _, d := range index.Manifests {
-		if d.Annotations[ocispec.AnnotationRefName] != referrersTag(subject.Digest) || !isIndex(d.MediaType) || checkManifestDescriptor(d) != nil {
-			continue
-		}
-		content, err := l.manifest(ctx, d)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		var inner ocispec.Index
-		if json.Unmarshal(content, &inner) == nil {
-			list = append(list, inner.Manifests...)
-		}
-	}
-
-	// A layout holds all there is, not the referrers of one subject: only those few count against the limit.
-	var found []ocispec.Descriptor
-	for part := range slices.Chunk(list, maxReferrers) {
-		some, err := checkReferrers(ctx, subject, slices.Clone(part), layoutJobs, l.manifest)
-		if err != nil {
-			return nil, fmt.Errorf("listing referrers of %s: %w", subject.Digest, err)
-		}
-		found = append(found, some...)
-		if len(found) > maxReferrers {
-			return nil, fmt.Errorf("listing referrers of %s: %w", subject.Digest, errTooManyReferrers)
-		}
-	}
-	return sortReferrers(found), nil
-}
-
 func (l *layout) pushReferrer(ctx context.Context, _, desc ocispec.Descriptor, content []byte) error {
 	return l.pushManifest(ctx, desc, content)
 }

@@ -12,15 +12,12 @@ import (
 	"net/http"
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
@@ -97,13 +94,13 @@ func (r *remote) manifestPath(tagOrDigest string) string {
 func (r *remote) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) {
 	if validDigest(digest.Digest(tagOrDigest)) {
 		for _, m := range r.mirrors {
-			if desc, content, err := m.getManifest(ctx, tagOrDigest, manifestTypes); err == nil {
+			if desc, content, err := m.getManifest(ctx, tagOrDigest, manifestTypes, MaxManifest); err == nil {
 				r.cache.put(desc.Digest, content)
 				return desc, nil
 			}
 		}
 	}
-	desc, content, err := r.getManifest(ctx, tagOrDigest, manifestTypes)
+	desc, content, err := r.getManifest(ctx, tagOrDigest, manifestTypes, MaxManifest)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("resolving %s in %s: %w", tagOrDigest, r.name, err)
 	}
@@ -117,13 +114,13 @@ func (r *remote) manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 		var err error
 		for _, m := range r.mirrors {
 			// A mirror that has it wrong is one that does not have it.
-			if _, content, err = m.getManifest(ctx, string(desc.Digest), []string{desc.MediaType}); err == nil && verifyBytes(content, desc) == nil {
+			if _, content, err = m.getManifest(ctx, string(desc.Digest), []string{desc.MediaType}, desc.Size); err == nil && verifyBytes(content, desc) == nil {
 				ok = true
 				break
 			}
 		}
 		if !ok {
-			if _, content, err = r.getManifest(ctx, string(desc.Digest), []string{desc.MediaType}); err != nil {
+			if _, content, err = r.getManifest(ctx, string(desc.Digest), []string{desc.MediaType}, desc.Size); err != nil {
 				return nil, fmt.Errorf("fetching manifest %s: %w", desc.Digest, err)
 			}
 		}
@@ -135,8 +132,8 @@ func (r *remote) manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 	return content, nil
 }
 
-// getManifest fetches and hashes. Asked by digest, it gives no other content.
-func (r *remote) getManifest(ctx context.Context, tagOrDigest string, accept []string) (desc ocispec.Descriptor, content []byte, err error) {
+// getManifest fetches and hashes up to limit bytes: what is longer is not read to its end. Asked by digest, it gives no other content.
+func (r *remote) getManifest(ctx context.Context, tagOrDigest string, accept []string, limit int64) (desc ocispec.Descriptor, content []byte, err error) {
 	err = r.c.retry(ctx, func(int) error {
 		resp, err := r.c.do(ctx, request{
 			method: http.MethodGet,
@@ -150,7 +147,7 @@ func (r *remote) getManifest(ctx context.Context, tagOrDigest string, accept []s
 		}
 		defer resp.Body.Close()
 		where := withoutQuery(resp.Request.URL)
-		if content, err = r.readSmall(resp); err != nil {
+		if content, err = r.readSmall(resp, limit); err != nil {
 			return fmt.Errorf("GET %s: %w", where, err)
 		}
 
@@ -167,22 +164,25 @@ func (r *remote) getManifest(ctx context.Context, tagOrDigest string, accept []s
 			return fmt.Errorf("%w: GET %s gave %s, not %s", ErrDigestMismatch, where, desc.Digest, printable(want))
 		}
 		if !IsManifest(desc.MediaType) {
-			return fmt.Errorf("GET %s: media type %q is not that of a manifest", where, printable(desc.MediaType))
+			return invalidf("GET %s: media type %q is not that of a manifest", where, printable(desc.MediaType))
 		}
 		return nil
 	})
 	return desc, content, err
 }
 
-// readSmall reads a body that has to fit into MaxManifest.
-func (r *remote) readSmall(resp *http.Response) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(resp.Body, MaxManifest+1))
+// readSmall reads a body that may have up to limit bytes.
+func (r *remote) readSmall(resp *http.Response, limit int64) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	r.c.stats.fetched.Add(int64(len(b)))
 	if err != nil {
 		return nil, redact(err)
 	}
-	if len(b) > MaxManifest {
-		return nil, fmt.Errorf("more than %d bytes", MaxManifest)
+	if int64(len(b)) > limit {
+		if limit < MaxManifest { // it was said to have so many
+			return nil, fmt.Errorf("%w: more than %d bytes", ErrDigestMismatch, limit)
+		}
+		return nil, invalidf("more than %d bytes", limit)
 	}
 	return b, nil
 }
@@ -214,7 +214,7 @@ func (r *remote) pushManifest(ctx context.Context, desc ocispec.Descriptor, cont
 	if _, err := r.putManifest(ctx, desc, content, string(desc.Digest)); err != nil {
 		return fmt.Errorf("pushing manifest %s: %w", desc.Digest, err)
 	}
-	if _, _, err := r.getManifest(ctx, string(desc.Digest), []string{desc.MediaType}); err != nil {
+	if _, _, err := r.getManifest(ctx, string(desc.Digest), []string{desc.MediaType}, desc.Size); err != nil {
 		return fmt.Errorf("reading manifest %s back: %w", desc.Digest, err)
 	}
 	r.cache.put(desc.Digest, content)
@@ -311,7 +311,7 @@ func (r *remote) pages(ctx context.Context, rq request, limit int, tooMany error
 			}
 			defer resp.Body.Close()
 			next = nextPage(resp)
-			content, err = r.readSmall(resp)
+			content, err = r.readSmall(resp, MaxManifest)
 			return err
 		})
 		if err != nil {
@@ -347,226 +347,6 @@ func nextPage(resp *http.Response) string {
 		}
 	}
 	return ""
-}
-
-// What a registry can make us read when it lists referrers.
-const (
-	maxReferrers     = 1000
-	maxReferrerPages = 100
-)
-
-var errTooManyReferrers = fmt.Errorf("more than %d referrers", maxReferrers)
-
-// referrers merges what the registry's API says, the index of the referrers tag schema and our own tag per referrer: artifacts that
-// were copied by other tools, or to a registry that was upgraded later, have some of them in one place and some in another. No filter is
-// sent, since registries differ in what they compare it with.
-func (r *remote) referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	var lists [3][]ocispec.Descriptor
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		lists[0], err = r.referrersAPI(gctx, subject.Digest)
-		return err
-	})
-	g.Go(func() (err error) {
-		lists[1], err = r.referrersIndex(gctx, subject.Digest)
-		return err
-	})
-	g.Go(func() (err error) {
-		lists[2], err = r.taggedReferrers(gctx, subject.Digest)
-		return err
-	})
-	if err := g.Wait(); err != nil {
-		return nil, fmt.Errorf("listing referrers of %s: %w", subject.Digest, err)
-	}
-	found, err := checkReferrers(ctx, subject, slices.Concat(lists[:]...), r.c.o.Jobs, r.manifest)
-	if err != nil {
-		return nil, fmt.Errorf("listing referrers of %s: %w", subject.Digest, err)
-	}
-	return found, nil
-}
-
-// referrersAPI: no answer that means "no such API" is an error.
-func (r *remote) referrersAPI(ctx context.Context, subject digest.Digest) ([]ocispec.Descriptor, error) {
-	var list []ocispec.Descriptor
-	rq := request{
-		method: http.MethodGet,
-		path:   r.repository + "/referrers/" + string(subject),
-		header: http.Header{"Accept": {ocispec.MediaTypeImageIndex}},
-		scopes: r.pull,
-	}
-	err := r.pages(ctx, rq, maxReferrerPages, errTooManyReferrers, func(page []byte) error {
-		var index ocispec.Index
-		if err := json.Unmarshal(page, &index); err != nil {
-			return nil // a page for humans, from a server that answers everything with one
-		}
-		if len(index.Manifests) > maxReferrers-len(list) {
-			return errTooManyReferrers
-		}
-		list = append(list, index.Manifests...)
-		return nil
-	})
-	if notOffered(err) {
-		return nil, nil
-	}
-	return list, err
-}
-
-// notOffered reports whether a registry refuses a request of a kind that it need not serve: it has no such API, or keeps this one to
-// itself. Who may not read at all has failed before, with the manifest itself.
-func notOffered(err error) bool {
-	e, ok := errors.AsType[*responseError](err)
-	return ok && (e.status/100 == 4 || e.status == http.StatusNotImplemented) &&
-		e.status != http.StatusTooManyRequests && e.status != http.StatusRequestTimeout && !e.limited
-}
-
-func (r *remote) referrersIndex(ctx context.Context, subject digest.Digest) ([]ocispec.Descriptor, error) {
-	desc, content, err := r.getManifest(ctx, referrersTag(subject), manifestTypes)
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil || !isIndex(desc.MediaType) {
-		return nil, err
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(content, &index); err != nil {
-		return nil, nil // something else has this tag
-	}
-	return index.Manifests, nil
-}
-
-func (r *remote) taggedReferrers(ctx context.Context, subject digest.Digest) ([]ocispec.Descriptor, error) {
-	tags, err := r.tags(ctx)
-	if notOffered(err) || errors.Is(err, errTooManyTags) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var list []ocispec.Descriptor
-	for _, tag := range tags {
-		suffix, ok := strings.CutPrefix(tag, referrersTag(subject)+".")
-		if !ok || !referrerSuffix.MatchString(suffix) {
-			continue
-		}
-		if len(list) == maxReferrers {
-			return nil, errTooManyReferrers
-		}
-		desc, err := r.resolve(ctx, tag)
-		if errors.Is(err, ErrNotFound) {
-			continue // deleted since
-		}
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, desc)
-	}
-	return list, nil
-}
-
-// checkReferrers fetches every manifest of a merged list once and keeps those that say themselves that they refer to subject.
-// One that is listed and not there is left out: lists outlive what is in them.
-func checkReferrers(ctx context.Context, subject ocispec.Descriptor, list []ocispec.Descriptor, jobs int,
-	fetch func(context.Context, ocispec.Descriptor) ([]byte, error),
-) ([]ocispec.Descriptor, error) {
-	list = slices.DeleteFunc(list, func(d ocispec.Descriptor) bool { return checkManifestDescriptor(d) != nil })
-	list = sortReferrers(list)
-	if len(list) > maxReferrers {
-		return nil, errTooManyReferrers
-	}
-
-	keep := make([]*ocispec.Descriptor, len(list))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(jobs)
-	for i, desc := range list {
-		g.Go(func() error {
-			content, err := fetch(gctx, desc)
-			if errors.Is(err, ErrNotFound) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			m, err := parseReferrer(content)
-			if err != nil || m.Subject == nil || m.Subject.Digest != subject.Digest {
-				return nil
-			}
-			if m.MediaType != "" {
-				desc.MediaType = m.MediaType
-			}
-			d := m.describe(desc)
-			keep[i] = &d
-			return nil
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	var found []ocispec.Descriptor
-	for _, d := range keep {
-		if d != nil && IsManifest(d.MediaType) {
-			found = append(found, *d)
-		}
-	}
-	return found, nil
-}
-
-// sortReferrers sorts by digest and drops what is there twice.
-func sortReferrers(list []ocispec.Descriptor) []ocispec.Descriptor {
-	slices.SortFunc(list, func(a, b ocispec.Descriptor) int {
-		return cmp.Or(cmp.Compare(a.Digest, b.Digest), cmp.Compare(a.Size, b.Size))
-	})
-	return slices.CompactFunc(list, func(a, b ocispec.Descriptor) bool { return a.Digest == b.Digest && a.Size == b.Size })
-}
-
-func (r *remote) pushReferrer(ctx context.Context, subject, desc ocispec.Descriptor, content []byte) error {
-	fail := func(err error) error {
-		return fmt.Errorf("pushing referrer %s of %s: %w", desc.Digest, subject.Digest, err)
-	}
-	header, err := r.putManifest(ctx, desc, content, string(desc.Digest))
-	if err != nil {
-		return fail(err)
-	}
-	if _, _, err := r.getManifest(ctx, string(desc.Digest), []string{desc.MediaType}); err != nil {
-		return fail(fmt.Errorf("reading it back: %w", err))
-	}
-	if header.Get("OCI-Subject") == string(subject.Digest) {
-		// The registry says that it keeps the list. Some lose entries of it when two writers come at once (olareg 0.1.2 does); then it
-		// is treated like one that does not keep a list.
-		list, err := r.referrersAPI(ctx, subject.Digest)
-		if err != nil {
-			return fail(fmt.Errorf("reading the list back: %w", err))
-		}
-		if slices.ContainsFunc(list, func(d ocispec.Descriptor) bool { return d.Digest == desc.Digest }) {
-			return nil
-		}
-	}
-
-	// A tag of its own first: it is complete by itself, and the index below can be lost to another writer, before or after we read it
-	// back (5 of 8 survived when it was measured).
-	if _, err := r.putManifest(ctx, desc, content, referrerTag(subject.Digest, desc.Digest)); err != nil {
-		return fail(err)
-	}
-	// The index is for other tools. It gets all that is known now, so that each writer repairs what was lost before it.
-	known, err := r.referrers(ctx, subject)
-	if err != nil {
-		return fail(err)
-	}
-	if !slices.ContainsFunc(known, func(d ocispec.Descriptor) bool { return d.Digest == desc.Digest }) {
-		known = append(known, desc)
-	}
-	index, err := json.Marshal(ocispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: ocispec.MediaTypeImageIndex,
-		Manifests: known,
-	})
-	if err != nil {
-		return fail(err)
-	}
-	indexDesc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromBytes(index), Size: int64(len(index))}
-	if _, err := r.putManifest(ctx, indexDesc, index, referrersTag(subject.Digest)); err != nil {
-		return fail(err)
-	}
-	return nil
 }
 
 // A manifestCache keeps the last few manifests: what is resolved is nearly always read next.

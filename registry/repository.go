@@ -106,7 +106,7 @@ type backend interface {
 
 	tag(ctx context.Context, desc ocispec.Descriptor, tag string) error
 	tags(ctx context.Context) ([]string, error)
-	referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error)
+	referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) // places to look, also beside an error
 	pushReferrer(ctx context.Context, subject, desc ocispec.Descriptor, content []byte) error
 
 	close() error
@@ -315,16 +315,6 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 	return slices.Compact(tags), nil
 }
 
-// Referrers are the manifests whose subject is the one given, sorted by digest. Each has been fetched and verified; MediaType,
-// ArtifactType and Annotations are the manifest's own, whatever a list said of it. No filter is applied: callers pick by
-// ArtifactType. None is no error.
-func (r *Repository) Referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	if err := checkManifestDescriptor(subject); err != nil {
-		return nil, err
-	}
-	return r.backend.referrers(ctx, subject)
-}
-
 // PushReferrer pushes a manifest that has a subject, by digest, so that [Repository.Referrers] of that subject finds it; desc is its
 // own descriptor, and its blobs must have been pushed. On a registry without the referrers API it also gets a tag and an entry in the
 // index of the tag schema, as the distribution spec says ("Pushing Manifests with Subject").
@@ -372,10 +362,10 @@ func isIndex(mediaType string) bool {
 // checkDescriptor is for every descriptor that comes in: what passes has a digest that is safe in paths and URLs, and a size.
 func checkDescriptor(desc ocispec.Descriptor) error {
 	if !validDigest(desc.Digest) {
-		return fmt.Errorf("%.100q: not a sha256 digest", desc.Digest)
+		return invalidf("%.100q: not a sha256 digest", desc.Digest)
 	}
 	if desc.Size < 0 {
-		return fmt.Errorf("%s: negative size", desc.Digest)
+		return invalidf("%s: negative size", desc.Digest)
 	}
 	return nil
 }
@@ -385,10 +375,10 @@ func checkManifestDescriptor(desc ocispec.Descriptor) error {
 		return err
 	}
 	if !IsManifest(desc.MediaType) {
-		return fmt.Errorf("%s: %.100q is not the type of a manifest", desc.Digest, desc.MediaType)
+		return invalidf("%s: %.100q is not the type of a manifest", desc.Digest, desc.MediaType)
 	}
 	if desc.Size > MaxManifest {
-		return fmt.Errorf("%s: a manifest of %d bytes, over the limit of %d", desc.Digest, desc.Size, MaxManifest)
+		return invalidf("%s: a manifest of %d bytes, over the limit of %d", desc.Digest, desc.Size, MaxManifest)
 	}
 	return nil
 }

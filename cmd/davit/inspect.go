@@ -186,8 +186,10 @@ func inspectArtifact(ctx context.Context, stdout io.Writer, ref registry.Referen
 	if o.ovf {
 		return o.printOVF(ctx, stdout, repo, desc, raw)
 	}
-	referrers, err := repo.Referrers(ctx, desc)
-	if err != nil {
+	referrers, err := repo.ReadReferrers(ctx, desc)
+	if errors.Is(err, registry.ErrIncomplete) {
+		o.stderr.warn("not all referrers are shown: %v", err)
+	} else if err != nil {
 		return err
 	}
 	r.addReferrers(referrers)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"text/tabwriter"
 
 	"github.com/davit-oci/davit/artifact"
@@ -56,10 +57,14 @@ type lsDetails struct {
 	Created     string        `json:"created,omitempty"`
 	VirtualSize int64         `json:"virtualSize"` // of all disks
 	StoredSize  int64         `json:"storedSize"`  // of all blobs
-	Signatures  int           `json:"signatures"`  // not checked
+	Signatures  *int          `json:"signatures"`  // not checked; null: they could not be listed
 
 	foreign bool // not an artifact of davit's
 }
+
+// lsLists is how many lists of referrers are in memory at a time: whoever can
+// push can make them long.
+const lsLists = 4
 
 func runLs(ctx context.Context, stdout io.Writer, name string, o lsOptions) (err error) {
 	ref, err := parseRepo(name)
@@ -84,11 +89,12 @@ func runLs(ctx context.Context, stdout io.Writer, name string, o lsOptions) (err
 	r := lsReport{report: newReport("davit ls"), Repository: ref.Name(), Tags: make([]lsTag, len(tags))}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(o.jobs)
+	look := lister{globals: o.globals, repo: repo, lists: make(chan struct{}, lsLists)}
 	for i, tag := range tags {
 		r.Tags[i].Tag = tag
 		if o.long {
 			group.Go(func() (err error) {
-				r.Tags[i].lsDetails, err = lookAt(groupCtx, repo, tag)
+				r.Tags[i].lsDetails, err = look.at(groupCtx, tag)
 				return err
 			})
 		}
@@ -119,34 +125,54 @@ func runLs(ctx context.Context, stdout io.Writer, name string, o lsOptions) (err
 	}
 	row("TAG", "DIGEST", "CREATED", "VIRTUAL", "STORED", "SIGNATURES")
 	for _, t := range r.Tags {
-		virtual, stored := humanBytes(t.VirtualSize), humanBytes(t.StoredSize)
+		if t.lsDetails == nil {
+			row(t.Tag, "?", "?", "?", "?", "?")
+			continue
+		}
+		virtual, stored, signatures := humanBytes(t.VirtualSize), humanBytes(t.StoredSize), "?"
 		if t.foreign {
 			virtual, stored = "-", "-"
 		}
-		row(t.Tag, t.Digest.String(), cmp.Or(t.Created, "-"), virtual, stored, fmt.Sprint(t.Signatures))
+		if t.Signatures != nil {
+			signatures = fmt.Sprint(*t.Signatures)
+		}
+		row(t.Tag, t.Digest.String(), cmp.Or(t.Created, "-"), virtual, stored, signatures)
 	}
 	return table.Flush()
 }
 
-// lookAt reads manifest and referrers of a tag.
-func lookAt(ctx context.Context, repo *registry.Repository, tag string) (*lsDetails, error) {
-	desc, err := repo.Resolve(ctx, tag)
-	if err != nil {
-		return nil, err
+// A lister looks at tags. One whose manifest or signatures are not what they
+// should be costs itself, and is told.
+type lister struct {
+	*globals
+	repo  *registry.Repository
+	lists chan struct{} // lists of referrers that are in memory
+}
+
+// at reads the manifest of a tag, nil if it cannot be read, and lists its
+// referrers.
+func (l *lister) at(ctx context.Context, tag string) (*lsDetails, error) {
+	desc, err := l.repo.Resolve(ctx, tag)
+	var raw []byte
+	if err == nil {
+		raw, err = l.repo.Manifest(ctx, desc)
 	}
-	raw, err := repo.Manifest(ctx, desc)
-	if err != nil {
-		return nil, err
+	if errors.Is(err, fs.ErrInvalid) || errors.Is(err, fs.ErrNotExist) {
+		l.stderr.warn("%s: %v", tag, err)
+		return nil, nil
 	}
-	referrers, err := repo.Referrers(ctx, desc)
 	if err != nil {
 		return nil, err
 	}
 	d := &lsDetails{Digest: desc.Digest}
-	for _, r := range referrers {
-		if claimsSignature(r) {
-			d.Signatures++
-		}
+	signatures, err := l.signatures(ctx, desc)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		l.stderr.warn("%s: signatures not counted: %v", tag, err)
+	} else {
+		d.Signatures = &signatures
 	}
 	m, err := artifact.ParseManifest(raw, desc)
 	if err != nil { // something else, or broken: others are still worth listing
@@ -166,4 +192,24 @@ func lookAt(ctx context.Context, repo *registry.Repository, tag string) (*lsDeta
 		d.StoredSize += f.Size
 	}
 	return d, nil
+}
+
+// signatures counts what lists call signatures. Only of an entry that does not
+// say what it is, the manifests are read.
+func (l *lister) signatures(ctx context.Context, desc ocispec.Descriptor) (n int, err error) {
+	l.lists <- struct{}{}
+	defer func() { <-l.lists }()
+	referrers, err := l.repo.Referrers(ctx, desc)
+	if err == nil && slices.ContainsFunc(referrers, func(d ocispec.Descriptor) bool { return d.ArtifactType == "" }) {
+		referrers, err = l.repo.ReadReferrers(ctx, desc)
+	}
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range referrers {
+		if claimsSignature(r) {
+			n++
+		}
+	}
+	return n, nil
 }
