@@ -77,7 +77,7 @@ var imports = map[string]struct {
 	"internal/space":  {may: []string{sys}},
 	"sign":            {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
 	"verify": {
-		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf, sync},
+		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf},
 		tests: []string{"sign", olareg, oras}, // a real registry between the two, and the real cosign
 	},
 	"machine": {},

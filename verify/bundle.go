@@ -3,6 +3,7 @@ package verify
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/davit-oci/davit/internal/bundle"
@@ -50,40 +51,37 @@ func parseReferrer(data []byte, subject ocispec.Descriptor) (ocispec.Descriptor,
 	return plain(m.Layers[0]), nil
 }
 
-// check decides whether the bundle in data is a signature of subject that p counts, and fills in what the bundle says. The order
-// is that of trust: form, then the signature over the payload, and only then what the payload says.
-func check(s *Signature, data []byte, subject ocispec.Descriptor, keys []*Key, p Policy) error {
+// readBundle reads the bundle in data and fills in what it says. Nothing of that is believed yet; but what is malformed, or says itself
+// that it is about something else, is refused without a look at its signature.
+func readBundle(s *Signature, data []byte, subject ocispec.Descriptor) (*signedBundle, error) {
 	b, err := parseBundle(data)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.Kind, s.KeyHint = "key", b.hint
 
 	c, err := b.claims()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.Name, s.Tags, s.Sequence, s.Time = c.name, c.tags, c.sequence, c.time()
 	if c.predicateType != bundle.PredicateType {
-		return refusef(NotASignature, "it is an attestation of type %.200q, not a signature", c.predicateType)
+		return nil, refusef(NotASignature, "it is an attestation of type %.200q, not a signature", c.predicateType)
 	}
+	if c.algorithm != subject.Digest.Algorithm().String() || c.digest != subject.Digest.Encoded() {
+		return nil, refusef(OtherSubject, "it signs %.150q", c.algorithm+":"+c.digest)
+	}
+	return b, nil
+}
 
+// check decides whether p counts the signature, which one of keys must have made.
+func (b *signedBundle) check(s *Signature, keys []*Key, p Policy) error {
 	key, err := b.signer(keys)
 	if err != nil {
 		return err
 	}
 	s.KeyHint = key.hint
-	if c.algorithm != subject.Digest.Algorithm().String() || c.digest != subject.Digest.Encoded() {
-		return refusef(OtherSubject, "it signs %.150q", c.algorithm+":"+c.digest)
-	}
-	switch {
-	case p.Bind == "" || p.Bind == BindAny || p.Bind == c.name:
-		return nil
-	case c.name == "":
-		return refusef(OtherName, "it names no repository; %s is asked for", p.Bind)
-	default:
-		return refusef(OtherName, "it was made for %q; %s is asked for", c.name, p.Bind)
-	}
+	return p.binds(s)
 }
 
 // A signedBundle is a bundle whose form is right. Nothing in it is believed yet.
@@ -127,9 +125,13 @@ func parseBundle(data []byte) (*signedBundle, error) {
 	return &signedBundle{hint: shown(material.PublicKey().Hint()), envelope: envelope, material: material}, nil
 }
 
+// hinted are the keys that the hint names. Anybody can write one: it says which to try first, and no more.
+func (b *signedBundle) hinted(keys []*Key) []*Key {
+	return slices.DeleteFunc(slices.Clone(keys), func(k *Key) bool { return k.hint != b.hint })
+}
+
 // signer returns the key that the envelope is signed with.
 func (b *signedBundle) signer(keys []*Key) (*Key, error) {
-	// The hint only finds keys, and anybody can write one: every key is tried.
 	for _, key := range keys {
 		for _, tm := range key.material {
 			if err := sgverify.VerifySignature(b.envelope, b.material, tm); err == nil {

@@ -21,10 +21,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/davit-oci/davit/internal/bundle"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 )
 
 // Errors that an [UntrustedError] matches with errors.Is.
@@ -37,13 +35,14 @@ var (
 )
 
 // A Source is where a manifest and its signatures are. Its methods are called concurrently. It need not check digests: what it
-// returns is checked here, whereas an error from Fetch counts as a failure of the network, not as a forgery. The exception is an
-// error that matches [fs.ErrNotExist], for content that certainly is not there.
+// returns is checked here, whereas an error counts as a failure of the network, not as a forgery. The exceptions are errors that match
+// [fs.ErrNotExist], for content that certainly is not there, and [fs.ErrInvalid], for what is wrong where it is kept.
 type Source interface {
 	// Fetch opens a manifest or blob by the descriptor's media type, digest and size.
 	Fetch(ctx context.Context, target ocispec.Descriptor) (io.ReadCloser, error)
 
-	// Referrers lists what refers to target, of any type. Descriptors are believed to be places to look, no more.
+	// Referrers lists what refers to target, of any type. Descriptors are believed to be places to look, no more. What is returned
+	// beside an error is looked at, too: a signature that is found counts, however much is missing.
 	Referrers(ctx context.Context, target ocispec.Descriptor) ([]ocispec.Descriptor, error)
 }
 
@@ -64,15 +63,8 @@ type Policy struct {
 // BindAny is a [Policy.Bind] that accepts signatures made for any repository.
 const BindAny = "any"
 
-// Limits of what a registry can make us fetch and hold. A signature as cosign writes it is two documents of about 1 KB; with
-// certificates and log entries it is about 12 KB.
-const (
-	maxManifest         = 4 << 20   // the manifest itself: what the distribution spec asks registries to take
-	maxReferrers        = 128       // how many referrers are looked at, those listed as bundles first
-	maxReferrerManifest = 256 << 10 // the manifest of a referrer
-	maxBundle           = 1 << 20   // a bundle
-	fetches             = 8         // referrers looked at at the same time
-)
+// maxManifest bounds the manifest itself: it is what the distribution spec asks registries to take.
+const maxManifest = 4 << 20
 
 // A Result is what was verified. Only [Artifact] makes one.
 type Result struct {
@@ -143,6 +135,7 @@ const (
 	DigestMismatch Code = "digest-mismatch" // bytes are not what a digest says
 	TooLarge       Code = "too-large"       // beyond a limit that protects us
 	TooMany        Code = "too-many"        // more referrers than are looked at
+	Incomplete     Code = "incomplete"      // the list of referrers breaks off
 	Missing        Code = "missing"         // listed, but not there
 	Malformed      Code = "malformed"       // not a well-formed referrer, bundle or statement
 	OtherSubject   Code = "other-subject"   // about another manifest
@@ -183,7 +176,6 @@ type UntrustedError struct {
 
 // Error names the subject and the first reasons; a registry can make many.
 func (e *UntrustedError) Error() string {
-	const most = 5
 	var whys []string
 	for _, r := range e.Reasons[:min(len(e.Reasons), most)] {
 		if r.Digest != "" {
@@ -227,26 +219,23 @@ func Artifact(ctx context.Context, src Source, subject ocispec.Descriptor, p Pol
 		}
 		return nil, fmt.Errorf("fetching manifest %s: %w", subject.Digest, err)
 	}
-	listed, err := src.Referrers(ctx, subject)
-	if err != nil {
-		return nil, fmt.Errorf("listing signatures of %s: %w", subject.Digest, err)
-	}
+	start := time.Now()
+	listed, listing := src.Referrers(ctx, subject)
 	candidates, left := choose(listed)
-
-	found := make([]*Signature, len(candidates))
-	var g errgroup.Group
-	g.SetLimit(fetches)
-	for i, desc := range candidates {
-		g.Go(func() error {
-			found[i] = examine(ctx, src, subject, desc, keys, p)
-			return nil
-		})
-	}
-	g.Wait() // no error: what went wrong with a candidate is kept with it
+	s := search{src: src, subject: subject, keys: keys, policy: p, unseen: left}
+	// A slow list leaves half of the time to look at what it names.
+	s.look(ctx, candidates, later(start.Add(maxTime), time.Now().Add(maxTime/2)))
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("verifying %s: %w", subject.Digest, err)
 	}
-	return decide(subject, manifest, found, left, p)
+	return decide(manifest, &s, len(candidates)+left, listing)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // plain leaves of a descriptor what a digest covers. The rest came from a registry, and goes no further.
@@ -254,111 +243,82 @@ func plain(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }
 
-// choose returns the referrers to look at, each once, and the number of those that are beyond the limit. What is listed as a
-// bundle comes first, so that nobody can hide a signature behind a heap of other referrers; but a listing's type is a hint that
-// some registries get wrong, so no type is left out.
-func choose(listed []ocispec.Descriptor) (candidates []ocispec.Descriptor, left int) {
-	// By size too: a list with a wrong size must not take the place of the right one.
-	type id struct {
-		digest digest.Digest
-		size   int64
-	}
-	seen := make(map[id]bool)
-	for _, d := range listed {
-		if d.MediaType == ocispec.MediaTypeImageManifest && !seen[id{d.Digest, d.Size}] {
-			seen[id{d.Digest, d.Size}] = true
-			candidates = append(candidates, d)
-		}
-	}
-	slices.SortStableFunc(candidates, func(a, b ocispec.Descriptor) int {
-		return cmp.Compare(likeliness(a), likeliness(b))
-	})
-	n := min(len(candidates), maxReferrers)
-	return candidates[:n], len(candidates) - n
-}
-
-func likeliness(d ocispec.Descriptor) int {
-	switch {
-	case d.ArtifactType == bundle.MediaType && d.Annotations[bundle.AnnotationPredicateType] == bundle.PredicateType:
-		return 0
-	case d.ArtifactType == bundle.MediaType:
-		return 1
-	}
-	return 2
-}
-
-// decide makes the verdict of what was found; nil stands for a referrer that is no signature at all.
-func decide(subject ocispec.Descriptor, manifest []byte, found []*Signature, left int, p Policy) (*Result, error) {
+// decide makes the verdict of what was found among all referrers. listing is what is wrong with their list.
+func decide(manifest []byte, s *search, all int, listing error) (*Result, error) {
 	var (
 		signatures []Signature
 		warnings   []string
 		reasons    []Reason
 		failures   []error
 	)
-	for _, s := range found {
-		if s != nil {
-			signatures = append(signatures, *s)
-		}
+	for _, sig := range s.found {
+		signatures = append(signatures, *sig)
 	}
 	slices.SortFunc(signatures, func(a, b Signature) int {
 		return cmp.Or(cmp.Compare(a.Digest, b.Digest), cmp.Compare(a.Referrer, b.Referrer))
 	})
-	manifestLink := Link{Link: "manifest", Subject: subject.Digest.String()}
-	var counted, broken []Link
-	for _, s := range signatures {
-		id := cmp.Or(s.Digest, s.Referrer)
-		switch {
-		case s.Counted:
-			counted = append(counted, Link{Link: "signature", Subject: id.String(), OK: true, Why: "by key " + s.KeyHint})
-			continue
-		case s.Code == notFetched:
-			failures = append(failures, fmt.Errorf("fetching signature %s: %w", id, s.err))
-			warnings = append(warnings, fmt.Sprintf("signature %s could not be fetched", id))
-		default:
-			reasons = append(reasons, Reason{Code: s.Code, Digest: id, Why: s.Why, err: s.err})
-		}
-		broken = append(broken, Link{Link: "signature", Subject: id.String(), Why: s.Why})
-	}
-	if left > 0 {
-		why := fmt.Sprintf("%d referrers more than the %d that were looked at", left, maxReferrers)
+
+	// What is about all of them comes first.
+	if s.unseen > 0 {
+		why := fmt.Sprintf("%d of %d referrers were not looked at: the limits are %d, %d MiB and %v", s.unseen, all, maxReferrers, maxBytes>>20, maxTime)
 		reasons = append(reasons, Reason{Code: TooMany, Why: why})
 		warnings = append(warnings, why)
+	}
+	if listing != nil {
+		why := fmt.Sprintf("the list of signatures is not complete: %v", listing)
+		warnings = append(warnings, why)
+		if errors.Is(listing, fs.ErrInvalid) {
+			reasons = append(reasons, Reason{Code: Incomplete, Why: why})
+		} else {
+			failures = append(failures, fmt.Errorf("listing signatures of %s: %w", s.subject.Digest, listing))
+		}
+	}
+	manifestLink := Link{Link: "manifest", Subject: s.subject.Digest.String()}
+	var counted, broken []Link
+	var unfetched []string
+	for _, sig := range signatures {
+		id := cmp.Or(sig.Digest, sig.Referrer)
+		switch {
+		case sig.Counted:
+			counted = append(counted, Link{Link: "signature", Subject: id.String(), OK: true, Why: "by key " + sig.KeyHint})
+			continue
+		case sig.Code == notFetched:
+			failures = append(failures, fmt.Errorf("fetching signature %s: %w", id, sig.err))
+			unfetched = append(unfetched, fmt.Sprintf("signature %s could not be fetched", id))
+		default:
+			reasons = append(reasons, Reason{Code: sig.Code, Digest: id, Why: sig.Why, err: sig.err})
+		}
+		broken = append(broken, Link{Link: "signature", Subject: id.String(), Why: sig.Why})
 	}
 
 	if len(counted) > 0 {
 		manifestLink.OK, manifestLink.Why = true, "signed by digest"
 		return &Result{
-			Subject:    subject,
+			Subject:    s.subject,
 			Manifest:   manifest,
 			Signatures: signatures,
-			Warnings:   append(nameWarnings(signatures, p), warnings...),
+			Warnings:   slices.Concat(shortened(s.policy.warnings(signatures)), warnings, shortened(unfetched)),
 			Chain:      append(counted, manifestLink),
 		}, nil
 	}
 	if len(failures) > 0 {
-		return nil, errors.Join(failures...)
+		return nil, errors.Join(failures[:min(len(failures), most)]...)
 	}
 	if len(reasons) == 0 {
 		reasons = []Reason{{Code: NoSignature, Why: "there is no signature"}}
 	}
-	e := refuse(subject, signatures, reasons...)
+	e := refuse(s.subject, signatures, reasons...)
 	e.Chain = append(broken, e.Chain...)
 	return nil, e
 }
 
-// nameWarnings says that the artifact was signed for other names than the one it is accessed by: a copy, or a swap.
-func nameWarnings(signatures []Signature, p Policy) (warnings []string) {
-	if p.Bind != "" || p.Name == "" {
-		return nil
-	}
-	for _, s := range signatures {
-		switch {
-		case !s.Counted || s.Name == "":
-		case s.Name == p.Name:
-			return nil
-		default:
-			warnings = append(warnings, fmt.Sprintf("signature %s was made for %s, not for %s", s.Digest, s.Name, p.Name))
-		}
+// most is how many sentences of a kind are for people to read: whoever can push can make many.
+const most = 5
+
+// shortened leaves of warnings as many as are read.
+func shortened(warnings []string) []string {
+	if n := len(warnings) - most; n > 0 {
+		return append(warnings[:most:most], fmt.Sprintf("and %d more warnings like this", n))
 	}
 	return warnings
 }
@@ -415,40 +375,4 @@ func fetch(ctx context.Context, src Source, desc ocispec.Descriptor, limit int64
 		return nil, &refusal{DigestMismatch, fmt.Sprintf("content of %s has the digest %s", desc.Digest, got), ErrDigestMismatch}
 	}
 	return data, nil
-}
-
-// examine looks at one referrer. It returns nil for one that is of another kind, such as an SBOM.
-func examine(ctx context.Context, src Source, subject, desc ocispec.Descriptor, keys []*Key, p Policy) *Signature {
-	s := &Signature{Referrer: desc.Digest}
-	err := func() error {
-		data, err := fetch(ctx, src, plain(desc), maxReferrerManifest)
-		if err != nil {
-			return err
-		}
-		layer, err := parseReferrer(data, subject)
-		if err != nil {
-			return err
-		}
-		s.Digest = layer.Digest
-		data, err = fetch(ctx, src, layer, maxBundle)
-		if err != nil {
-			return err
-		}
-		return check(s, data, subject, keys, p)
-	}()
-	if errors.Is(err, errOtherKind) {
-		return nil
-	}
-	r, refused := asRefusal(err)
-	switch {
-	case err == nil:
-		s.Counted = true
-	case refused:
-		s.Code, s.Why, s.err = r.code, r.why, r.err
-	case errors.Is(err, fs.ErrNotExist):
-		s.Code, s.Why = Missing, "it is listed, but not there"
-	default:
-		s.Code, s.Why, s.err = notFetched, "could not be fetched", err
-	}
-	return s
 }

@@ -3,13 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
@@ -165,7 +165,7 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 		if err := o.checkDeep(ctx, r, img); err != nil {
 			return err
 		}
-		if err := checkSignatureBlobs(ctx, repo, passed.Signatures); err != nil {
+		if err := checkSignatureConfig(ctx, repo, passed.Signatures); err != nil {
 			return err
 		}
 	}
@@ -199,39 +199,24 @@ func (o *verifyOptions) checkDeep(ctx context.Context, r *verifyReport, img *art
 	return nil
 }
 
-// checkSignatureBlobs reads all that the manifests of the signatures name, also
-// what decides nothing, such as their empty config.
-func checkSignatureBlobs(ctx context.Context, repo *registry.Repository, signatures []verify.Signature) error {
-	for _, s := range signatures {
-		if !s.Counted {
-			continue
-		}
-		desc, err := repo.Resolve(ctx, s.Referrer.String())
-		if err != nil {
-			return err
-		}
-		raw, err := repo.Manifest(ctx, desc)
-		if err != nil {
-			return err
-		}
-		var m ocispec.Manifest
-		if err := json.Unmarshal(raw, &m); err != nil {
-			return refusedError{"malformed", fmt.Errorf("signature manifest %s: %w", s.Referrer, err)}
-		}
-		for _, b := range append(m.Layers, m.Config) {
-			rc, err := repo.Fetch(ctx, b)
-			if b.Digest == ocispec.DescriptorEmptyJSON.Digest && isNotFound(err) {
-				continue // registries need not store it, everybody has it
-			}
-			if err != nil {
-				return fmt.Errorf("signature manifest %s: %w", s.Referrer, err)
-			}
-			// Fetch checks the digest at the end of what it gives.
-			_, err = io.Copy(io.Discard, rc)
-			if err = errors.Join(err, rc.Close()); err != nil {
-				return fmt.Errorf("signature manifest %s: blob %s: %w", s.Referrer, b.Digest, err)
-			}
-		}
+// checkSignatureConfig reads the empty config that the manifests of signatures
+// name. It decides nothing, and neither does what else such a manifest names:
+// anybody can attach a copy of a bundle to an artifact.
+func checkSignatureConfig(ctx context.Context, repo *registry.Repository, signatures []verify.Signature) error {
+	if !slices.ContainsFunc(signatures, func(s verify.Signature) bool { return s.Counted }) {
+		return nil
+	}
+	rc, err := repo.Fetch(ctx, ocispec.DescriptorEmptyJSON)
+	if isNotFound(err) {
+		return nil // registries need not store it, everybody has it
+	}
+	if err == nil {
+		// Fetch checks the digest at the end of what it gives.
+		_, err = io.Copy(io.Discard, rc)
+		err = errors.Join(err, rc.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("config of the signatures: blob %s: %w", ocispec.DescriptorEmptyJSON.Digest, err)
 	}
 	return nil
 }
@@ -344,14 +329,33 @@ func (o *verifyOptions) addLink(r *verifyReport, link verify.Link) {
 	o.printChain([]verify.Link{link})
 }
 
+// maxPrinted is how many signatures that hold, and how many that do not, are
+// printed: whoever can push can attach thousands. The JSON has all.
+const maxPrinted = 16
+
 func (g *globals) printChain(chain []verify.Link) {
 	if g.quiet {
 		return
+	}
+	signatures := map[bool]int{}
+	more := func(mark string, ok bool) {
+		if n := signatures[ok] - maxPrinted; n > 0 {
+			g.stderr.line("%s  signature: %d more", mark, n)
+		}
+		signatures[ok] = 0
 	}
 	for _, link := range chain {
 		mark := "ok     "
 		if !link.OK {
 			mark = "refused"
+		}
+		if link.Link == "signature" {
+			if signatures[link.OK]++; signatures[link.OK] > maxPrinted {
+				continue
+			}
+		} else {
+			more("ok     ", true)
+			more("refused", false)
 		}
 		g.stderr.line("%s  %s %s: %s", mark, link.Link, link.Subject, link.Why)
 	}
