@@ -188,12 +188,12 @@ func TestManyOfOneSignatureAreAFewLines(t *testing.T) {
 		s.attach(subject, slices.Clone(b))
 	}
 	p := trust(alice)
-	p.Name = "example.com/other"
+	p.Name, p.Tag = "example.com/other", "v9"
 	got, err := verify.Artifact(t.Context(), s, subject, p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(got.Warnings); n != 6 || !strings.Contains(got.Warnings[5], "295 more") {
+	if n := len(got.Warnings); n != 6 || !strings.Contains(got.Warnings[5], "595 more") {
 		t.Errorf("%d warnings: %q", n, got.Warnings)
 	}
 }

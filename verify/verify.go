@@ -51,13 +51,17 @@ type Policy struct {
 	// Keys: a signature by any one of them counts.
 	Keys []*Key
 
-	// Bind is the HOST/REPO that the signature itself must name, or [BindAny] to accept any name in silence. With a repository a
-	// signature that names none does not count. Empty: Name decides about warnings.
+	// Bind is the HOST/REPO that the signature itself must name, or [BindAny] to accept any name and any tags in silence. With a
+	// repository a signature that names none does not count, nor one that does not hold Tag. Empty: Name and Tag decide about warnings.
 	Bind string
 
 	// Name is HOST/REPO, the logical repository that the artifact is accessed by. A signature made for another counts with a
 	// warning, unless one counts that was made for this. Empty: there is none (an OCI layout), and no name is warned about.
 	Name string
+
+	// Tag is the tag that led to the artifact. A signature made for other tags counts with a warning, like one for another name:
+	// somebody has moved the tag. Empty: a digest led there.
+	Tag string
 }
 
 // BindAny is a [Policy.Bind] that accepts signatures made for any repository.
@@ -143,6 +147,7 @@ const (
 	Unsupported    Code = "unsupported"     // a certificate, a signature without a statement
 	UntrustedKey   Code = "untrusted-key"   // signed by no key of the policy, or changed after signing
 	OtherName      Code = "other-name"      // made for another repository than Bind
+	OtherTag       Code = "other-tag"       // made for other tags, where Bind says that they count
 	notFetched     Code = "not-fetched"     // the network failed; only beside signatures that count
 )
 
@@ -231,6 +236,25 @@ func Artifact(ctx context.Context, src Source, subject ocispec.Descriptor, p Pol
 	return decide(manifest, &s, len(candidates)+left, listing)
 }
 
+// Claims are what signatures of subject say, whoever made them: nothing is verified, none is counted, and Code says so. They tell what
+// a signature is worth adding for, never whom to trust.
+func Claims(ctx context.Context, src Source, subject ocispec.Descriptor) ([]Signature, error) {
+	listed, err := src.Referrers(ctx, plain(subject))
+	candidates, _ := choose(listed)
+	s := search{src: src, subject: plain(subject)}
+	s.look(ctx, candidates, time.Now().Add(maxTime))
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	var all []Signature
+	for _, sig := range s.found {
+		if sig.Code == UntrustedKey { // a signature of subject, by somebody
+			all = append(all, *sig)
+		}
+	}
+	return all, err
+}
+
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -280,7 +304,7 @@ func decide(manifest []byte, s *search, all int, listing error) (*Result, error)
 		id := cmp.Or(sig.Digest, sig.Referrer)
 		switch {
 		case sig.Counted:
-			counted = append(counted, Link{Link: "signature", Subject: id.String(), OK: true, Why: "by key " + sig.KeyHint})
+			counted = append(counted, Link{Link: "signature", Subject: id.String(), OK: true, Why: sig.says()})
 			continue
 		case sig.Code == notFetched:
 			failures = append(failures, fmt.Errorf("fetching signature %s: %w", id, sig.err))

@@ -694,6 +694,74 @@ func TestBinding(t *testing.T) {
 	}
 }
 
+// A tag that was moved to what was signed for another one is told, and refused where the signature must bind.
+func TestTagBinding(t *testing.T) {
+	const signed = `"vnd.davit.tags":"latest,v1"`
+	for _, tt := range []struct {
+		name    string
+		says    string // instead of signed
+		tag     string
+		bind    string
+		warning string
+		refusal string
+	}{
+		{name: "its tag", says: signed, tag: "v1"},
+		{name: "its other tag", says: signed, tag: "latest"},
+		{name: "by digest", says: signed},
+		{name: "moved", says: signed, tag: "v2", warning: "was made for the tags latest, v1, not for v2"},
+		{name: "moved, one tag", says: `"vnd.davit.tags":"v1"`, tag: "v10", warning: "was made for the tag v1, not for v10"},
+		{name: "no tags, as cosign signs", says: `"who":"cosign"`, tag: "v2"},
+		{name: "bound, its tag", says: signed, tag: "v1", bind: "example.com/vm"},
+		{name: "bound, by digest", says: signed, bind: "example.com/vm"},
+		{name: "bound, moved", says: signed, tag: "v2", bind: "example.com/vm", refusal: "it was made for the tags latest, v1; v2 is asked for"},
+		{name: "bound, no tags", says: `"who":"cosign"`, tag: "v2", bind: "example.com/vm", refusal: "it names no tag; v2 is asked for"},
+		{name: "any, moved", says: signed, tag: "v2", bind: verify.BindAny},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, subject := newStore()
+			s.attach(subject, alice.bundle(statement(subject, signed, tt.says)))
+			p := trust(alice)
+			p.Name, p.Tag, p.Bind = "example.com/vm", tt.tag, tt.bind
+			if tt.refusal != "" {
+				if r := mustRefuse(t, s, subject, p).Reasons[0]; r.Code != verify.OtherTag || r.Why != tt.refusal {
+					t.Errorf("got %+v", r)
+				}
+				return
+			}
+			got, err := verify.Artifact(t.Context(), s, subject, p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if all := strings.Join(got.Warnings, "\n"); (all == "") != (tt.warning == "") || !strings.Contains(all, tt.warning) {
+				t.Errorf("warnings are %q, want %q", all, tt.warning)
+			}
+			// A second signature, for this tag, ends the warning; one by somebody else does not.
+			s.attach(subject, mallory.bundle(statement(subject, signed, `"vnd.davit.tags":"`+cmp.Or(tt.tag, "x")+`"`)))
+			if again, err := verify.Artifact(t.Context(), s, subject, p); err != nil || !slices.Equal(again.Warnings, got.Warnings) {
+				t.Errorf("with a signature of a stranger: %v, %v", again, err)
+			}
+			s.attach(subject, alice.bundle(statement(subject, signed, `"vnd.davit.tags":"`+cmp.Or(tt.tag, "x")+`"`)))
+			if again, err := verify.Artifact(t.Context(), s, subject, p); err != nil || len(again.Warnings) != 0 {
+				t.Errorf("signed for this tag as well: %v, %v", again, err)
+			}
+		})
+	}
+}
+
+// The line of a signature says what it is for.
+func TestChainSaysTagsAndSequence(t *testing.T) {
+	s, subject := newStore()
+	s.attach(subject, alice.bundle(statement(subject)))
+	got, err := verify.Artifact(t.Context(), s, subject, trust(alice))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "by key " + alice.hint + ", for example.com/vm, the tags latest, v1, sequence 1800000000 (2027-01-15T08:00:00Z)"
+	if got.Chain[0].Why != want {
+		t.Errorf("got  %s\nwant %s", got.Chain[0].Why, want)
+	}
+}
+
 // A copy that was signed again for its new place is not warned about for the old one.
 func TestNoWarningWhenOneSignatureIsForThisName(t *testing.T) {
 	s, subject := newStore()

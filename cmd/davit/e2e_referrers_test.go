@@ -223,7 +223,7 @@ func TestE2EReferrersAreAskedForOnce(t *testing.T) {
 	h.ok("push", disk, vm+":v1")
 	for _, args := range [][]string{
 		{"sign", "--key", "davit.key", vm + ":v1"}, {"verify", "--key", "davit.pub", vm + ":v1"}, {"verify", "--deep", "--key", "davit.pub", vm + ":v1"},
-		{"sign", "--key", "davit.key", vm + ":v1"}, {"pull", "--key", "davit.pub", vm + ":v1", "x.raw"}, {"inspect", vm + ":v1"},
+		{"sign", "--key", "davit.key", vm + ":v1"}, {"pull", "--key", "davit.pub", vm + ":v1", "x.raw"}, {"inspect", vm + ":v1"}, {"tag", vm + ":v1", "v2"},
 	} {
 		p.take()
 		h.ok(args...)

@@ -72,6 +72,7 @@ type pullReport struct {
 	Verified   any            `json:"verified"`
 	Files      []writtenFile  `json:"files"`
 	Losses     []machine.Loss `json:"losses"`
+	Warnings   []string       `json:"warnings"` // about the trust
 	Bytes      struct {
 		Fetched int64 `json:"fetched"` // from the registry, all of it
 		Seeded  int64 `json:"seeded"`  // plain, from --seed or the file that was there
@@ -135,7 +136,7 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	defer closeInto(&err, img)
 
 	r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
-		Verified: passed.verified(), Losses: []machine.Loss{}}
+		Verified: passed.verified(), Losses: []machine.Loss{}, Warnings: list(passed.Warnings)}
 	p := &puller{pullOptions: &o, repo: repo, store: store, scratch: scratch, img: img}
 	if o.original {
 		if r.Files, err = o.pullOriginal(ctx, repo, img.Manifest, dest); err != nil {

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/verify"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 )
 
@@ -52,6 +55,7 @@ func runTag(ctx context.Context, stdout io.Writer, name string, tags []string, o
 			return err
 		}
 	}
+	o.warnUnsigned(ctx, repo, desc, tags)
 	pinned := ref.WithDigest(desc.Digest)
 	if o.json {
 		return writeJSON(stdout, struct {
@@ -63,4 +67,19 @@ func runTag(ctx context.Context, stdout io.Writer, name string, tags []string, o
 	}
 	_, err = fmt.Fprintln(stdout, pinned)
 	return err
+}
+
+// warnUnsigned says which of the tags no signature names: with --bind they are
+// refused. That the signatures cannot be read is no reason to fail.
+func (o *tagOptions) warnUnsigned(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, tags []string) {
+	claims, _ := verify.Claims(ctx, repo, desc)
+	if len(claims) == 0 {
+		return
+	}
+	for _, tag := range tags {
+		if !slices.ContainsFunc(claims, func(s verify.Signature) bool { return slices.Contains(s.Tags, tag) }) {
+			o.stderr.warn("%s is signed, but no signature names the tag %s: davit sign --key KEY %s adds one that does",
+				desc.Digest, tag, repo.Reference().WithTag(tag))
+		}
+	}
 }

@@ -80,6 +80,9 @@ func (t *trustFlags) resolve(g *globals, ref registry.Reference) (trust, error) 
 		return trust{}, policyError("--policy")
 	case given:
 		p := verify.Policy{Keys: keys, Bind: bind}
+		if ref.Digest == "" { // a digest is what it is, whatever tags lead there
+			p.Tag = ref.TagOrLatest()
+		}
 		if ref.Kind == registry.Remote {
 			p.Name = ref.Name()
 		}
@@ -136,33 +139,42 @@ type trusted struct {
 	Manifest   []byte
 	Signatures []verify.Signature
 	Chain      []verify.Link
-	By         string // "key", "digest", "none"
+	By         string   // "key", "digest", "none"
+	Warnings   []string // told already
 }
 
 // artifact fetches the manifest desc and decides.
 func (t trust) artifact(ctx context.Context, g *globals, repo *registry.Repository, desc ocispec.Descriptor) (*trusted, error) {
+	passed, err := t.decide(ctx, repo, desc)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range passed.Warnings {
+		g.stderr.warn("%s", w)
+	}
+	return passed, nil
+}
+
+func (t trust) decide(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor) (*trusted, error) {
 	if t.unverified || t.byDigest {
 		manifest, err := repo.Manifest(ctx, desc)
 		if err != nil {
 			return nil, err
 		}
 		subject := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
-		by := "digest"
+		passed := &trusted{Subject: subject, Manifest: manifest, By: "digest"}
 		if t.unverified {
-			by = "none"
-			g.stderr.warn("%s is used unverified: whoever can write to the registry can have put anything there",
-				repo.Reference().WithDigest(desc.Digest))
+			passed.By = "none"
+			passed.Warnings = []string{fmt.Sprintf("%s is used unverified: whoever can write to the registry can have put anything there",
+				repo.Reference().WithDigest(desc.Digest))}
 		}
-		return &trusted{Subject: subject, Manifest: manifest, By: by}, nil
+		return passed, nil
 	}
 	result, err := verify.Artifact(ctx, repo, desc, t.policy)
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range result.Warnings {
-		g.stderr.warn("%s", w)
-	}
-	return &trusted{result.Subject, result.Manifest, result.Signatures, result.Chain, "key"}, nil
+	return &trusted{result.Subject, result.Manifest, result.Signatures, result.Chain, "key", result.Warnings}, nil
 }
 
 // verified is what the JSON of pull says about trust.

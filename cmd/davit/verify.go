@@ -60,6 +60,7 @@ type verifyReport struct {
 	Reasons    []reason           `json:"reasons,omitempty"`
 	Ref        string             `json:"ref"`
 	Digest     digest.Digest      `json:"digest,omitempty"`
+	Warnings   []string           `json:"warnings"`
 	Chain      []verify.Link      `json:"chain"`
 	Policies   []struct{}         `json:"policies"` // none yet
 	Signatures []verify.Signature `json:"signatures"`
@@ -70,7 +71,7 @@ func runVerify(ctx context.Context, stdout io.Writer, name string, o verifyOptio
 	if err != nil {
 		return err
 	}
-	r := verifyReport{report: newReport("davit verify"), Verdict: "accepted", Ref: ref.String(), Policies: []struct{}{}}
+	r := verifyReport{report: newReport("davit verify"), Verdict: "accepted", Ref: ref.String(), Policies: []struct{}{}, Warnings: []string{}}
 	defer func() {
 		// A refusal is a result, too: it says as much as there is to say.
 		if reasons := refusals(err); len(reasons) > 0 && o.json {
@@ -127,7 +128,7 @@ func (o *verifyOptions) check(ctx context.Context, r *verifyReport, repo *regist
 	if err != nil {
 		return nil, err
 	}
-	r.Chain, r.Signatures = passed.Chain, passed.Signatures
+	r.Chain, r.Signatures, r.Warnings = passed.Chain, passed.Signatures, list(passed.Warnings)
 	o.printChain(passed.Chain)
 	return passed, nil
 }
