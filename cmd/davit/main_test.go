@@ -23,6 +23,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
 	"github.com/olareg/olareg"
@@ -200,15 +201,25 @@ func cmdIndex(ts *testscript.TestScript, neg bool, args []string) {
 	ctx := context.Background()
 	ref, err := registry.ParseReference(args[0])
 	ts.Check(err)
+	if ref.Kind != registry.Remote {
+		ref.Path = ts.MkAbs(ref.Path)
+	}
 	repo, err := registry.Open(ctx, ref, registry.Options{})
 	ts.Check(err)
 	defer repo.Close()
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	for _, name := range args[1:] {
-		child, err := registry.ParseReference(name)
+		named, err := registry.ParseReference(name)
 		ts.Check(err)
-		desc, err := repo.Resolve(ctx, child.Tag)
+		desc, err := repo.Resolve(ctx, named.Tag)
 		ts.Check(err)
+		child := struct{ Annotations map[string]string }{}
+		manifest, err := repo.Manifest(ctx, desc)
+		ts.Check(err)
+		ts.Check(json.Unmarshal(manifest, &child))
+		if platform, ok := child.Annotations[artifact.AnnotationPlatform]; ok {
+			desc.Annotations = map[string]string{artifact.AnnotationPlatform: platform}
+		}
 		index.Manifests = append(index.Manifests, desc)
 	}
 	raw, err := json.Marshal(index)

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +18,6 @@ import (
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/registry"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 )
 
@@ -124,7 +120,7 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	if err != nil {
 		return err
 	}
-	if passed, err = o.choosePlatform(ctx, repo, passed); err != nil {
+	if passed, err = choosePlatform(ctx, repo, passed, o.platform); err != nil {
 		return err
 	}
 	open := o.openOptions(scratch)
@@ -561,83 +557,4 @@ func (s *pullSeeds) Close() error {
 		errs = append(errs, s.opened[i].Close())
 	}
 	return errors.Join(errs...)
-}
-
-// choosePlatform goes from an index of artifacts for several platforms to the
-// one that is wanted. The index was verified, so its digest vouches for it.
-func (o *pullOptions) choosePlatform(ctx context.Context, repo *registry.Repository, t *trusted) (*trusted, error) {
-	if t.Subject.MediaType != ocispec.MediaTypeImageIndex {
-		return t, o.checkPlatform(t.Manifest)
-	}
-	index, err := parseIndex(t.Manifest)
-	if err != nil {
-		return nil, err
-	}
-	want := cmp.Or(o.platform, "linux/"+runtime.GOARCH)
-	var found []string
-	for _, m := range index.Manifests {
-		have := platformOf(m)
-		found = append(found, cmp.Or(have, "none"))
-		if !samePlatform(want, have, o.platform == "") {
-			continue
-		}
-		child := ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size}
-		raw, err := repo.Manifest(ctx, child)
-		if err != nil {
-			return nil, err
-		}
-		out := *t
-		out.Subject, out.Manifest = child, raw
-		return &out, nil
-	}
-	return nil, fmt.Errorf("platform %s: %w: the index has %s", want, errNotFound, strings.Join(found, ", "))
-}
-
-// checkPlatform refuses a single artifact that is for another platform than the
-// one that was asked for.
-func (o *pullOptions) checkPlatform(manifest []byte) error {
-	if o.platform == "" {
-		return nil
-	}
-	var m ocispec.Manifest
-	if err := json.Unmarshal(manifest, &m); err != nil {
-		return nil // is found out, and better said, by who opens it
-	}
-	if have := m.Annotations[artifact.AnnotationPlatform]; have != "" && !samePlatform(o.platform, have, false) {
-		return fmt.Errorf("platform %s: %w: the artifact is for %s", o.platform, errNotFound, have)
-	}
-	return nil
-}
-
-// samePlatform compares OS/ARCH[/VARIANT]; anyOS compares the architecture only.
-func samePlatform(want, have string, anyOS bool) bool {
-	if !anyOS {
-		return want == have || strings.HasPrefix(have, want+"/")
-	}
-	w, h := strings.Split(want, "/"), strings.Split(have, "/")
-	return len(h) >= 2 && w[1] == h[1]
-}
-
-// platformArchitecture is the ARCH of OS/ARCH[/VARIANT].
-func platformArchitecture(platform string) string {
-	if parts := strings.Split(platform, "/"); len(parts) > 1 {
-		return parts[1]
-	}
-	return ""
-}
-
-// checkPlatform says whether s is OS/ARCH[/VARIANT].
-func checkPlatform(s string) error {
-	parts := strings.Split(s, "/")
-	if len(parts) < 2 || len(parts) > 3 {
-		return usagef("--platform %s: not OS/ARCH[/VARIANT]", s)
-	}
-	for _, p := range parts {
-		if p == "" || strings.ContainsFunc(p, func(r rune) bool {
-			return (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("_.-", r)
-		}) {
-			return usagef("--platform %s: not OS/ARCH[/VARIANT]", s)
-		}
-	}
-	return nil
 }

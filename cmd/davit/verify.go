@@ -24,9 +24,10 @@ type verifyOptions struct {
 	*globals
 	registryFlags
 	trustFlags
-	format formatValue
-	disks  []string
-	deep   bool
+	format   formatValue
+	disks    []string
+	deep     bool
+	platform string
 }
 
 func newVerify(g *globals) *cobra.Command {
@@ -38,8 +39,10 @@ func newVerify(g *globals) *cobra.Command {
 
 The chain of trust is printed on stderr, the digest that passed on stdout.
 
-With --deep every byte of every blob is fetched and checked. With --disk a disk
-image on this host is read and compared with the artifact's disk.`,
+With --deep every byte of every blob is fetched and checked; of an index every
+artifact, unless --platform names one. With --disk a disk image on this host is
+read and compared with the artifact's disk; of an index with that of --platform,
+or of this host's architecture.`,
 		Args: exactArgs("REF"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runVerify(cmd.Context(), cmd.OutOrStdout(), args[0], o)
@@ -51,6 +54,7 @@ image on this host is read and compared with the artifact's disk.`,
 	f.StringArrayVar(&o.disks, "disk", nil, "[NAME=]`FILE` that must be the artifact's disk NAME; again: each")
 	f.VarP(&o.format, "source-format", "f", "`FORMAT` of the files of --disk (default: as pulled, else the extension, else by content)")
 	f.BoolVar(&o.deep, "deep", false, "read every byte of the artifact")
+	f.StringVar(&o.platform, "platform", "", "the artifact for `OS/ARCH[/VARIANT]` of an index")
 	return cmd
 }
 
@@ -81,6 +85,11 @@ func runVerify(ctx context.Context, stdout io.Writer, name string, o verifyOptio
 		}
 	}()
 
+	if o.platform != "" {
+		if err := checkPlatform(o.platform); err != nil {
+			return err
+		}
+	}
 	var files []source
 	for _, name := range o.disks {
 		files = append(files, parseSource(name))
@@ -104,8 +113,12 @@ func runVerify(ctx context.Context, stdout io.Writer, name string, o verifyOptio
 	if err != nil {
 		return err
 	}
+	deep, compared, err := o.choose(ctx, &r, repo, passed, len(files) > 0)
+	if err != nil {
+		return err
+	}
 	if o.deep || len(files) > 0 {
-		if err := o.audit(ctx, &r, repo, passed, files); err != nil {
+		if err := o.audit(ctx, &r, repo, deep, compared, files); err != nil {
 			return err
 		}
 	}
@@ -133,9 +146,66 @@ func (o *verifyOptions) check(ctx context.Context, r *verifyReport, repo *regist
 	return passed, nil
 }
 
-// audit goes on from the manifest to the bytes: of the artifact, and of disks
+// choose goes from what passed to the artifacts that are looked at: those that
+// --deep reads, and the one whose disks are compared. A single artifact is
+// both. Of an index the one for --platform is; without it, --deep reads all
+// that are davit's, and disks are those for this host, as a pull has them.
+func (o *verifyOptions) choose(ctx context.Context, r *verifyReport, repo *registry.Repository, passed *trusted, disks bool) (deep []*trusted, compared *trusted, err error) {
+	if passed.Subject.MediaType != ocispec.MediaTypeImageIndex || o.platform != "" || disks {
+		if compared, err = choosePlatform(ctx, repo, passed, o.platform); err != nil {
+			return nil, nil, err
+		}
+		deep = []*trusted{compared}
+	}
+	if passed.Subject.MediaType == ocispec.MediaTypeImageIndex && o.platform == "" && o.deep {
+		if deep, err = o.artifactsOf(ctx, r, repo, passed); err != nil {
+			return nil, nil, err
+		}
+	}
+	named := deep
+	if compared != nil && !slices.ContainsFunc(deep, func(t *trusted) bool { return t.Subject.Digest == compared.Subject.Digest }) {
+		named = append(named[:len(named):len(named)], compared)
+	}
+	for _, t := range named {
+		if t.Subject.Digest != passed.Subject.Digest {
+			o.addLink(r, verify.Link{Link: "manifest", Subject: t.Subject.Digest.String(), OK: true, Why: "named by the index"})
+		}
+	}
+	return deep, compared, nil
+}
+
+// artifactsOf returns the artifacts of davit's in an index. There is at least
+// one; what else is in it is told.
+func (o *verifyOptions) artifactsOf(ctx context.Context, r *verifyReport, repo *registry.Repository, index *trusted) (found []*trusted, err error) {
+	parsed, err := parseIndex(index.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	foreign := fmt.Errorf("the index has no artifact: %w", artifact.ErrNotArtifact)
+	for _, m := range parsed.Manifests {
+		if registry.IsManifest(m.MediaType) {
+			t, err := index.child(ctx, repo, m)
+			if err != nil {
+				return nil, err
+			}
+			if _, err = artifact.ParseManifest(t.Manifest, t.Subject); !errors.Is(err, artifact.ErrNotArtifact) {
+				found = append(found, t) // what is wrong with it is said when it is opened
+				continue
+			}
+			foreign = err
+		}
+		r.Warnings = append(r.Warnings, fmt.Sprintf("%s in the index is no artifact of davit's, and was not read", m.Digest))
+		o.stderr.warn("%s", r.Warnings[len(r.Warnings)-1])
+	}
+	if len(found) == 0 {
+		return nil, refusedError{"not-an-artifact", foreign}
+	}
+	return found, nil
+}
+
+// audit goes on from the manifest to the bytes: of the artifacts, and of disks
 // on this host.
-func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *registry.Repository, passed *trusted, files []source) (err error) {
+func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *registry.Repository, deep []*trusted, compared *trusted, files []source) (err error) {
 	store, err := o.store(ctx)
 	if err != nil {
 		return err
@@ -152,30 +222,52 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 			o.addLink(r, verify.Link{Link: refused.Part, Subject: cmp.Or(refused.Where, r.Digest.String()), Why: refused.Why})
 		}
 	}()
-	open := o.openOptions(scratch)
-	open.Manifest = passed.Manifest
-	img, err := artifact.Open(ctx, repo, passed.Subject, open)
-	if err != nil {
-		return err
+	open := func(t *trusted, look func(*artifact.Image) error) (err error) {
+		options := o.openOptions(scratch)
+		options.Manifest = t.Manifest
+		img, err := artifact.Open(ctx, repo, t.Subject, options)
+		if err != nil {
+			return err
+		}
+		defer closeInto(&err, img)
+		return look(img)
 	}
-	defer closeInto(&err, img)
-	for _, d := range img.Disks {
-		o.addLink(r, verify.Link{Link: "index", Subject: d.DiskDescriptor.Index.Digest.String(), OK: true, Why: "of disk " + d.Name + ", named by the manifest"})
+	seen := map[digest.Digest]bool{}
+	addIndexes := func(t *trusted, img *artifact.Image) {
+		if seen[t.Subject.Digest] {
+			return
+		}
+		seen[t.Subject.Digest] = true
+		for _, d := range img.Disks {
+			o.addLink(r, verify.Link{Link: "index", Subject: d.DiskDescriptor.Index.Digest.String(), OK: true, Why: "of disk " + d.Name + ", named by the manifest"})
+		}
 	}
 	if o.deep {
-		if err := o.checkDeep(ctx, r, img); err != nil {
-			return err
+		for _, t := range deep {
+			err := open(t, func(img *artifact.Image) error {
+				addIndexes(t, img)
+				return o.checkDeep(ctx, r, img)
+			})
+			if err != nil {
+				return err
+			}
 		}
-		if err := checkSignatureConfig(ctx, repo, passed.Signatures); err != nil {
+		if err := checkSignatureConfig(ctx, repo, r.Signatures); err != nil {
 			return err
 		}
 	}
-	for _, file := range files {
-		if err := o.checkDisk(ctx, r, store, img, file); err != nil {
-			return err
-		}
+	if len(files) == 0 {
+		return nil
 	}
-	return nil
+	return open(compared, func(img *artifact.Image) error {
+		addIndexes(compared, img)
+		for _, file := range files {
+			if err := o.checkDisk(ctx, r, store, img, file); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // checkDeep reads every byte.
