@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
 	"github.com/davit-oci/davit/verify"
@@ -22,6 +24,7 @@ type signOptions struct {
 	registryFlags
 	signerFlags
 	annotations annotations
+	any         bool
 }
 
 func newSign(g *globals) *cobra.Command {
@@ -35,7 +38,8 @@ The signature is a Sigstore bundle beside the artifact, as cosign writes it. Wha
 neither this host nor the key has checked before is read first: what is signed
 can be pulled.
 An artifact that the key has signed already stays as it is. With an index each
-artifact in it is signed, too.`,
+artifact in it is signed, too. What is no artifact of davit's is signed with
+--any only.`,
 		Args: minArgs("REF"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runSign(cmd.Context(), cmd.OutOrStdout(), args, o)
@@ -44,6 +48,7 @@ artifact in it is signed, too.`,
 	o.registryFlags.flags(cmd)
 	o.signerFlags.flags(cmd)
 	cmd.Flags().VarP(&o.annotations, "annotation", "a", "`K=V` to sign as well")
+	cmd.Flags().BoolVar(&o.any, "any", false, "sign what is no artifact of davit's, too")
 	return cmd
 }
 
@@ -105,6 +110,15 @@ func signOne(ctx context.Context, store *registry.Store, ref registry.Reference,
 	if err != nil {
 		return signedArtifact{}, err
 	}
+	if !o.any {
+		err := checkDavits(ctx, repo, desc)
+		if errors.Is(err, artifact.ErrNotArtifact) {
+			return signedArtifact{}, withHint(refusedError{"not-an-artifact", err}, "davit sign --any")
+		}
+		if err != nil {
+			return signedArtifact{}, err
+		}
+	}
 	var tags []string
 	if tag := ref.TagOrLatest(); tag != "" {
 		tags = []string{tag}
@@ -146,6 +160,43 @@ func signOne(ctx context.Context, store *registry.Store, ref registry.Reference,
 		}
 	}
 	return s, nil
+}
+
+// checkDavits refuses a manifest that is no artifact of davit's, and an index
+// that has anything else in it: a tag can have been moved to what the signer
+// has never seen.
+func checkDavits(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor) error {
+	raw, err := repo.Manifest(ctx, desc)
+	if err != nil {
+		return err
+	}
+	if desc.MediaType != ocispec.MediaTypeImageIndex {
+		_, err := artifact.ParseManifest(raw, desc)
+		if errors.Is(err, artifact.ErrNewer) {
+			return nil
+		}
+		return err
+	}
+	index, err := parseIndex(raw)
+	if err != nil {
+		return err
+	}
+	if len(index.Manifests) == 0 {
+		return fmt.Errorf("index %s of nothing: %w", desc.Digest, artifact.ErrNotArtifact)
+	}
+	for _, m := range index.Manifests {
+		if !registry.IsManifest(m.MediaType) || m.MediaType == ocispec.MediaTypeImageIndex {
+			return fmt.Errorf("index %s: %s of type %q: %w", desc.Digest, m.Digest, m.MediaType, artifact.ErrNotArtifact)
+		}
+		child, err := repo.Resolve(ctx, m.Digest.String())
+		if err == nil {
+			err = checkDavits(ctx, repo, child)
+		}
+		if err != nil {
+			return fmt.Errorf("index %s: %w", desc.Digest, err)
+		}
+	}
+	return nil
 }
 
 // manifestsOf returns the manifests in an index, none for anything else.
