@@ -74,6 +74,7 @@ var imports = map[string]struct {
 		tests: []string{olareg},
 	},
 	"internal/bundle": {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
+	"internal/secret": {},
 	"internal/space":  {may: []string{sys}},
 	"sign":            {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
 	"verify": {
@@ -93,7 +94,7 @@ var imports = map[string]struct {
 	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "machine/internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
 	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                                                   // measures the real code with made-up artifacts
 	"cmd/davit": {
-		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/space",
+		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/secret", "internal/space",
 			"machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},

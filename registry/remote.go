@@ -63,7 +63,13 @@ func openRemote(ref Reference, o Options, s *stats) (*remote, error) {
 
 func newRemote(host, repository string, o Options, s *stats) (*remote, error) {
 	credential := func(ctx context.Context, _ string) (auth.Credential, error) {
-		return lookupCredential(ctx, o, host, repository)
+		c, err := lookupCredential(ctx, o, host, repository)
+		if o.OnSecret != nil {
+			for _, s := range []string{c.Password, c.RefreshToken, c.AccessToken} {
+				o.OnSecret(s)
+			}
+		}
+		return c, err
 	}
 	c, err := newClient(host, credential, o, s)
 	if err != nil {

@@ -29,6 +29,8 @@ type Options struct {
 
 	// AuthFile is the first file in which credentials are looked up; see [Login] for the others.
 	AuthFile string
+	// OnSecret is called with each password and token that is looked up, so that the caller can keep it out of messages; nil: never.
+	OnSecret func(string)
 
 	// Jobs is the number of connections that are kept open to a host; default 8.
 	Jobs int

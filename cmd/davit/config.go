@@ -58,11 +58,11 @@ func (g *globals) loadConfig() error {
 	if path == "" {
 		path, named = userConfig(), false
 	}
-	user, err := readConfig(path)
+	user, err := g.readConfig(path)
 	if err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
 		return err
 	}
-	system, err := readConfig(filepath.Join(g.system, "config.yaml"))
+	system, err := g.readConfig(filepath.Join(g.system, "config.yaml"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -90,7 +90,7 @@ func userConfig() string {
 
 // readConfig reads one file. A key that davit does not know is an error: a
 // misspelt policy must not be no policy.
-func readConfig(path string) (config, error) {
+func (g *globals) readConfig(path string) (config, error) {
 	var c config
 	if path == "" {
 		return c, fs.ErrNotExist
@@ -99,6 +99,7 @@ func readConfig(path string) (config, error) {
 	if err != nil {
 		return config{}, fmt.Errorf("reading the configuration: %w", err)
 	}
+	g.stderr.secrets.LearnInput(string(data)) // errors of YAML quote it
 	d := yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	err = d.Decode(&c)

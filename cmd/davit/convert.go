@@ -90,7 +90,7 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 	if o.bare.given() && o.target.machine == nil {
 		return withHint(usagef("only a disk is written: flags describe a machine"), "-O FORMAT, one of %s", targetNames)
 	}
-	if err := o.bare.load(); err != nil {
+	if err := o.bare.load(o.stderr.secrets); err != nil {
 		return err
 	}
 	machines, err := o.openAppliance(ctx, src)

@@ -173,6 +173,7 @@ func (r *registryFlags) options(g *globals) registry.Options {
 		Insecure:  r.insecure,
 		CAFile:    r.caFile,
 		AuthFile:  r.authFile,
+		OnSecret:  g.stderr.secrets.Know,
 		Jobs:      g.jobs,
 		Hosts:     make(map[string]registry.HostOptions),
 	}

@@ -27,7 +27,7 @@ func newLogin(g *globals) *cobra.Command {
 		Short: "Keep credentials for a registry",
 		Long: `Keep credentials for a registry, after the registry has accepted them, where
 docker and podman keep theirs.`,
-		Args: exactArgs("HOST"),
+		Args: onlyHost,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runLogin(cmd.Context(), cmd.OutOrStdout(), args[0], o)
 		},
@@ -36,6 +36,24 @@ docker and podman keep theirs.`,
 	cmd.Flags().StringVarP(&o.user, "username", "u", "", "`USER` name (default: asked for)")
 	cmd.Flags().BoolVar(&o.passwordStdin, "password-stdin", false, "read the password from stdin")
 	return cmd
+}
+
+// onlyHost wants HOST. What else is given may be a password, so nothing of it is
+// said.
+func onlyHost(cmd *cobra.Command, args []string) error {
+	user, _ := cmd.Flags().GetString("username")
+	var err error
+	switch {
+	case len(args) > 1:
+		err = usagef("%d arguments: takes only HOST; no argument and no flag has the password", len(args))
+	case len(args) == 1 && strings.Contains(args[0], "@"):
+		err = usagef("HOST: the name of a registry alone, without user name and password")
+	case strings.Contains(user, ":"):
+		err = usagef("--username: no user name has a colon in it; no argument and no flag has the password")
+	default:
+		return exactArgs("HOST")(cmd, args)
+	}
+	return withHint(err, "davit login -u USER --password-stdin HOST")
 }
 
 type loginReport struct {
@@ -66,6 +84,7 @@ func runLogin(ctx context.Context, stdout io.Writer, host string, o loginOptions
 			return err
 		}
 		password = line
+		o.stderr.secrets.Know(password)
 	} else {
 		secret, err := o.ask(ctx, "Password for "+o.user+" at "+host+": ")
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/secret"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/spf13/cobra"
@@ -59,8 +60,8 @@ func (f *machineFlags) byFlags() bool {
 }
 
 // load checks the flags and reads the file, if one is given. What is wrong with
-// it is a usage error.
-func (f *machineFlags) load() error {
+// it is a usage error. secrets learns what is in the file, which errors quote.
+func (f *machineFlags) load(secrets *secret.Filter) error {
 	if f.file == "" {
 		f.spec = machineFile{CPUs: int(f.cpus), Memory: f.memory, Firmware: f.firmware, NICs: f.nics}
 		return f.spec.check("--")
@@ -68,7 +69,7 @@ func (f *machineFlags) load() error {
 	if f.byFlags() {
 		return usagef("--machine-file describes the machine: --cpus, --memory, --firmware and --nic cannot be given as well")
 	}
-	spec, err := readMachineFile(f.file)
+	spec, err := readMachineFile(f.file, secrets)
 	if err != nil {
 		return err
 	}
@@ -196,7 +197,7 @@ const maxMachineFile = 1 << 20
 
 // readMachineFile reads a file strictly: a member that is misspelt is not one
 // that is missing.
-func readMachineFile(path string) (m machineFile, err error) {
+func readMachineFile(path string, secrets *secret.Filter) (m machineFile, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return m, fmt.Errorf("--machine-file: %w", err)
@@ -209,6 +210,7 @@ func readMachineFile(path string) (m machineFile, err error) {
 	if len(data) > maxMachineFile {
 		return m, usagef("%s: more than %d bytes", path, maxMachineFile)
 	}
+	secrets.LearnInput(string(data))
 	if err := decodeMachineFile(data, &m); err != nil {
 		return m, usagef("%s: %w", path, err)
 	}

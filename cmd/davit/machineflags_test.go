@@ -21,7 +21,7 @@ func machineOf(t *testing.T, args ...string) (*machine.Envelope, error) {
 	if err := cmd.ParseFlags(args); err != nil {
 		return nil, usageError{err}
 	}
-	if err := f.load(); err != nil {
+	if err := f.load(nil); err != nil {
 		return nil, err
 	}
 	return f.envelope([]machine.Disk{{Name: "root", Capacity: 1 << 30}, {Name: "data", Capacity: 4096}})

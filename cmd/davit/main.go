@@ -15,9 +15,11 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/davit-oci/davit/internal/secret"
 	"github.com/spf13/cobra"
 )
 
@@ -32,7 +34,7 @@ func run(system string, args []string) (code int) {
 		system: system,
 		stdin:  os.Stdin,
 		stdout: os.Stdout,
-		stderr: &console{file: os.Stderr},
+		stderr: &console{file: os.Stderr, secrets: learnSecrets(args, os.Environ())},
 	}
 	defer func() {
 		if v := recover(); v != nil {
@@ -43,6 +45,14 @@ func run(system string, args []string) (code int) {
 			code = exitBug
 		}
 	}()
+	if slices.Contains(args, cobra.ShellCompRequestCmd) || slices.Contains(args, cobra.ShellCompNoDescRequestCmd) {
+		// cobra writes all that was given to stderr, past the console, if it
+		// cannot complete it. Shells throw it away.
+		if null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0); err == nil {
+			defer null.Close()
+			os.Stderr = null
+		}
+	}
 	ctx, stop := interruptible(context.Background())
 	defer stop()
 
@@ -68,7 +78,11 @@ func run(system string, args []string) (code int) {
 	case !done:
 		result.Reset()
 	}
-	if werr := writeResult(g.stdout, result.Bytes()); werr != nil && done {
+	text := result.Bytes()
+	if !done { // it says why
+		text = hideInJSON(text, g.stderr.secrets.Hide)
+	}
+	if werr := writeResult(g.stdout, text); werr != nil && done {
 		err, code, done = fmt.Errorf("writing the result: %w", werr), exitFailed, false
 	}
 	if !done {
@@ -115,9 +129,14 @@ func newRoot(g *globals) *cobra.Command {
 		Short: "Virtual machine images in OCI registries",
 		Long: `davit packs virtual machine disks into OCI registries, signed and deduplicated,
 and takes them out again, verified, in any disk format.`,
-		Args:              unknownCommand,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return g.load(cmd) },
+		Args: unknownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if err := refuseKeys(cmd, args); err != nil {
+				return err
+			}
+			return g.load(cmd)
+		},
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
@@ -197,6 +216,9 @@ func noConfig(*cobra.Command, []string) error { return nil }
 func flagError(cmd *cobra.Command, err error) error {
 	usage := usageError{err}
 	var unknown interface{ GetSpecifiedName() string }
+	if secret.LooksLikeKey(err.Error()) { // which begins with dashes
+		return withHint(usagef("this looks like a private key, not like a flag or its value"), "%s", cmd.UseLine())
+	}
 	if !asError(err, &unknown) {
 		return withHint(usage, "%s --help", cmd.CommandPath())
 	}

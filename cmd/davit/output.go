@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 )
@@ -61,6 +63,28 @@ func writeJSON(w io.Writer, v any) error {
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }
+
+// hideInJSON returns JSON whose texts have gone through hide.
+func hideInJSON(data []byte, hide func(string) string) []byte {
+	return jsonText.ReplaceAllFunc(data, func(quoted []byte) []byte {
+		var text string
+		if json.Unmarshal(quoted, &text) != nil {
+			return quoted
+		}
+		hidden := hide(text)
+		if hidden == text {
+			return quoted
+		}
+		var b bytes.Buffer
+		if writeJSON(&b, hidden) != nil {
+			return quoted
+		}
+		return bytes.TrimSpace(b.Bytes())
+	})
+}
+
+// jsonText is a text in JSON, with its quotes.
+var jsonText = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
 // writeResult writes a command's result to stdout and closes it: some file
 // systems say only then that they are full.

@@ -9,29 +9,36 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/davit-oci/davit/internal/secret"
 	"golang.org/x/term"
 )
 
 // A console is stderr: messages, and below them at most one line of progress
 // that is drawn again and again. It is safe for concurrent use.
 type console struct {
-	file *os.File
+	file    *os.File
+	secrets *secret.Filter // what leaves here has none; nil: none is known
 
 	mu    sync.Mutex
 	drawn bool // a progress line stands on the screen
 }
 
-// Write writes what is not a message: help, a prompt.
+// Write writes whole lines, or a prompt. All that stderr gets comes through
+// here or through draw, without its secrets.
 func (c *console) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.erase()
-	return c.file.Write(p)
+	if _, err := c.file.WriteString(c.secrets.Hide(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // line prints one line that cannot do anything to the terminal.
 func (c *console) line(format string, args ...any) {
-	fmt.Fprintln(c, printable(fmt.Sprintf(format, args...)))
+	// Hidden before it is one line: a key has several.
+	fmt.Fprintln(c, printable(c.secrets.Hide(fmt.Sprintf(format, args...))))
 }
 
 func (c *console) warn(format string, args ...any) { c.line("davit: warning: "+format, args...) }
@@ -49,7 +56,7 @@ func (c *console) draw(s string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.erase()
-	if s != "" {
+	if s = printable(c.secrets.Hide(s)); s != "" {
 		width, _, err := term.GetSize(int(c.file.Fd()))
 		if err == nil && len(s) >= width && width > 0 {
 			s = s[:width-1]
@@ -212,7 +219,7 @@ func (p *progress) event(name string) {
 		Total int64    `json:"total,omitempty"`
 		Rate  int64    `json:"bytesPerSecond"`
 		Left  *float64 `json:"secondsLeft,omitempty"`
-	}{Event: name, What: p.what, Done: p.done.Load(), Total: p.total.Load(), Rate: int64(rate)}
+	}{Event: name, What: p.g.stderr.secrets.Hide(p.what), Done: p.done.Load(), Total: p.total.Load(), Rate: int64(rate)}
 	if left >= 0 && e.Total > 0 {
 		e.Left = &left
 	}

@@ -287,7 +287,7 @@ func (o *pushOptions) plan(sources []string, name string) (p pushPlan, err error
 // planMachine writes the machine that the flags describe, as far as it is known
 // before the disks are read, and warns of what is in it.
 func (o *pushOptions) planMachine(sources []source) error {
-	if err := o.machine.load(); err != nil {
+	if err := o.machine.load(o.stderr.secrets); err != nil {
 		return err
 	}
 	var disks []machine.Disk

@@ -3,14 +3,96 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
+	"github.com/davit-oci/davit/internal/secret"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 )
+
+// learnSecrets returns what keeps secrets out of messages. It knows those that
+// the program was given: whatever is wrong with a word of the command line, a
+// message may quote it.
+func learnSecrets(args, environ []string) *secret.Filter {
+	f := new(secret.Filter)
+	for _, v := range environ {
+		name, value, _ := strings.Cut(v, "=")
+		switch {
+		case isPath(value):
+		case secret.Names(name):
+			f.Know(value)
+		case slices.Contains(ownVariables, name):
+			f.LearnInput(value)
+		default:
+			f.Learn(value)
+		}
+	}
+	for i, arg := range args {
+		name, value, assigned := strings.Cut(arg, "=")
+		// No flag takes a password. Some will try all the same.
+		if strings.HasPrefix(arg, "-") && secret.Names(name) || strings.HasPrefix(arg, "-p") {
+			if !assigned && i+1 < len(args) {
+				value = args[i+1]
+			}
+			f.Know(value)
+			if strings.HasPrefix(arg, "-p") {
+				f.Know(arg)
+				f.Know(arg[2:])
+			}
+		}
+		if isPath(arg) {
+			continue
+		}
+		f.LearnInput(arg)
+		if assigned && !isPath(value) {
+			f.LearnInput(value)
+		}
+	}
+	return f
+}
+
+// ownVariables are read by davit, and a message can quote them.
+var ownVariables = []string{"DAVIT_CACHE", "DAVIT_CONFIG", "DAVIT_POLICY", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE",
+	"SOURCE_DATE_EPOCH", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"}
+
+// isPath says whether s is the name of a file that exists, which is no secret
+// even if it looks like one.
+func isPath(s string) bool {
+	_, err := os.Lstat(s)
+	return err == nil
+}
+
+// refuseKeys refuses a private key in the place of anything else. davit takes
+// keys as files only, and what is given may be published, or written as a name.
+func refuseKeys(cmd *cobra.Command, args []string) (err error) {
+	_, usage, _ := strings.Cut(cmd.Use, " ")
+	for _, arg := range args {
+		if secret.LooksLikeKey(arg) {
+			return withHint(usagef("this looks like a private key, not like %s", cmp.Or(usage, "an argument")), "%s", cmd.UseLine())
+		}
+	}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if err != nil || !secret.LooksLikeKey(f.Value.String()) {
+			return
+		}
+		what, _ := pflag.UnquoteUsage(f)
+		like := what
+		if what == "FILE" || what == "" {
+			like = "the name of a file"
+		}
+		err = withHint(usagef("--%s: this looks like a private key, not like %s", f.Name, like),
+			"%s", strings.TrimSpace(fmt.Sprintf("%s --%s %s %s", cmd.CommandPath(), f.Name, what, usage)))
+	})
+	return err
+}
 
 // errNoSecret is returned where a secret is needed and nobody can be asked.
 var errNoSecret = errors.New("no terminal to ask on, and DAVIT_PASSWORD is not set")
@@ -19,8 +101,9 @@ var errNoSecret = errors.New("no terminal to ask on, and DAVIT_PASSWORD is not s
 // if it says so, or from the terminal. A new one is asked for twice.
 func (g *globals) passphrase(ctx context.Context, file string, fresh bool) ([]byte, error) {
 	for _, name := range []string{"DAVIT_PASSWORD", "COSIGN_PASSWORD"} {
-		if secret, ok := os.LookupEnv(name); ok {
-			return []byte(secret), nil
+		if passphrase, ok := os.LookupEnv(name); ok {
+			g.stderr.secrets.Know(passphrase)
+			return []byte(passphrase), nil
 		}
 	}
 	first, err := g.ask(ctx, "Passphrase for "+file+": ")
@@ -63,6 +146,7 @@ func (g *globals) ask(ctx context.Context, prompt string) ([]byte, error) {
 	}()
 	select {
 	case a := <-answered:
+		g.stderr.secrets.Know(string(a.secret))
 		return a.secret, a.err
 	case <-ctx.Done():
 		return nil, errors.Join(context.Cause(ctx), term.Restore(fd, before))

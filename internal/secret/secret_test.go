@@ -1,0 +1,143 @@
+package secret_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/davit-oci/davit/internal/secret"
+)
+
+const key = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIBn6SNHb8mWDJtQkYlLWfzFfYDGMRkP1YkRcXmAyQ2XjoAoGCCqGSM49\n" +
+	"AwEHoUQDQgAE1Q1p7sO8oF0yYbM4Q2V2wG5h3C4kF2cQ1M3l3tYy9l5A0i9b2x1f\nVQxwXzB0aWs8Yw==\n-----END EC PRIVATE KEY-----"
+
+// What no program may hide: a filter that mangles messages is turned off by the first who needs them.
+func TestHideLeavesTheRest(t *testing.T) {
+	f := new(secret.Filter)
+	f.Learn(key)
+	f.Know("correct horse battery staple")
+	f.LearnInput("ci:hunter2-x9Zk4@registry.example.com/vm:v1")
+	for _, text := range []string{
+		"",
+		"push: asking for the passphrase: no terminal to ask on, and DAVIT_PASSWORD is not set",
+		"GET https://registry.example.com/v2/vm/manifests/v1: 401 Unauthorized: basic credential not found",
+		"Basic Authentication, Bearer token missing, bearer authorization is not supported",
+		"registry.example.com:5000/a/vm:v1@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+		"localhost:5000/vm@latest: a digest is sha256: and 64 lower-case hex digits",
+		"oci:/tmp/a@b/c:v1@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+		"open /home/Me/.cache/davit/scratch/QEMU-2024/VirtualMachines/Debian12Generic/disk0.qcow2: no such file or directory",
+		`open C:\Users\me@example\disk.vmdk: The system cannot find the file specified.`,
+		"open work@2024/disk.qcow2: no such file or directory", "node_modules/@scope/x", "root=a@b/c",
+		"commit 3f786850e387550fdabed836e6dc881de23001b",
+		"signed by CN=me,emailAddress=me@example.com",
+		"key MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEzD7b1Lw5mS9pT3hQ8kR2vX6yB4nJ0cGfHaKdWsUeZiNtOqYxMrPlVuCjEgIbFo",
+		"-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----",
+		"key hint oQVr7r6Aoo4q0cR3Yy9kV0aQ2s1Yl3c2v5r9q8w7E6Y=",
+		"qemu-img convert --object secret,id=key,file=PASSWORD --image-opts driver=qcow2,encrypt.key-secret=key,file.filename=a -O qcow2 plain.qcow2",
+		"davit login -u USER --password-stdin registry.example.com",
+		`PEM type "ENCRYPTED PRIVATE KEY" is not one of a private key that davit knows`,
+		"properties[0].password: it is not true or false; the token service answers 503",
+		"guest https://libosinfo.org/linux/2022/debian/12",
+		"00:50:56:00:00:01", "GB18030", "50% of 1.2 GB, 3 left",
+	} {
+		if got := f.Hide(text); got != text {
+			t.Errorf("Hide(%q)\n     = %q", text, got)
+		}
+	}
+}
+
+func TestHideByForm(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{"open " + key + ": no such file", "open (not shown): no such file"},
+		{`open "` + strings.ReplaceAll(key[:90], "\n", `\n`) + `": no such file`, `open "(not shown)": no such file`},
+		{"open Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,7C78CF238AEA7320850A471F9DDEB67F\n\n: no", "open (not shown)\n\n: no"},
+		{"https://ci:p@ss@h/v2/: refused", "https://(not shown)@h/v2/: refused"},
+		{"GET https://h/v2/?sig=abc&x=1: 403", "GET https://h/v2/?(not shown): 403"},
+		{"malformed reference: \"ci:p/w@h/vm\": no host", "malformed reference: \"(not shown)@h/vm\": no host"},
+		{"Authorization: Basic Y2k6cGFzcw==", "Authorization: (not shown)"},
+		{"got Bearer abcDEF123456", "got Bearer (not shown)"},
+		{"no token ghp_16C7e42F292c6912E7710c838347 here", "no token (not shown) here"},
+		{`{"auths":{"h":{"auth":"Y2k6cGFzcw=="}}}`, `{"auths":{"h":{"auth":"(not shown)"}}}`},
+		{"password=hunter22, user=ci", "password=(not shown), user=ci"},
+	} {
+		if got := (*secret.Filter)(nil).Hide(test.text); got != test.want {
+			t.Errorf("Hide(%q)\n     = %q\nwant = %q", test.text, got, test.want)
+		}
+	}
+}
+
+// A message has parts of what was given: a host in lower case, the last element of a path, the beginning of a value.
+func TestHideParts(t *testing.T) {
+	for name, test := range map[string]struct {
+		learn      func(f *secret.Filter)
+		text, want string
+	}{
+		"lower case":      {func(f *secret.Filter) { f.LearnInput("ci:Hunter2xyZk4qW@h") }, "host hunter2xyzk4qw@h", "host (not shown)@h"},
+		"the end":         {func(f *secret.Filter) { f.Know("abcdefgh/IJKLMNOPQRST") }, "IJKLMNOPQRST.raw", "(not shown).raw"},
+		"quoted":          {func(f *secret.Filter) { f.Know("one line of it\nanother line") }, `"one line of it\nanother line"`, `"(not shown)"`},
+		"escaped":         {func(f *secret.Filter) { f.Know("abcdefghijkl+mnopqrstuvwx") }, "/abcdefghijkl%2Bmnopqrstuvwx", "/(not shown)"},
+		"short":           {func(f *secret.Filter) { f.Know("hunter2") }, "no hunter2, but hunter22", "no (not shown), but hunter22"},
+		"a flag's":        {func(f *secret.Filter) { f.LearnInput("password: tr0ub4dor and 3") }, "is tr0ub4dor and 3", "is (not shown)"},
+		"with no letters": {func(f *secret.Filter) { f.Know("........") }, "a........", "a(not shown)"},
+	} {
+		f := new(secret.Filter)
+		test.learn(f)
+		if got := f.Hide(test.text); got != test.want {
+			t.Errorf("%s: Hide(%q) = %q, want %q", name, test.text, got, test.want)
+		}
+	}
+}
+
+// An input that is no file is quoted when it is missing: names stay, tokens do not.
+func TestLearnInput(t *testing.T) {
+	for _, name := range []string{
+		"Win11_23H2_EnglishInternational_x64v2.iso", "/home/Me/VirtualMachines/DebianBookworm12Generic2024/disk0.qcow2", "debian-12-genericcloud-amd64-20240717-1811.qcow2",
+		"registry.example.com/Team42/vm:v1.2.3-RC4-build20240717T181122Z", "3f786850e387550fdabed836e6dc881de23001b3f786850e387550fdabed836e6",
+		"8f14e45f-ceea-467f-ab5d-0123456789ab", "oci-archive:/tmp/TestPushThenPull1234567890/001/archive.tar", "XDG_CACHE_HOME/Build2024Images/nightly",
+	} {
+		f := new(secret.Filter)
+		f.LearnInput(name)
+		if got := f.Hide("open " + name); got != "open "+name {
+			t.Errorf("%q became %q", name, got)
+		}
+	}
+	for _, token := range []string{"x9Zk47qWhunTerAB12cdEF56", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "Zk4qW9xTa7Lm2PsQ8vYb3NcRd6Ef-1GhJ5kU0iO"} {
+		f := new(secret.Filter)
+		f.LearnInput(token)
+		if got := f.Hide("open " + token); strings.Contains(got, token[:12]) {
+			t.Errorf("%q became %q", token, got)
+		}
+	}
+}
+
+func TestLooksLikeKey(t *testing.T) {
+	for _, s := range []string{key, strings.ReplaceAll(key, "\n", " "), key[:60], key[31:], "AGE-SECRET-KEY-1QQPQ5KLDSE7P6GZ2JN4"} {
+		if !secret.LooksLikeKey(s) {
+			t.Errorf("%q is no key", s)
+		}
+	}
+	for _, s := range []string{"", "k.pem", "private.key", "/etc/keys/PRIVATE KEY", "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n"} {
+		if secret.LooksLikeKey(s) {
+			t.Errorf("%q is a key", s)
+		}
+	}
+}
+
+// Hide is for every line that is printed: it may not take long, whatever a registry says.
+func FuzzHide(f *testing.F) {
+	f.Add(key, "open "+key)
+	f.Add("ci:pass@h/x", "a@b@c:d@e/f?sig=x")
+	f.Add("password=\xff\xfe", "\\n%2")
+	f.Fuzz(func(t *testing.T, given, text string) {
+		hides := new(secret.Filter)
+		hides.LearnInput(given)
+		hidden := hides.Hide(text)
+		if again := hides.Hide(hidden); strings.Count(again, secret.Hidden) < strings.Count(hidden, secret.Hidden) {
+			t.Errorf("hiding %q twice makes %q of %q", text, again, hidden)
+		}
+		whole := new(secret.Filter)
+		whole.Know(given)
+		if got := whole.Hide("x " + given + " y"); len(strings.TrimSpace(given)) >= 12 && strings.Contains(got, strings.TrimSpace(given)) {
+			t.Errorf("%q is in %q", given, got)
+		}
+	})
+}
