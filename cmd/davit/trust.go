@@ -110,11 +110,12 @@ const unsupportedPolicy verify.Code = "policy-unsupported"
 
 // noTrustSource says what can be done about it.
 func (t *trustFlags) noTrustSource(ref registry.Reference) error {
-	ways := "--key FILE says whose signatures count"
+	ways, hint := "--key FILE says whose signatures count", "davit verify --key FILE REF"
 	if t.pull {
 		ways += "; REF@DIGEST pins what is pulled; --unverified accepts anything"
+		hint = "davit pull --key FILE REF DEST, or davit pull REF@DIGEST DEST, or davit pull --unverified REF DEST"
 	}
-	return refusedError{string(verify.NoTrustSource), fmt.Errorf("%s: no trust source: %s", ref, ways)}
+	return withHint(refusedError{string(verify.NoTrustSource), fmt.Errorf("%s: no trust source: %s", ref, ways)}, "%s", hint)
 }
 
 // parseBind reads the value of --bind.
