@@ -37,7 +37,9 @@ func newRegistryServe(g *globals) *cobra.Command {
 
 It keeps everything in memory, or in a folder with --dir. It speaks plain http
 and knows no users: leave it on the loopback address, or behind something that
-does. The first line on stdout is its address; port 0 takes any free port.`,
+does. Web pages are refused: requests with an Origin, and, on the loopback
+address, for another host than localhost, 127.0.0.1, [::1] or that of --listen.
+The first line on stdout is its address; port 0 takes any free port.`,
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return runRegistryServe(cmd.Context(), o)
@@ -85,7 +87,7 @@ func runRegistryServe(ctx context.Context, o registryServeOptions) error {
 	}
 	registry := olareg.New(conf)
 	server := &http.Server{
-		Handler:           oneManifestAtATime(registry),
+		Handler:           fromPrograms(o.listen, address.AddrPort().Addr().Unmap(), oneManifestAtATime(registry)),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -139,5 +141,87 @@ func TestInterrupted(t *testing.T) {
 		if _, err := os.Stat(dest); err == nil {
 			t.Error("the interrupted file has its name")
 		}
+	}
+}
+
+// A web page in a browser on this machine can reach what listens on loopback.
+func TestRegistryServeRefusesWebPages(t *testing.T) {
+	serve := func(listen string) string {
+		cmd, stdout := program(t, nil, "registry", "serve", "--listen", listen)
+		t.Cleanup(func() {
+			cmd.Process.Signal(os.Interrupt)
+			cmd.Wait()
+		})
+		line, err := stdout.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSuffix(line, "\n")
+	}
+	local, public := serve("127.0.0.1:0"), serve("0.0.0.0:0")
+	port := local[strings.LastIndex(local, ":"):]
+	const body = "pushed by a page"
+	push := "/v2/vm/blobs/uploads/?digest=sha256:" + fmt.Sprintf("%x", sha256.Sum256([]byte(body)))
+	for _, test := range []struct {
+		name   string
+		url    string
+		host   string
+		header string // NAME: VALUE
+		want   int
+	}{
+		{"a program", local, "", "", 201},
+		{"localhost", local, "localhost" + port, "", 201},
+		{"LOCALHOST. and another port", local, "LOCALHOST.:80", "", 201},
+		{"without a port", local, "127.0.0.1", "", 201},
+		{"another address of loopback", local, "127.9.9.9" + port, "", 201},
+		{"IPv6", local, "[::1]" + port, "", 201},
+		{"a name below localhost", local, "registry.localhost" + port, "", 201},
+		{"a name that was moved here", local, "attacker.example.com" + port, "", 421},
+		{"a name that looks like localhost", local, "localhost.example.com" + port, "", 421},
+		{"a name that looks like an address", local, "127.0.0.1.example.com" + port, "", 421},
+		{"another address", local, "192.0.2.1" + port, "", 421},
+		{"any address", local, "0.0.0.0" + port, "", 421},
+		{"an origin", local, "", "Origin: https://attacker.example.com", 403},
+		{"no origin at all", local, "", "Origin: null", 403},
+		{"its own origin", local, "", "Origin: " + local, 403},
+		{"a form", local, "", "Sec-Fetch-Site: cross-site", 403},
+		{"a sibling", local, "", "Sec-Fetch-Site: same-site", 403},
+		{"typed by a person", local, "", "Sec-Fetch-Site: none", 201},
+		{"a public address, by name", public, "build7.example.com", "", 201},
+		{"a public address, from a page", public, "build7.example.com", "Origin: https://attacker.example.com", 403},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for _, method := range []string{http.MethodPost, http.MethodGet, http.MethodOptions} {
+				url := test.url + push
+				if method != http.MethodPost {
+					url = test.url + "/v2/"
+				}
+				req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				req.Header.Set("Content-Type", "application/octet-stream")
+				req.Host = test.host
+				if name, value, ok := strings.Cut(test.header, ": "); ok {
+					req.Header.Set(name, value)
+				}
+				resp, err := http.DefaultClient.Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				switch {
+				case test.want < 400 && method == http.MethodGet && resp.StatusCode != http.StatusOK,
+					test.want < 400 && method == http.MethodPost && resp.StatusCode != test.want,
+					test.want >= 400 && resp.StatusCode != test.want:
+					t.Errorf("%s: %s, want %d", method, resp.Status, test.want)
+				}
+				for name := range resp.Header {
+					if strings.HasPrefix(name, "Access-Control-") {
+						t.Errorf("%s: the answer has %s", method, name)
+					}
+				}
+			}
+		})
 	}
 }
