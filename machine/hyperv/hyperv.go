@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/davit-oci/davit/machine"
 )
@@ -667,7 +666,7 @@ func (w *writer) noNUL(field, s string) {
 // clean returns s with a space for what does not print, and in UTF-8.
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		if !unicode.IsGraphic(r) {
+		if !machine.Visible(r) {
 			return ' '
 		}
 		return r

@@ -157,15 +157,27 @@ func (w *writer) check() error {
 			return machine.Malformed("%s: %q is not a plain name of a file", f.field, f.name)
 		}
 	}
-	if len(files) > 0 && (!path.IsAbs(w.o.Dir) || clean(w.o.Dir) != w.o.Dir) {
+	if len(files) > 0 && (!path.IsAbs(w.o.Dir) || holdable(w.o.Dir) != w.o.Dir) {
 		return fmt.Errorf("folder %q: libvirt needs an absolute path that XML can hold", w.o.Dir)
 	}
 	return nil
 }
 
-// clean is s with a "-" for what is no character of XML, and for what would end
-// a line.
+// clean is s with a "-" for what is no character of XML, for what would end
+// a line, and for what cannot be seen: libvirt's programs print names as they
+// are.
 func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !machine.Visible(r) {
+			return '-'
+		}
+		return r
+	}, holdable(s))
+}
+
+// holdable is s with a "-" for what is no character of XML, and for what would
+// end a line.
+func holdable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || r == utf8.RuneError || r == 0xfffe || r == 0xffff || r == '\u2028' || r == '\u2029' {
 			return '-'
@@ -213,7 +225,7 @@ func (w *writer) general() {
 	if d := strings.TrimSpace(w.m.Description); d != "" {
 		text := cleanText(d)
 		if text != strings.ReplaceAll(d, "\r\n", "\n") {
-			w.lose("description", "", "it has characters that XML has not")
+			w.lose("description", "", "it has characters that XML has not, or that cannot be seen")
 		}
 		var b bytes.Buffer
 		_ = xml.EscapeText(&b, []byte(text)) // a Buffer takes all

@@ -2,9 +2,12 @@ package ovf
 
 import (
 	"encoding/xml"
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/davit-oci/davit/machine"
 )
 
 // document is an XML document that grows from the top: two spaces for each
@@ -67,10 +70,19 @@ func (d *document) indent() {
 }
 
 // escape writes what would be markup or lost, quotes and line breaks included,
-// as references. What XML cannot hold is gone before: see sayable.
+// as references, and what cannot be seen as well: the text is the same, and a
+// terminal that gets the file does not obey it. What XML cannot hold is gone
+// before: see sayable.
 func escape(s string) string {
-	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(s)) // a Builder does not fail
+	var escaped, b strings.Builder
+	_ = xml.EscapeText(&escaped, []byte(s)) // a Builder does not fail
+	for _, r := range escaped.String() {
+		if machine.Visible(r) {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, "&#x%X;", r)
+		}
+	}
 	return b.String()
 }
 

@@ -818,8 +818,8 @@ func TestWriteRefuses(t *testing.T) {
 // back as that text, and nothing else does.
 func TestWriteHostileText(t *testing.T) {
 	texts := []string{
-		"a\"\nscsi0:0.fileName = \"/etc/passwd", "\r\nscsi0:0.fileName = \"/etc/passwd\"\r\n", `a" # b`, `|22`, `a|7C|`, `\"`, "\x01\x1b[31m\x7f", "\t", " a ", "%2f%5c%25%",
-		"\u2028\u0085é\U0001F4A9", `#`, `=`, "\uFEFF", strings.Repeat(`"|`, 1000), "..", "%25252f",
+		"a\"\nscsi0:0.fileName = \"/etc/passwd", "\r\nscsi0:0.fileName = \"/etc/passwd\"\r\n", `a" # b`, `|22`, `a|7C|`, `\"`, "\t", " a ", "%2f%5c%25%",
+		"é\u3000\u00a0\U0001F4A9❤\uFE0F", `#`, `=`, strings.Repeat(`"|`, 1000), "..", "%25252f",
 	}
 	fields := map[string]func(m *machine.Machine) *string{
 		"name":                func(m *machine.Machine) *string { return &m.Name },
@@ -855,6 +855,40 @@ func TestWriteHostileText(t *testing.T) {
 	}
 	if got := parse(t, string(data)); !reflect.DeepEqual(got, m) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, m)
+	}
+}
+
+// TestWriteInvisibleText puts what no text of a machine has into each field
+// that can have any: programs print the lines of a VMX, and the name in it.
+func TestWriteInvisibleText(t *testing.T) {
+	const invisible = "\x01\x1b\x7f\u0085\u009b\u00ad\u061c\u200b\u200d\u200e\u2028\u202e\u2066\u2069\u3164\ue000\ufeff\U000e0041"
+	fields := map[string]func(m *machine.Machine) *string{
+		"name":                func(m *machine.Machine) *string { return &m.Name },
+		"description":         func(m *machine.Machine) *string { return &m.Description },
+		"guestOS.description": func(m *machine.Machine) *string { return &m.GuestOS.Description },
+		"nics[0].network":     func(m *machine.Machine) *string { return &m.NICs[0].Network },
+	}
+	for name, field := range fields {
+		for _, r := range invisible {
+			m := full()
+			*field(m) = "a" + string(r) + "b"
+			data, losses, err := vmx.Write(m)
+			if err != nil || len(losses) != 1 || losses[0].Field != name || losses[0].Value != "a\uFFFDb" {
+				t.Errorf("%s with %U: %v, losses %v", name, r, err, losses)
+				continue
+			}
+			if got := *field(parse(t, string(data))); got != "a\uFFFDb" {
+				t.Errorf("%s with %U is read as %q", name, r, got)
+			}
+			if bytes.ContainsRune(data, r) {
+				t.Errorf("%s: %U is in the file", name, r)
+			}
+		}
+	}
+	m := full()
+	m.Disks[0].File = "a\u202exdmv.exe"
+	if _, _, err := vmx.Write(m); !errors.Is(err, machine.ErrMalformed) {
+		t.Errorf("a file of a disk with a mark of direction in its name: %v", err)
 	}
 }
 

@@ -81,9 +81,14 @@ func (w *writer) need(version int) { w.hardware = max(w.hardware, version) }
 
 // text returns a text as a VMX can have it.
 func (w *writer) text(field, s string) string {
-	clean := strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	clean := strings.Map(func(r rune) rune {
+		if !machine.Visible(r) && !strings.ContainsRune("\t\r\n", r) {
+			return utf8.RuneError
+		}
+		return r
+	}, s)
 	if clean != s {
-		w.lose(field, clean, "no text has NUL bytes or what is not UTF-8; they are replaced")
+		w.lose(field, clean, "no text has what is not UTF-8, control characters or what cannot be seen; they are replaced")
 	}
 	return clean
 }
@@ -192,8 +197,8 @@ func checkFileName(name string) error {
 		return fmt.Errorf("%q is no file name", shorten(name))
 	case strings.ContainsAny(name, `/\:`) || name == "." || name == ".." || name[0] == '[': // [datastore] name
 		return fmt.Errorf("%q is a path, not the name of a file beside the VMX", shorten(name))
-	case strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7F }):
-		return fmt.Errorf("%q has a control character", shorten(name))
+	case strings.ContainsFunc(name, func(r rune) bool { return !machine.Visible(r) }):
+		return fmt.Errorf("%q has a control character, or one that cannot be seen", shorten(name))
 	case strings.EqualFold(name, noMedium) || strings.EqualFold(name, autoDetect):
 		return fmt.Errorf("%q means something else to VMware", name)
 	}

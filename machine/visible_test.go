@@ -1,0 +1,21 @@
+package machine_test
+
+import (
+	"testing"
+
+	"github.com/davit-oci/davit/machine"
+)
+
+func TestVisible(t *testing.T) {
+	for _, r := range "a ä 日本\u3000語 عربي हिन्दी €\u00a0½ e\u0301 ❤\ufe0f 🖥 \ufffd" {
+		if !machine.Visible(r) {
+			t.Errorf("%U %q is not visible", r, r)
+		}
+	}
+	for _, r := range []rune{0, '\n', '\r', '\t', 0x1b, 0x7f, 0x80, 0x85, 0x9b, 0x9f, 0xad, 0x34f, 0x61c, 0x115f, 0x180e, 0x200b, 0x200d, 0x200e, 0x200f,
+		0x2028, 0x2029, 0x202a, 0x202e, 0x2060, 0x2066, 0x2069, 0x3164, 0xe000, 0xfeff, 0xfff9, 0xffa0, 0xffff, 0x1d173, 0xe0001, 0xe0041, 0xe0100, 0xf0000, 0x10ffff, 0x378} {
+		if machine.Visible(r) {
+			t.Errorf("%U is visible", r)
+		}
+	}
+}
