@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -47,8 +48,8 @@ is fetched, and no signature is checked; of an appliance no disk is opened.`,
 	o.registryFlags.flags(cmd)
 	o.source.flags(cmd)
 	f := cmd.Flags()
-	f.BoolVar(&o.raw, "raw", false, "print the manifest as it is stored")
-	f.BoolVar(&o.ovf, "ovf", false, "print the OVF as it is stored")
+	f.BoolVar(&o.raw, "raw", false, "print the manifest as it is stored; what is not printable is escaped")
+	f.BoolVar(&o.ovf, "ovf", false, "print the OVF as it is stored; what is not printable is escaped")
 	f.BoolVar(&o.referrers, "referrers", false, "print what refers to the artifact, a line each")
 	return cmd
 }
@@ -169,8 +170,7 @@ func inspectArtifact(ctx context.Context, stdout io.Writer, ref registry.Referen
 		return err
 	}
 	if o.raw {
-		_, err = stdout.Write(raw)
-		return err
+		return o.printStored(stdout, raw, printableJSON(raw), "manifest "+desc.Digest.String())
 	}
 
 	r := newInspectReport()
@@ -279,7 +279,16 @@ func (o *inspectOptions) printOVF(ctx context.Context, stdout io.Writer, repo *r
 	if err != nil {
 		return err
 	}
-	_, err = stdout.Write(config)
+	return o.printStored(stdout, config, printableXML(config), "OVF "+m.OVF.Digest.String())
+}
+
+// printStored prints a blob, whose bytes are those of its digest unless some
+// of them are not printable.
+func (o *inspectOptions) printStored(stdout io.Writer, stored, shown []byte, name string) error {
+	if !bytes.Equal(stored, shown) {
+		o.stderr.warn("the %s has characters that are not printable: they are escaped or replaced, and what is printed has another digest", name)
+	}
+	_, err := stdout.Write(shown)
 	return err
 }
 

@@ -5,7 +5,8 @@
 // runX is the command as a function. Read push.go and pull.go first. What the
 // commands share is in flags.go (options that several commands take), config.go
 // (files and environment), exit.go (errors, exit codes, hints), output.go (the
-// result on stdout, files) and progress.go (stderr).
+// result on stdout, files), progress.go (stderr), printable.go (what terminals
+// do not get) and secret.go (what nobody gets).
 package main
 
 import (

@@ -5,13 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"golang.org/x/term"
 )
 
 // A report heads every JSON result. Commands embed it in a struct of their own.
@@ -56,14 +57,6 @@ func list[T any](s []T) []T {
 	return s
 }
 
-// writeJSON writes v, one object, to a result.
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
-
 // hideInJSON returns JSON whose texts have gone through hide.
 func hideInJSON(data []byte, hide func(string) string) []byte {
 	return jsonText.ReplaceAllFunc(data, func(quoted []byte) []byte {
@@ -87,10 +80,14 @@ func hideInJSON(data []byte, hide func(string) string) []byte {
 var jsonText = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 
 // writeResult writes a command's result to stdout and closes it: some file
-// systems say only then that they are full.
+// systems say only then that they are full. What commands write is printable
+// where it is not theirs; a terminal gets nothing else in any case.
 func writeResult(stdout *os.File, result []byte) error {
 	if len(result) == 0 {
 		return nil
+	}
+	if term.IsTerminal(int(stdout.Fd())) {
+		result = []byte(printableLines(string(result)))
 	}
 	_, err := stdout.Write(result)
 	return errors.Join(err, stdout.Close())
@@ -180,18 +177,4 @@ func createTemp(path string, mode fs.FileMode) (*os.File, error) {
 		}
 		return f, err
 	}
-}
-
-// printable returns s in one line with nothing that a terminal would obey.
-// Names, messages and annotations from registries are printed.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case !strconv.IsPrint(r):
-			return '\uFFFD'
-		}
-		return r
-	}, s)
 }

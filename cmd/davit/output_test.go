@@ -103,20 +103,6 @@ func TestWriteFileKeepsLinks(t *testing.T) {
 	}
 }
 
-func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{
-		"plain":           "plain",
-		"a\nb\tc":         "a b c",
-		"\x1b[2J\a\u202e": "\uFFFD[2J\uFFFD\uFFFD",
-		"\xff":            "\uFFFD",
-		"größe 12 €":      "größe 12 €",
-	} {
-		if got := printable(in); got != want {
-			t.Errorf("printable(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
 func TestSize(t *testing.T) {
 	for in, want := range map[string]size{"1": 1, "4096": 4096, "1K": 1 << 10, "256M": 256 << 20, "2g": 2 << 30, "3T": 3 << 40} {
 		got, err := parseSize(in)

@@ -225,7 +225,7 @@ func (p *progress) event(name string) {
 	}
 	line, err := json.Marshal(e)
 	if err == nil {
-		p.g.stderr.Write(append(line, '\n'))
+		p.g.stderr.Write(append(printableJSON(line), '\n'))
 	}
 }
 
