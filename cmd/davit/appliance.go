@@ -69,22 +69,40 @@ func (o *pushOptions) openAppliance(ctx context.Context, sources []source) (*app
 // it.
 func (s *sourceFlags) openAppliance(ctx context.Context, path string, unverified bool) (*appliance.Appliance, error) {
 	a, err := appliance.Open(ctx, path, appliance.Options{BackingDir: s.backingDir, Unverified: unverified})
+	var remote *appliance.RemoteError
 	switch {
 	case errors.Is(err, appliance.ErrNotMachine):
 		if folderExists(path) { // nor is it a disk
 			return nil, err
 		}
 		return nil, nil
+	case errors.As(err, &remote):
+		return nil, withHint(err, "%s, and in the descriptor a <disk type='file'> with <source file='disk.img'/>", fetchRemote(remote.URL))
 	case errors.Is(err, appliance.ErrMissing) && s.backingDir == "" && !isPackage(path):
 		return nil, withHint(err, "--backing-dir DIR, the folder that the files lie in")
 	}
 	if err != nil && strings.EqualFold(filepath.Ext(path), ".tar") {
-		err = withHint(err, unpackers["tar"], path)
+		err = withHint(err, "%s", untar(path))
 	}
 	if err == nil && s.snapshot != "" {
 		err = errors.Join(usagef("--snapshot: %s is no disk", path), a.Close())
 	}
 	return a, err
+}
+
+// fetchRemote is the command that makes a file of what a descriptor has in a
+// network or in a pool. Names in it are somebody else's.
+func fetchRemote(url string) string {
+	scheme, rest, _ := strings.Cut(url, ":")
+	switch scheme {
+	case "volume":
+		pool, volume, _ := strings.Cut(rest, "/")
+		return fmt.Sprintf("virsh vol-download --pool %s %s disk.img", quoted(pool), quoted(volume))
+	case "rbd":
+		_, image, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "/") // which follows the host
+		return fmt.Sprintf("rbd export %s disk.img", quoted(image))
+	}
+	return fmt.Sprintf("qemu-img convert -O raw %s disk.img", quoted(url))
 }
 
 // isPackage says whether path is named as an OVF package is, or is a folder:

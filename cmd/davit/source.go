@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/internal/space"
@@ -208,17 +209,28 @@ var unpackers = map[string]string{
 	"zip":      "unzip %s",
 	"7z":       "7z x %s",
 	"rar":      "7z x %s",
-	"tar":      "tar -xf %s",
 }
 
 // hintToUnpack adds the command that unpacks the file at path, which was
 // refused because it is compressed.
 func hintToUnpack(err, refused error, path string) error {
-	var compressed *disk.CompressedError
+	var compressed, inside *disk.CompressedError
+	if errors.As(err, &inside) && inside.By == "tar" { // tar finds out by itself what is around it
+		return withHint(err, "%s", untar(path))
+	}
 	if errors.As(refused, &compressed) && unpackers[compressed.By] != "" {
 		return withHint(err, unpackers[compressed.By], path)
 	}
 	return err
+}
+
+// untar is what to do with an archive: it is no disk, but has one in it.
+func untar(path string) string {
+	what := "the disk or the descriptor"
+	if strings.EqualFold(filepath.Ext(path), ".box") { // Vagrant's: of VirtualBox, VMware or libvirt
+		what = "the box.ovf, the .vmx or the box.img"
+	}
+	return fmt.Sprintf("tar -xf %s, and then davit with %s that was in it", path, what)
 }
 
 const (

@@ -14,7 +14,10 @@ package appliance
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"regexp"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,6 +36,25 @@ var (
 	// not where it may be opened.
 	ErrMissing = errors.New("file is missing")
 )
+
+// A RemoteError is an [ErrMissing] of what is no file on this host at all, but
+// in a network, or in a storage pool of libvirt's.
+type RemoteError struct {
+	URL string // of a pool, volume:POOL/VOLUME
+}
+
+func (e *RemoteError) Error() string {
+	where := "in a network"
+	if strings.HasPrefix(e.URL, "volume:") {
+		where = "in a storage pool"
+	}
+	return fmt.Sprintf("%v: %q is %s, and not a file of this host", ErrMissing, e.URL, where)
+}
+
+func (e *RemoteError) Unwrap() error { return ErrMissing }
+
+// remoteName is a name that no file has: package libvirt makes them.
+var remoteName = regexp.MustCompile(`^(?:volume:|[A-Za-z][A-Za-z0-9+.-]+://)`)
 
 // Options say how far [Open] may go. The zero value opens files beside the
 // descriptor only, and refuses a package that is not what its manifest says.

@@ -123,8 +123,11 @@ type located struct {
 }
 
 // find returns the file that a descriptor means. [ErrMissing] is one that is
-// not there or not in a tree, which the message tells apart.
+// not there or not in a tree, which the message tells apart, or a [RemoteError].
 func (b *beside) find(name string) (located, error) {
+	if remoteName.MatchString(name) {
+		return located{}, &RemoteError{name}
+	}
 	dir := b.trees[len(b.trees)-1]
 	var problem error
 	for _, spelling := range b.spellings(name) {
