@@ -445,6 +445,7 @@ func sourceFile(kind string, source *xmltree.Element) (file string, ok bool) {
 		host := ""
 		if h := source.Child("host"); h != nil {
 			host = h.Get("name")
+			host = host[strings.LastIndexByte(host, '@')+1:]
 			if strings.Contains(host, ":") && host[0] != '[' { // IPv6, which is in brackets in a URL
 				host = "[" + host + "]"
 			}
@@ -452,8 +453,9 @@ func sourceFile(kind string, source *xmltree.Element) (file string, ok bool) {
 				host += ":" + port
 			}
 		}
-		// Without the query, which may be a secret.
-		return source.Get("protocol") + "://" + host + "/" + strings.TrimPrefix(source.Get("name"), "/"), true
+		// Without what may be a secret: who logs in, and the query.
+		name, _, _ := strings.Cut(source.Get("name"), "?")
+		return source.Get("protocol") + "://" + host + "/" + strings.TrimPrefix(name, "/"), true
 	}
 	return "", false
 }

@@ -371,6 +371,7 @@ func TestParse(t *testing.T) {
 			func(m *machine.Machine) any { return []machine.NICType{m.NICs[0].Type, m.NICs[1].Type, m.NICs[2].Type} }, []machine.NICType{machine.PCnet, machine.E1000, "igb"}},
 		{"address with one digit", devices("<interface type='user'><mac address='0:C:29:1:2:F'/></interface>"), func(m *machine.Machine) any { return m.NICs[0].MAC }, "00:0c:29:01:02:0f"},
 		{"disk at an address of IPv6", devices("<disk type='network'><source protocol='nbd' name='x'><host name='::1' port='6000'/></source><target dev='vda'/></disk>"), func(m *machine.Machine) any { return m.Disks[0].File }, "nbd://[::1]:6000/x"},
+		{"disk behind a password", devices("<disk type='network'><source protocol='https' name='x.img?sig=abc'><host name='ci:hunter2@h'/></source><target dev='vda'/></disk>"), func(m *machine.Machine) any { return m.Disks[0].File }, "https://h/x.img"},
 		{"network of Hyper-V", devices("<interface type='internal'><source name='LAN'/></interface>"), func(m *machine.Machine) any { return m.NICs[0].Network }, "LAN"},
 		{"cards of hosts do not count for booting", devices("<interface type='hostdev'><boot order='1'/></interface><interface type='user'><boot order='2'/></interface>"),
 			func(m *machine.Machine) any { return m.BootOrder }, []machine.BootDevice{machine.BootNetwork}},
