@@ -70,9 +70,10 @@ var imports = map[string]struct {
 		may: []string{"chunker", "disk", "internal/space", imageSpec, goDigest, compress, xz, sync},
 	},
 	"registry": {
-		may:   []string{oras, imageSpec, goDigest, sync, sys},
+		may:   []string{"internal/own", oras, imageSpec, goDigest, sync, sys},
 		tests: []string{olareg},
 	},
+	"internal/own":    {},                                                   // whether what is there is ours
 	"internal/bundle": {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
 	"internal/secret": {},
 	"internal/space":  {may: []string{sys}},
@@ -94,7 +95,7 @@ var imports = map[string]struct {
 	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "machine/internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
 	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                                                   // measures the real code with made-up artifacts
 	"cmd/davit": {
-		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/secret", "internal/space",
+		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/own", "internal/secret", "internal/space",
 			"machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},

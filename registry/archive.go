@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/davit-oci/davit/internal/own"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -25,7 +26,7 @@ import (
 // where they are. What is written is kept beside the archive until close, which writes a new archive and renames it. Of two processes
 // that write at once, the one that closes later keeps what the other one has added.
 type archiveFiles struct {
-	ctx  context.Context // for close, which has none: the one given to openArchive, without its end
+	ctx  context.Context // for close, which has none: the one given to openArchive
 	path string
 	base *os.File // nil: no such file yet
 	old  *archiveContent
@@ -54,7 +55,7 @@ const (
 )
 
 func openArchive(ctx context.Context, path string, s *stats) (backend, error) {
-	f := &archiveFiles{ctx: context.WithoutCancel(ctx), path: path, blobs: make(map[digest.Digest]section)}
+	f := &archiveFiles{ctx: ctx, path: path, blobs: make(map[digest.Digest]section)}
 	var err error
 	if f.base, f.old, err = readArchive(ctx, path); err != nil {
 		return nil, fmt.Errorf("opening archive %s: %w", path, err)
@@ -64,18 +65,16 @@ func openArchive(ctx context.Context, path string, s *stats) (backend, error) {
 
 // readArchive finds the members. A file that does not exist is an empty archive.
 func readArchive(ctx context.Context, path string) (*os.File, *archiveContent, error) {
-	info, err := os.Stat(path)
+	file, err := own.OpenAny(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &archiveContent{}, nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, nil, errors.New("not a regular file")
-	}
-	file, err := os.Open(path)
+	info, err := file.Stat()
 	if err != nil {
+		file.Close()
 		return nil, nil, err
 	}
 	content, err := scanArchive(ctx, file, info.Size())
@@ -340,6 +339,9 @@ func (f *archiveFiles) write() error {
 		all[d] = member{base, s}
 	}
 	for _, d := range slices.Sorted(maps.Keys(all)) {
+		if f.ctx.Err() != nil {
+			return context.Cause(f.ctx)
+		}
 		w.file(blobsDir+"/"+d.Encoded(), nil, all[d].file, all[d].s)
 	}
 	w.file(indexFile, bytes.NewReader(index), nil, section{0, int64(len(index))})

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/davit-oci/davit/internal/own"
 )
 
 // Names of files that are being written, and when one of them that nobody has locked is taken for left behind by a killed process.
@@ -59,6 +61,9 @@ func sameFile(f *os.File, path string) bool {
 func (p *pending) commit(path string) error {
 	if err := p.Sync(); err != nil {
 		return err
+	}
+	if !sameFile(p.File, p.Name()) { // where others may rename what is ours
+		return fmt.Errorf("%s was replaced while it was written", p.Name())
 	}
 	if !renameWhileOpen {
 		if err := p.File.Close(); err != nil {
@@ -114,7 +119,7 @@ func sweepPending(dir string) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		f, err := own.Open(path, os.O_RDWR)
 		if err != nil {
 			continue
 		}
@@ -132,10 +137,14 @@ func sweepPending(dir string) {
 	}
 }
 
-// acquire takes the lock that is the file at path, waiting for it until ctx ends. release gives it back and removes the file.
+// acquire takes the lock that is the file at path, waiting for it until ctx ends. release gives it back and removes the file. What is no
+// lock of ours is not waited for: nobody may ever give it back.
 func acquire(ctx context.Context, path string) (release func(), err error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		f, err := own.OpenOrCreate(path, os.O_RDWR, 0o600)
+		if foreign := (*own.Error)(nil); errors.As(err, &foreign) {
+			return nil, fmt.Errorf("locking: %w: it is no lock of this user: remove it, unless another davit is at work here", err)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("locking: %w", err)
 		}

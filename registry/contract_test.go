@@ -205,7 +205,8 @@ func open(t *testing.T, name string, o Options) *Repository {
 	if o.backoff == 0 {
 		o.backoff = time.Millisecond
 	}
-	r, err := Open(t.Context(), ref, o)
+	// Cleanup comes after the end of the test's context, with which an archive is not written.
+	r, err := Open(context.WithoutCancel(t.Context()), ref, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/davit-oci/davit/internal/own"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
 )
@@ -349,9 +350,11 @@ func loginFile(o Options) (string, error) {
 // change gets the name of the helper that keeps the host's password, or "".
 func changeAuthFile(ctx context.Context, path, host string, change func(helper string, auths map[string]json.RawMessage) error) error {
 	fail := func(err error) error { return fmt.Errorf("writing credentials of %s to %s: %w", host, path, err) }
-	// The file may be a link into somebody's dotfiles, and is to stay one.
-	if target, err := filepath.EvalSymlinks(path); err == nil {
+	// The file may be a link into the user's dotfiles, and is to stay one.
+	if target, err := own.Resolve(path); err == nil {
 		path = target
+	} else if foreign := (*own.Error)(nil); errors.As(err, &foreign) {
+		return fail(err)
 	}
 	dir, name := filepath.Split(path)
 	if dir == "" {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/davit-oci/davit/internal/own"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -370,24 +371,21 @@ func (f *dirFiles) blob(d digest.Digest) string { return f.path(blobsDir + "/" +
 
 // readFile reads a regular file of at most limit bytes.
 func readFile(path string, limit int64) ([]byte, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	file, err := os.Open(path)
+	file, err := own.OpenAny(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
+	return readLimited(file, limit)
+}
+
+func readLimited(file *os.File, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(file, limit+1))
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, limit)
+		return nil, fmt.Errorf("%s has more than %d bytes", file.Name(), limit)
 	}
 	return b, nil
 }
@@ -502,25 +500,15 @@ type blobFile struct {
 func (b blobFile) Size() int64 { return b.size }
 
 func openBlobFile(path string) (layoutBlob, error) {
-	// Before opening: a pipe in the place of a blob would make that wait.
-	info, err := os.Stat(path)
+	file, err := own.OpenAny(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotFound
 	}
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	file, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNotFound
-	}
+	info, err := file.Stat()
 	if err != nil {
-		return nil, err
-	}
-	if info, err = file.Stat(); err != nil {
 		file.Close()
 		return nil, err
 	}

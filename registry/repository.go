@@ -127,7 +127,7 @@ type stats struct{ sent, fetched, mounted atomic.Int64 }
 
 // Open prepares access to the repository that ref is in; its tag and digest are what [Repository.Resolve] takes for "".
 // A registry is not contacted yet. A layout or an archive need not exist: the first write makes it.
-// The caller must call Close.
+// The caller must call Close, which writes an archive; it fails, and changes nothing, if ctx has ended.
 func Open(ctx context.Context, ref Reference, o Options) (*Repository, error) {
 	o = o.withDefaults()
 	r := &Repository{ref: ref, stats: new(stats)}

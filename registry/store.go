@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/davit-oci/davit/internal/own"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -75,6 +76,8 @@ func StoreDir(dir string) (string, error) {
 
 // OpenStore opens the store in dir, as [StoreDir] understands it, and makes it if need be. It removes the scratch files of processes
 // that were killed. [NoStore] makes one in the system's temporary folder. The caller must call Close.
+//
+// What a store says is believed, and disks may hold secrets: one that is not this user's alone is an [own.Error].
 func OpenStore(ctx context.Context, dir string) (*Store, error) {
 	dir, err := StoreDir(dir)
 	if err != nil {
@@ -90,8 +93,8 @@ func OpenStore(ctx context.Context, dir string) (*Store, error) {
 		}
 		s.temp = lock
 	}
-	if s.dir, err = filepath.Abs(dir); err == nil {
-		err = s.prepare(ctx)
+	if dir, err = filepath.Abs(dir); err == nil {
+		err = s.prepare(ctx, dir)
 	}
 	if err != nil {
 		if s.temp != nil {
@@ -102,12 +105,22 @@ func OpenStore(ctx context.Context, dir string) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) prepare(ctx context.Context) error {
+func (s *Store) prepare(ctx context.Context, dir string) (err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	// Users have it in another file system, by a link.
+	if s.dir, err = own.Resolve(dir); err != nil {
+		return err
+	}
 	s.Area = &Area{dir: s.path(blobsDir), temp: s.dir}
 	s.Spool = &Area{dir: s.path(spoolDir), temp: s.dir}
-	// Disks may hold secrets; what is kept of them is the user's alone.
-	for _, d := range []string{blobsDir, spoolDir, scratchDir, journalDir, disksDir} {
-		if err := os.MkdirAll(s.path(d), 0o700); err != nil {
+	// The outer ones first: what is in a folder of somebody else is as good as theirs.
+	for _, d := range []string{"", "blobs", blobsDir, "spool", spoolDir, scratchDir, journalDir, disksDir} {
+		if err := os.Mkdir(s.path(d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := own.CheckFolder(s.path(d)); err != nil {
 			return err
 		}
 	}
@@ -197,7 +210,12 @@ func lockedDir(root, prefix string) (dir string, lock *os.File, err error) {
 			continue
 		}
 		dir := f.Name()[:len(f.Name())-len(lockSuffix)]
-		if err := os.Mkdir(dir, 0o700); err != nil {
+		err = os.Mkdir(dir, 0o700)
+		if errors.Is(err, fs.ErrExist) { // somebody else's, where all can write
+			removeLock(f)
+			continue
+		}
+		if err != nil {
 			removeLock(f)
 			return "", nil, err
 		}
@@ -221,10 +239,7 @@ func sweepLocked(root, prefix string) {
 		return
 	}
 	for _, path := range locks {
-		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
-			continue
-		}
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		f, err := own.Open(path, os.O_RDWR)
 		if err != nil {
 			continue
 		}
@@ -436,7 +451,7 @@ func (j *Journal) Append(record any) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.f == nil {
-		if j.f, err = os.OpenFile(j.path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600); err != nil {
+		if j.f, err = own.OpenOrCreate(j.path, os.O_RDWR|os.O_APPEND, 0o600); err != nil {
 			return fmt.Errorf("writing journal: %w", err)
 		}
 	}
@@ -466,7 +481,7 @@ func (j *Journal) Append(record any) error {
 // until the next one. An error is the last thing given; no journal is no records.
 func (j *Journal) Records() iter.Seq2[json.RawMessage, error] {
 	return func(yield func(json.RawMessage, error) bool) {
-		f, err := os.Open(j.path)
+		f, err := own.Open(j.path, os.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			return
 		}
@@ -573,6 +588,16 @@ func (s *Store) Checked() map[[sha256.Size]byte]bool {
 	return checked
 }
 
+// readRecord reads a file of at most limit bytes that is believed.
+func readRecord(path string, limit int64) ([]byte, error) {
+	f, err := own.Open(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readLimited(f, limit)
+}
+
 // A DiskFile is a file with the content of a disk, as davit wrote or read it once. Only its size and time are watched: whoever uses it
 // must verify what they read.
 type DiskFile struct {
@@ -632,7 +657,7 @@ func (s *Store) DiskFiles() ([]DiskFile, error) {
 		if isPending(e.Name()) {
 			continue
 		}
-		b, err := readFile(s.path(disksDir, e.Name()), 1<<20)
+		b, err := readRecord(s.path(disksDir, e.Name()), 1<<20)
 		if err != nil {
 			continue // forgotten by another process
 		}

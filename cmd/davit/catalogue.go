@@ -8,6 +8,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/own"
 	"github.com/davit-oci/davit/registry"
 	"github.com/opencontainers/go-digest"
 )
@@ -122,7 +123,7 @@ func addRemembered(store *registry.Store, seeds *artifact.Seeds) (opened []*disk
 		if err != nil {
 			continue
 		}
-		list, err := os.Open(f.ChunkList)
+		list, err := own.Open(f.ChunkList, os.O_RDONLY)
 		if err != nil {
 			img.Close()
 			continue

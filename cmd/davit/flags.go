@@ -12,6 +12,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/own"
 	"github.com/davit-oci/davit/registry"
 	"github.com/spf13/cobra"
 )
@@ -93,7 +94,11 @@ func (g *globals) load(cmd *cobra.Command) error {
 
 // store opens the local store. The caller closes it.
 func (g *globals) store(ctx context.Context) (*registry.Store, error) {
-	return registry.OpenStore(ctx, g.cache)
+	store, err := registry.OpenStore(ctx, g.cache)
+	if foreign := (*own.Error)(nil); errors.As(err, &foreign) {
+		return nil, withHint(fmt.Errorf("%w: what a store says is believed, so this one is not used", err), "--cache DIR, a folder that only you can write to, or --cache none")
+	}
+	return store, err
 }
 
 // openOptions are those of every artifact that is opened.

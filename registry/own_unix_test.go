@@ -1,0 +1,281 @@
+//go:build unix
+
+package registry
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/davit-oci/davit/internal/own"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const nobody = 65534
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("files of a second user are needed: root runs this test")
+	}
+}
+
+// hurt makes the files count no longer.
+func hurt(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
+		if err := os.Chmod(path, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// An archive is written when it is closed: what ends the push ends the wait for its lock, too, and nothing is written.
+func TestArchiveWaitsUntilItsContextEnds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a.tar")
+
+	signal := errors.New("stopped by signal")
+	for _, test := range []struct {
+		name string
+		lock bool
+	}{{"waiting for the lock", true}, {"without a lock to wait for", false}} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		r := openNow(t, ctx, path)
+		tagBytes(t, r, "{}")
+		release := func() {}
+		if test.lock {
+			var err error
+			if release, err = acquire(t.Context(), filepath.Join(dir, ".a.tar"+lockName)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancel(signal)
+		if err := r.Close(); !errors.Is(err, signal) {
+			t.Errorf("%s: Close says %v", test.name, err)
+		}
+		release()
+		if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+			t.Errorf("%s: left are %v (%v)", test.name, entries, err)
+		}
+	}
+}
+
+func openNow(t *testing.T, ctx context.Context, path string) *Repository {
+	t.Helper()
+	ref, err := ParseReference("oci-archive:" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open(ctx, ref, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+// tagBytes pushes a manifest of no meaning and tags it.
+func tagBytes(t *testing.T, r *Repository, config string) {
+	t.Helper()
+	c := pushBytes(t, r, ocispec.MediaTypeEmptyJSON, []byte(config))
+	m, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": ocispec.MediaTypeImageManifest, "config": c, "layers": []any{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Tag(t.Context(), pushBytes(t, r, ocispec.MediaTypeImageManifest, m), "v1"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What is in the place of a lock and is none is told at once. Nothing that a link leads to comes into being.
+func TestAcquireWaitsForLocksOnly(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := filepath.Join(dir, lockName)
+	plants := map[string]func() error{
+		"is a symbolic link": func() error { return os.Symlink(filepath.Join(dir, "made"), path) },
+		"is a hard link": func() error {
+			return errors.Join(os.WriteFile(path+".other", nil, 0o600), os.Link(path+".other", path))
+		},
+		"is not a regular file":       func() error { return syscall.Mkfifo(path, 0o600) },
+		"can be written to by others": func() error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o666)) },
+	}
+	if os.Geteuid() == 0 {
+		plants["belongs to user 65534"] = func() error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, nobody, nobody)) }
+	}
+	for what, plant := range plants {
+		if err := plant(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := acquire(t.Context(), path)
+		if foreign := (*own.Error)(nil); !errors.As(err, &foreign) || !strings.Contains(err.Error(), what) {
+			t.Errorf("acquire of what %s: %v", what, err)
+		}
+		if err := os.Remove(path); err != nil {
+			t.Errorf("what %s is gone: %v", what, err)
+		}
+	}
+	if exists(filepath.Join(dir, "made")) {
+		t.Error("what the link points to has been made")
+	}
+	release, err := acquire(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release()
+}
+
+// The same for the lock of a file with credentials, which may itself be a link of the user's, and of nobody else.
+func TestAuthFileOfOthers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, victim := filepath.Join(dir, "auth.json"), filepath.Join(dir, "victim")
+	change := func() error {
+		return changeAuthFile(t.Context(), path, "a.b", func(_ string, auths map[string]json.RawMessage) error {
+			auths["a.b"] = json.RawMessage(`{"auth":"dTpw"}`)
+			return nil
+		})
+	}
+	lock := filepath.Join(dir, ".auth.json"+lockName)
+	if err := os.Symlink(victim, lock); err != nil {
+		t.Fatal(err)
+	}
+	if err := change(); err == nil || !strings.Contains(err.Error(), "is a symbolic link") || exists(path) || exists(victim) {
+		t.Errorf("with a link in the place of its lock: %v", err)
+	}
+	os.Remove(lock)
+
+	if err := os.WriteFile(victim, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("victim", path); err != nil {
+		t.Fatal(err)
+	}
+	if err := change(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(victim); err != nil || !bytes.Contains(b, []byte("dTpw")) {
+		t.Errorf("a link of the user's own is not followed: %q (%v)", b, err)
+	}
+	if os.Geteuid() != 0 {
+		return // the rest is of a second user
+	}
+	if err := errors.Join(os.WriteFile(victim, []byte("{}"), 0o600), os.Lchown(path, nobody, nobody)); err != nil {
+		t.Fatal(err)
+	}
+	if err := change(); err == nil || !strings.Contains(err.Error(), "is a symbolic link of user 65534, which is not followed") {
+		t.Errorf("by somebody else's link: %v", err)
+	}
+	if b, _ := os.ReadFile(victim); string(b) != "{}" {
+		t.Errorf("somebody else's link was followed: %s", b)
+	}
+}
+
+// A record that somebody else can have written is none.
+func TestRecordsOfOthers(t *testing.T) {
+	t.Parallel()
+	s := openStore(t, t.TempDir())
+	d, layer := describe(blobType, []byte("x")).Digest, sha256.Sum256([]byte("x"))
+	if err := s.RecordChecked(layer); err != nil {
+		t.Fatal(err)
+	}
+	disk := filepath.Join(t.TempDir(), "disk.raw")
+	if err := os.WriteFile(disk, []byte("disk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remember(DiskFile{Path: disk, Format: "raw", DiskDigest: d}); err != nil {
+		t.Fatal(err)
+	}
+	j := s.Journal("key")
+	if err := j.Append("one"); err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	check := func(when string, want int) {
+		t.Helper()
+		files, err := s.DiskFiles()
+		records := 0
+		for _, err := range s.Journal("key").Records() {
+			if err == nil {
+				records++
+			}
+		}
+		if got := len(s.Checked()); got != want || len(files) != want || records != want || err != nil {
+			t.Errorf("%s: %d checked layers, %d disk files, %d records of a journal (%v); want %d of each", when, got, len(files), records, err, want)
+		}
+	}
+	check("ours", 1)
+
+	all := []string{s.path(checkedFile)}
+	for _, dir := range []string{disksDir, journalDir} {
+		entries, err := os.ReadDir(s.path(dir))
+		if err != nil || len(entries) != 1 {
+			t.Fatalf("%s: %v (%v)", dir, entries, err)
+		}
+		all = append(all, s.path(dir, entries[0].Name()))
+	}
+	for _, path := range all {
+		if err := os.Link(path, path+".other"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("hard links", 0)
+	for _, path := range all {
+		os.Remove(path + ".other")
+	}
+	check("ours again", 1)
+	hurt(t, all...)
+	check("others can write to them", 0)
+	if err := s.Journal("key").Append("two"); err == nil {
+		t.Error("the journal was written to")
+	}
+	if os.Geteuid() != 0 {
+		return // the rest is of a second user
+	}
+	for _, path := range all {
+		if err := errors.Join(os.Chmod(path, 0o600), os.Chown(path, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("they belong to somebody else", 0)
+}
+
+// A sweep removes what is ours.
+func TestSweepLeavesTheFilesOfOthers(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	dir := t.TempDir()
+	for _, name := range []string{pendingPrefix + "theirs", "davit-store-1" + lockSuffix} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, nobody, nobody), os.Chtimes(path, time.Time{}, time.Unix(0, 0))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "davit-store-1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sweepPending(dir)
+	sweepLocked(dir, tempStore)
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 3 {
+		t.Errorf("left are %v (%v)", entries, err)
+	}
+	ours := filepath.Join(dir, pendingPrefix+"ours")
+	if err := errors.Join(os.WriteFile(ours, nil, 0o600), os.Chtimes(ours, time.Time{}, time.Unix(0, 0))); err != nil {
+		t.Fatal(err)
+	}
+	sweepPending(dir)
+	if _, err := os.Lstat(ours); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("what was left behind by us stays")
+	}
+}
