@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/own"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/spf13/cobra"
@@ -237,13 +238,17 @@ func (t *targetFlags) resolve(path, disk string) (destination, error) {
 		d.kind = toStdout
 		return d, d.rawOnly("stdout")
 	}
+	real, err := own.Resolve(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return d, foreignDest(err)
+	}
 	info, err := os.Stat(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return d, err
 	}
 	switch {
 	case err == nil && info.Mode()&(fs.ModeDevice|fs.ModeCharDevice) == fs.ModeDevice:
-		d.kind = toDevice
+		d.kind, d.path = toDevice, real
 		if err := d.rawOnly("a device"); err != nil {
 			return d, err
 		}

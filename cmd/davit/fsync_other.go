@@ -5,14 +5,14 @@ package main
 import "os"
 
 // syncFolder does nothing: folders cannot be synced here.
-func syncFolder(string) error { return nil }
+func syncFolder(*os.Root) error { return nil }
 
-// closeAs closes a file and gives it its name: Windows renames none that is open.
-func closeAs(f *os.File, path string) error {
-	if err := f.Close(); err != nil {
+// closeAs closes a part and gives it its name: Windows renames none that is open.
+func closeAs(p *partFile) error {
+	if err := p.Close(); err != nil {
 		return err
 	}
-	return os.Rename(f.Name(), path)
+	return p.folder.Rename(p.part(), p.name)
 }
 
 // lockFile does nothing: Windows does not let two processes rename one file.

@@ -9,8 +9,8 @@ import (
 )
 
 // syncFolder makes a rename last.
-func syncFolder(path string) error {
-	d, err := os.Open(path)
+func syncFolder(folder *os.Root) error {
+	d, err := folder.Open(".")
 	if err != nil {
 		return err
 	}
@@ -18,11 +18,11 @@ func syncFolder(path string) error {
 	return d.Sync()
 }
 
-// closeAs gives a file its name and closes it. Its lock lasts until it has the
+// closeAs gives a part its name and closes it. Its lock lasts until it has the
 // name: nobody takes it for a part that was left behind.
-func closeAs(f *os.File, path string) error {
-	defer f.Close() // it was synced
-	return os.Rename(f.Name(), path)
+func closeAs(p *partFile) error {
+	defer p.Close() // it was synced
+	return p.folder.Rename(p.part(), p.name)
 }
 
 // lockFile fails if another process has locked the file. The lock ends with it.

@@ -193,17 +193,17 @@ func (o *pullOptions) pullOriginal(ctx context.Context, repo *registry.Repositor
 		}{counting(rc, show.add), rc}, nil
 	}
 	create := func(name string, size int64) (io.WriterAt, error) {
-		path := paths[name]
+		var part *partFile
+		var err error
 		if folder != "" {
-			if err := out.folders(folder, filepath.Dir(path)); err != nil {
-				return nil, err
-			}
+			part, err = emptied(out.createBelow(folder, name, o.target.force))
+		} else {
+			part, err = out.createEmpty(dest, o.target.force)
 		}
-		part, err := out.createEmpty(path, o.target.force)
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, writtenFile{Path: path, Format: "original", Size: size})
+		files = append(files, writtenFile{Path: paths[name], Format: "original", Size: size})
 		return part, part.Truncate(size)
 	}
 	if err := recipe.Restore(ctx, fetch, create); err != nil {

@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 
+	"github.com/davit-oci/davit/internal/own"
 	"golang.org/x/term"
 )
 
@@ -93,88 +92,60 @@ func writeResult(stdout *os.File, result []byte) error {
 	return errors.Join(err, stdout.Close())
 }
 
-// writeFile makes the file at path appear whole: write gets a temporary file in
-// the same folder, which then takes the name. After an error nothing is left,
-// and a file that was there is as it was. An existing file needs force.
-func writeFile(path string, force bool, write func(*os.File) error) (err error) {
-	mode := fs.FileMode(0o666)
-	old, err := mayWrite(path, force)
+// writeFile makes the file at path appear whole: write gets its part, which then
+// takes the name. After an error nothing is left, and a file that was there is
+// as it was. An existing file needs force.
+func writeFile(path string, force bool, write func(*os.File) error) error {
+	var out outputs
+	defer out.abandon(true)
+	part, err := out.createEmpty(path, force)
 	if err != nil {
 		return err
 	}
-	if old != nil {
-		mode = old.Mode().Perm()
-		// A link stays a link, to the new content.
-		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return err
-		}
-	}
-	f, err := createTemp(path, mode)
-	if err != nil {
+	if err := write(part.File); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err := write(f); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	// Somebody else may have been quicker.
-	if _, err := mayWrite(path, force); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncFolder(filepath.Dir(path))
+	return out.commit()
 }
 
 // mayWrite says whether a file may get this name, before work is spent on its
-// content. It returns the file that is there, nil if none is.
-func mayWrite(path string, force bool) (fs.FileInfo, error) {
+// content. A link stays a link, to the new content: the path that is returned is
+// that of the file itself, which need not exist.
+func mayWrite(path string, force bool) (string, error) {
 	_, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	there := !errors.Is(err, fs.ErrNotExist)
+	if err != nil && there {
+		return "", err
+	}
+	if there && !force {
+		return "", errExists(path)
+	}
+	real, err := own.Resolve(path)
+	if !there && errors.Is(err, fs.ErrNotExist) { // nor is its folder
+		return path, nil
 	}
 	if err != nil {
-		return nil, err
+		return "", foreignDest(err)
 	}
-	if !force {
-		return nil, fmt.Errorf("%s: %w: --force replaces it", path, fs.ErrExist)
+	info, err := os.Lstat(real)
+	switch {
+	case !there && errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return "", err
+	case !info.Mode().IsRegular():
+		return "", fmt.Errorf("%s: not a regular file", path)
 	}
-	info, err := os.Stat(path) // what a link leads to
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	return info, nil
+	return real, nil
 }
 
-// createTemp creates .NAME.RANDOM.davit-tmp beside path. Unlike [os.CreateTemp]
-// it leaves the mode to the umask.
-func createTemp(path string, mode fs.FileMode) (*os.File, error) {
-	dir, name := filepath.Split(path)
-	// The longest name that file systems take has 255 bytes.
-	if len(name) > 200 {
-		name = name[:200]
+func errExists(path string) error {
+	return fmt.Errorf("%s: %w: --force replaces it", path, fs.ErrExist)
+}
+
+// foreignDest says what can be done about somebody else's link.
+func foreignDest(err error) error {
+	if foreign := (*own.Error)(nil); errors.As(err, &foreign) {
+		return fmt.Errorf("%w: remove it, or choose another DEST", err)
 	}
-	for n := 0; ; n++ {
-		temp := filepath.Join(dir, "."+name+"."+strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(n)+".davit-tmp")
-		f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, mode)
-		if errors.Is(err, fs.ErrExist) && n < 100 {
-			continue
-		}
-		return f, err
-	}
+	return err
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/davit-oci/davit/internal/own"
 )
 
 // TestOutputsAppearTogether wants all files of a command or none, where one of
@@ -43,7 +45,7 @@ func TestOutputsAppearTogether(t *testing.T) {
 	})
 	t.Run("a part is taken away", func(t *testing.T) {
 		out, dir := begin(t, false)
-		os.Remove(partPath(filepath.Join(dir, "c")))
+		os.Remove(filepath.Join(dir, ".c.davit-part"))
 		if err := out.commit(); err == nil {
 			t.Error("no error")
 		}
@@ -53,7 +55,7 @@ func TestOutputsAppearTogether(t *testing.T) {
 	t.Run("what was replaced is told", func(t *testing.T) {
 		out, dir := begin(t, true)
 		write(t, filepath.Join(dir, "a"), "old")
-		os.Remove(partPath(filepath.Join(dir, "c")))
+		os.Remove(filepath.Join(dir, ".c.davit-part"))
 		if err := out.commit(); err == nil || !strings.Contains(err.Error(), "replaced before that: "+filepath.Join(dir, "a")) {
 			t.Errorf("error %v", err)
 		}
@@ -73,26 +75,86 @@ func TestOutputsAppearTogether(t *testing.T) {
 // TestPartThatGotItsName is of two runs for one file: the second opens the part
 // while the first still writes it, and must not go on in what has its name.
 func TestPartThatGotItsName(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a")
-	first, err := openPart(path, false)
+	folder := openFolder(t, t.TempDir())
+	first, err := openPart(folder, "a", false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openPart(path, false); err == nil {
-		t.Error("a part was opened twice")
+	if _, err := openPart(folder, "a", false); err == nil || !strings.Contains(err.Error(), "another davit is writing it") {
+		t.Errorf("a part was opened twice: %v", err)
 	}
-	late, err := openOwn(first.Name())
+	late, err := own.OpenIn(folder, first.part(), os.O_RDWR)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer late.Close()
-	if !isNamed(late, partPath(path)) {
+	id, err := late.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := partFile{id: id, folder: folder, name: "a"}
+	if !second.has(second.part()) {
 		t.Error("a part has not its name")
 	}
 	if err := first.commit(); err != nil {
 		t.Fatal(err)
 	}
-	if isNamed(late, partPath(path)) {
+	if second.has(second.part()) {
 		t.Error("a file that was delivered is taken for its part")
+	}
+}
+
+func openFolder(t *testing.T, dir string) *os.Root {
+	t.Helper()
+	folder, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { folder.Close() })
+	return folder
+}
+
+// TestOutputsBelow is of files that an artifact has named: they get no further
+// than the folder that the user has.
+func TestOutputsBelow(t *testing.T) {
+	outside, top := t.TempDir(), filepath.Join(t.TempDir(), "top")
+	write(t, filepath.Join(outside, "victim"), "untouched")
+	for _, dir := range []string{top, filepath.Join(top, "there")} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, to := range map[string]string{
+		"out": outside, "in": "there", "there/out": outside, "file": filepath.Join(outside, "victim"), "dangling": filepath.Join(outside, "made"),
+	} {
+		if err := os.Symlink(to, filepath.Join(top, name)); err != nil {
+			t.Skipf("%v: a system with symbolic links runs this test", err)
+		}
+	}
+	write(t, filepath.Join(top, "plain"), "in the way")
+
+	var out outputs
+	for name, want := range map[string]string{
+		"out/a": "out: a symbolic link, which is not followed", "in/a": "in: a symbolic link", "there/out/sub/a": "out: a symbolic link",
+		"file": "file: a symbolic link", "dangling": "dangling: a symbolic link", "plain/a": "plain: ",
+	} {
+		if _, err := out.createBelow(top, name, true); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+	for _, name := range []string{"a", "there/a", "new/folder/a", "new/folder/b"} {
+		if _, err := out.createBelow(top, name, false); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	out.abandon(true)
+	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 1 {
+		t.Errorf("outside: %v (%v)", entries, err)
+	}
+	if got, err := os.ReadFile(filepath.Join(outside, "victim")); err != nil || string(got) != "untouched" {
+		t.Errorf("the victim has %q (%v)", got, err)
+	}
+	if entries, err := os.ReadDir(top); err != nil || len(entries) != 6 {
+		t.Errorf("after it was abandoned: %v (%v)", entries, err)
 	}
 }
