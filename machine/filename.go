@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -42,20 +44,56 @@ func FileName(s, fallback string) string {
 }
 
 // isWindowsDevice says whether Windows would open a device for a file of that
-// name: it does so in every folder, and whatever follows the first dot.
+// name: it does so in every folder, whatever follows the first dot and the spaces
+// before it.
 func isWindowsDevice(name string) bool {
 	base, _, _ := strings.Cut(strings.ToUpper(name), ".")
-	switch base {
-	case "CON", "PRN", "AUX", "NUL":
+	switch base = strings.TrimRight(base, " "); base {
+	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$":
 		return true
 	}
-	return len(base) == 4 && (base[:3] == "COM" || base[:3] == "LPT") && base[3] >= '0' && base[3] <= '9'
+	number, numbered := strings.CutPrefix(base, "COM")
+	if !numbered {
+		number, numbered = strings.CutPrefix(base, "LPT")
+	}
+	return numbered && utf8.RuneCountInString(number) == 1 && strings.Contains("0123456789\u00b9\u00b2\u00b3", number)
 }
 
-// IsPlainName says whether a file's name is that of a file in the folder of its
-// descriptor, on every system: no path, no device, and nothing in it that does
-// not show.
-func IsPlainName(name string) bool {
-	return name != "" && name != "." && name != ".." && !strings.ContainsAny(name, `/\:`) && !isWindowsDevice(name) &&
-		utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsGraphic(r) })
+// maxPlainName is the longest name that every file system takes, in bytes.
+const maxPlainName = 255
+
+// CheckName says why a name, which may come from anybody, is not that of a file
+// in the folder where it is looked for or written, the same one on every system
+// and what it looks like; nil if it is. A name that davit gives to files while it
+// writes them is not: somebody else's file would take their place.
+func CheckName(name string) error {
+	lower := strings.ToLower(name)
+	switch {
+	case name == "":
+		return errors.New("a file without a name")
+	case len(name) > maxPlainName:
+		return fmt.Errorf("%.60q...: a name of %d bytes, more than %d", name, len(name), maxPlainName)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%q: a name that is no UTF-8", name)
+	case strings.ContainsAny(name, `/\<>:"|?*`):
+		return fmt.Errorf(`%q: a file's name on every system has none of / \ < > : " | ? *`, name)
+	case strings.ContainsFunc(name, isHidden):
+		return fmt.Errorf("%q: a name with characters that do not show", name)
+	case strings.HasSuffix(name, ".") || strings.HasSuffix(name, " "):
+		return fmt.Errorf("%q: a file's name on every system ends with no dot and no space", name)
+	case isWindowsDevice(name):
+		return fmt.Errorf("%q: the name of a device on Windows", name)
+	case strings.HasPrefix(lower, ".") && strings.Contains(lower, ".davit-"):
+		return fmt.Errorf("%q: a name for the temporary files of davit", name)
+	}
+	return nil
 }
+
+// isHidden says whether a character is a control, or does not show: what orders
+// text from right to left, fills no place, or chooses how another one looks.
+func isHidden(r rune) bool {
+	return !unicode.IsGraphic(r) || unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector)
+}
+
+// IsPlainName says whether [CheckName] has nothing against a name.
+func IsPlainName(name string) bool { return CheckName(name) == nil }

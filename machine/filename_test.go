@@ -68,6 +68,9 @@ func FuzzFileName(f *testing.F) {
 		if strings.Trim(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") != "" {
 			t.Errorf("FileName(%q) = %q has other characters", s, name)
 		}
+		if err := machine.CheckName(name); err != nil {
+			t.Errorf("FileName(%q): %v", s, err)
+		}
 		if again := machine.FileName(name, "vm"); again != name {
 			t.Errorf("FileName(%q) = %q, and of that %q", s, name, again)
 		}
@@ -79,6 +82,17 @@ func TestIsPlainName(t *testing.T) {
 		"a.iso": true, "My disk (1).vmdk": true, "größe.vmdk": true, ".hidden": true, "..a": true,
 		"": false, ".": false, "..": false, "a/b": false, "/a": false, `a\b`: false, "c:a": false, "a:stream": false,
 		"nul": false, "COM1.vmdk": false, "a\nb": false, "a\x00": false, "a\xff": false, "\u202egnp.exe": false,
+		"CON": false, "con.txt": false, "Aux .vmdk": false, "prn.": false, "NUL.tar.gz": false, "lpt0": false, "COM\u00b9": false,
+		"lpt\u00b3.iso": false, "CONIN$": false, "conout$.x": false,
+		"console": true, "com": true, "com10": true, "nul1": true, "COM\u2074": true, "a.con": true, "~1": true,
+		"foo.": false, "foo ": false, "foo.vmdk. ": false, " foo": true, "...": false,
+		"a<b": false, "a>b": false, `a"b`: false, "a|b": false, "a?": false, "*": false,
+		"a\u200bb": false, "a\u200db": false, "\ufeffa": false, "a\u2066b": false, "a\u00adb": false, "a\u0085b": false, "a\u2028b": false,
+		"a\ufe0f": false, "a\u3164": false, "a\u115f": false, "a\U000e0041": false, "a\u034fb": false, "\ue000": false,
+		"日本語.iso": true, "e\u0301.iso": true, "a\u3000b": true,
+		".a.davit-part": false, ".A.DAVIT-PART": false, ".davit-lock": false, ".x.davit-lock": false, ".davit-tmp-x": false,
+		".a.1-0.davit-tmp": false, "a.davit-part": true, ".davit": true, "davit-tmp": true,
+		strings.Repeat("n", 255): true, strings.Repeat("n", 256): false, strings.Repeat("ä", 128): false,
 	} {
 		if machine.IsPlainName(name) != plain {
 			t.Errorf("IsPlainName(%q) = %t", name, !plain)

@@ -261,7 +261,11 @@ func (t *targetFlags) resolve(path, disk string) (destination, error) {
 		if d.format == "" {
 			return d, withHint(usagef("%s is a folder: -O is missing", path), "-O FORMAT, or a file with an extension")
 		}
-		d.path = filepath.Join(path, disk+d.format.Ext())
+		name := disk + d.format.Ext()
+		if !machine.IsPlainName(name) { // a device on Windows; no disk has a name that begins so
+			name = "_" + name
+		}
+		d.path = filepath.Join(path, name)
 	case d.format == "":
 		if d.format, err = formatOf(path); err != nil {
 			return d, err

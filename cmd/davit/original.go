@@ -53,6 +53,18 @@ func (p *pusher) pushOriginal(ctx context.Context, m *artifact.Manifest) ([]ocis
 	return descs, push(desc, func() io.Reader { return bytes.NewReader(data) })
 }
 
+// checkOriginal refuses files that no original can have, before anything is sent.
+func (p *pusher) checkOriginal() error {
+	files, err := p.sourceFiles(new(artifact.Manifest))
+	if err == nil {
+		err = appliance.CheckNames(files)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping the original: %w", err)
+	}
+	return nil
+}
+
 // sourceFiles are all files that m was made of.
 func (p *pusher) sourceFiles(m *artifact.Manifest) (files []appliance.SourceFile, err error) {
 	add := func(name string, f *os.File) error {

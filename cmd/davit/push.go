@@ -167,11 +167,18 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 	if err != nil {
 		return err
 	}
+	p := &pusher{pushOptions: &o, pushPlan: plan, store: store, images: images, disks: disks, appliance: source}
+	if o.original {
+		if err := p.checkOriginal(); err != nil {
+			return err
+		}
+	}
 	repo, err := o.open(ctx, o.globals, plan.ref)
 	if err != nil {
 		return err
 	}
 	defer closeInto(&err, repo)
+	p.repo = repo
 
 	// What is there already, and what of it may be referenced.
 	reuse, err := o.findReuse(ctx, store, repo, plan, keys)
@@ -180,7 +187,6 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 	}
 	defer closeInto(&err, reuse)
 
-	p := &pusher{pushOptions: &o, pushPlan: plan, repo: repo, store: store, images: images, disks: disks, appliance: source}
 	pushed, err := p.push(ctx, reuse, o.sign)
 	if err != nil {
 		return err

@@ -103,7 +103,11 @@ func ParseRecipe(data []byte, listed []Blob) (*Recipe, error) {
 		}
 		delete(sizes, b.Digest)
 	}
-	if err := r.checkNames(); err != nil {
+	var names []string
+	for _, f := range r.Files {
+		names = append(names, f.Name)
+	}
+	if err := checkNames(names); err != nil {
 		return bad("%v", err)
 	}
 	if err := r.checkSegments(); err != nil {
@@ -128,19 +132,20 @@ func (r *Recipe) Encode() ([]byte, error) {
 	return data, nil
 }
 
-// checkNames says whether the files can all be made, in one folder.
-func (r *Recipe) checkNames() error {
-	if len(r.Files) == 0 || len(r.Files) > machine.MaxDisks {
-		return fmt.Errorf("it has %d files, not 1 to %d", len(r.Files), machine.MaxDisks)
+// checkNames says whether files of these names can all be made, in one folder on
+// every system.
+func checkNames(names []string) error {
+	if len(names) == 0 || len(names) > machine.MaxDisks {
+		return fmt.Errorf("it has %d files, not 1 to %d", len(names), machine.MaxDisks)
 	}
 	files, folders := make(map[string]bool), make(map[string]bool)
-	for _, f := range r.Files {
-		if err := checkTitle(f.Name); err != nil {
+	for _, name := range names {
+		if err := checkTitle(name); err != nil {
 			return err
 		}
-		lower := strings.ToLower(f.Name)
+		lower := strings.ToLower(name)
 		if files[lower] {
-			return fmt.Errorf("two files are called %q", f.Name)
+			return fmt.Errorf("two files are called %q", name)
 		}
 		files[lower] = true
 		for i := range len(lower) {
@@ -149,9 +154,9 @@ func (r *Recipe) checkNames() error {
 			}
 		}
 	}
-	for _, f := range r.Files {
-		if folders[strings.ToLower(f.Name)] {
-			return fmt.Errorf("%q is a file and a folder", f.Name)
+	for _, name := range names {
+		if folders[strings.ToLower(name)] {
+			return fmt.Errorf("%q is a file and a folder", name)
 		}
 	}
 	return nil

@@ -62,7 +62,20 @@ func NewRecipe(ctx context.Context, files []SourceFile) (*Recipe, []Part, error)
 	return newRecipe(ctx, files, maxPart)
 }
 
+// CheckNames says whether an original can have files of these names, before any
+// of them is read.
+func CheckNames(files []SourceFile) error {
+	var names []string
+	for _, f := range files {
+		names = append(names, f.Name)
+	}
+	return checkNames(names)
+}
+
 func newRecipe(ctx context.Context, files []SourceFile, partSize int64) (*Recipe, []Part, error) {
+	if err := CheckNames(files); err != nil {
+		return nil, nil, err
+	}
 	c := cook{ctx: ctx, partSize: partSize, room: literalRoom, blobs: make(map[string]int), buf: make([]byte, scanStretch)}
 	var total int64
 	for _, f := range files {
@@ -77,9 +90,6 @@ func newRecipe(ctx context.Context, files []SourceFile, partSize int64) (*Recipe
 		if err := c.file(&files[i]); err != nil {
 			return nil, nil, fmt.Errorf("%s: %w", files[i].Name, err)
 		}
-	}
-	if err := c.recipe.checkNames(); err != nil {
-		return nil, nil, err
 	}
 	return &c.recipe, c.parts, nil
 }

@@ -129,12 +129,16 @@ func memberName(s string) (string, error) {
 // checkTitle says whether a layer can have a name for its title: a relative
 // path, with slashes, that means the same file on every system.
 func checkTitle(name string) error {
-	m, err := memberName(name)
-	if err == nil && (m == "" || m != name) {
-		err = fmt.Errorf("%q is no name of a file in the package", name)
+	if m, err := memberName(name); err != nil || m == "" || m != name {
+		return fmt.Errorf("%q is no name of a file in the package", name)
 	}
-	if err == nil && (len(name) > 255 || strings.Contains(name, ":")) {
-		err = fmt.Errorf("the file %q cannot be kept under its name, which has a colon or more than 255 bytes", name)
+	if len(name) > 255 {
+		return fmt.Errorf("the file %q cannot be kept under its name, which has more than 255 bytes", name)
 	}
-	return err
+	for elem := range strings.SplitSeq(name, "/") {
+		if err := machine.CheckName(elem); err != nil {
+			return fmt.Errorf("the file %q cannot be kept under its name: %w", name, err)
+		}
+	}
+	return nil
 }

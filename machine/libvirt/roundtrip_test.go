@@ -228,7 +228,7 @@ func random(r *rand.Rand) *machine.Machine {
 		return words[r.IntN(len(words))] + words[r.IntN(len(words))]
 	}
 	file := func() string {
-		return []string{"disk.qcow2", "a b'\"<&>.img", "ünï.vmdk", "-x", "vm_VARS.fd", "%s{}$(x);", "json{}"}[r.IntN(7)]
+		return []string{"disk.qcow2", "a b'&;.img", "ünï.vmdk", "-x", "vm_VARS.fd", "%s{}$(x);", "json{}"}[r.IntN(7)]
 	}
 	m := &machine.Machine{
 		ID: text(), Name: text(), Description: text(),
