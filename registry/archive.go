@@ -253,6 +253,9 @@ func (f *archiveFiles) reserve(size int64) (int64, error) {
 	}
 	if f.added == nil {
 		dir := filepath.Dir(f.path)
+		if err := mayWriteTo(dir); err != nil {
+			return 0, err
+		}
 		if err := os.MkdirAll(dir, 0o777); err != nil {
 			return 0, err
 		}
@@ -295,6 +298,9 @@ func (f *archiveFiles) write() error {
 	dir, name := filepath.Split(f.path)
 	if dir == "" {
 		dir = "."
+	}
+	if err := mayWriteTo(dir); err != nil {
+		return err
 	}
 	release, err := acquire(f.ctx, filepath.Join(dir, "."+name+lockName))
 	if err != nil {

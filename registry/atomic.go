@@ -176,6 +176,15 @@ func acquire(ctx context.Context, path string) (release func(), err error) {
 	}
 }
 
+// mayWriteTo says whether a folder, which need not be there, is written to: not if somebody else's link leads to it.
+func mayWriteTo(dir string) error {
+	_, err := own.Resolve(dir + string(filepath.Separator))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 func isPending(name string) bool { return strings.HasPrefix(name, pendingPrefix) }
 
 func exists(path string) bool {

@@ -418,6 +418,9 @@ func (f *dirFiles) prepare(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
+	if err := mayWriteTo(f.path(blobsDir)); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(f.path(blobsDir), 0o777); err != nil {
 		return err
 	}
@@ -452,6 +455,9 @@ func (f *dirFiles) index() (ocispec.Index, error) {
 const lockName = ".davit-lock"
 
 func (f *dirFiles) update(ctx context.Context, change func(*ocispec.Index)) error {
+	if err := mayWriteTo(f.dir); err != nil {
+		return err
+	}
 	release, err := acquire(ctx, f.path(lockName))
 	if err != nil {
 		return err

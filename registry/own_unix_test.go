@@ -22,6 +22,9 @@ import (
 
 const nobody = 65534
 
+// Tests make folders for stores, which others must not be able to write to.
+func init() { syscall.Umask(0o022) }
+
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -277,5 +280,42 @@ func TestSweepLeavesTheFilesOfOthers(t *testing.T) {
 	sweepPending(dir)
 	if _, err := os.Lstat(ours); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("what was left behind by us stays")
+	}
+}
+
+// Nothing is written by way of somebody else's link: into a layout, or beside an archive.
+func TestPlacesByLinksOfOthers(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	dir := t.TempDir()
+	target := filepath.Join(dir, "target")
+	ours := open(t, "oci:"+filepath.Join(dir, "ours"), Options{})
+	tagBytes(t, ours, "{}")
+	for _, err := range []error{
+		os.Mkdir(target, 0o755), os.Symlink("target", filepath.Join(dir, "theirs")), os.Lchown(filepath.Join(dir, "theirs"), nobody, nobody),
+		os.Symlink("ours", filepath.Join(dir, "layout")), os.Lchown(filepath.Join(dir, "layout"), nobody, nobody),
+		os.Mkdir(filepath.Join(dir, "half"), 0o755), os.Symlink("../target", filepath.Join(dir, "half/blobs")), os.Lchown(filepath.Join(dir, "half/blobs"), nobody, nobody),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"oci:" + filepath.Join(dir, "theirs"), "oci:" + filepath.Join(dir, "half"), "oci:" + filepath.Join(dir, "layout"), "oci-archive:" + filepath.Join(dir, "theirs", "a.tar")} {
+		content := []byte(name)
+		err := open(t, name, Options{}).Push(t.Context(), describe(blobType, content), bytes.NewReader(content))
+		if foreign := (*own.Error)(nil); !errors.As(err, &foreign) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	layout := open(t, "oci:"+filepath.Join(dir, "layout"), Options{})
+	desc, err := layout.Resolve(t.Context(), "v1")
+	if err != nil {
+		t.Errorf("reading: %v", err)
+	}
+	if err := layout.Tag(t.Context(), desc, "v2"); err == nil {
+		t.Error("a layout by somebody else's link got a tag")
+	}
+	if entries, err := os.ReadDir(target); err != nil || len(entries) > 0 {
+		t.Errorf("the target has %v (%v)", entries, err)
 	}
 }
