@@ -221,9 +221,11 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 
 // clientError makes an error of net/http or oras-go one of this package: fit to print, and an ErrUnauthorized if it is about that.
 func (c *client) clientError(err error) error {
+	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
+		return fmt.Errorf("%w: no credentials for %s", ErrUnauthorized, c.host)
+	}
 	token, ok := errors.AsType[*errcode.ErrorResponse](err) // of the token service
-	if errors.Is(err, auth.ErrBasicCredentialNotFound) ||
-		ok && (token.StatusCode == http.StatusUnauthorized || token.StatusCode == http.StatusForbidden) {
+	if ok && (token.StatusCode == http.StatusUnauthorized || token.StatusCode == http.StatusForbidden) {
 		return fmt.Errorf("logging in to %s: %w: %w", c.host, ErrUnauthorized, redact(err))
 	}
 	return redact(err)

@@ -238,13 +238,46 @@ func redact(err error) error {
 var (
 	urlQuery = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://[^\s"'?#<>]*)[?#][^\s"'<>]*`)
 	urlUser  = regexp.MustCompile(`([A-Za-z][A-Za-z0-9+.-]*://)[^\s"'/?#<>@]*@`)
-	authWord = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}`)
+
+	// What follows is a secret whatever it looks like: the field that carries one is named.
+	authField = regexp.MustCompile(`(?i)(authorization\\?["']?\s*[:=]\s*\\?["']?(?:basic|bearer|negotiate|ntlm|token)\s+)([A-Za-z0-9._~+/-]+=*)`)
+	// What follows may be one, or the next word of a sentence.
+	authWord = regexp.MustCompile(`(?i)(\b(?:bearer|basic)\s+|authorization\\?["']?\s*[:=]\s*\\?["']?)([A-Za-z0-9._~+/-]+=*)`)
+	// Words, alone or joined as in "user/password": letters in one of the ways in which words are written.
+	plainWords = regexp.MustCompile(`^([A-Z]?[a-z]+|[A-Z]+)([._~+/-]+([A-Z]?[a-z]+|[A-Z]+))*[._~+/-]*$`)
 )
+
+const hidden = "(not shown)"
 
 func redactText(s string) string {
 	s = urlUser.ReplaceAllString(s, "$1")
 	s = urlQuery.ReplaceAllString(s, "$1")
-	return authWord.ReplaceAllString(s, "$1 (not shown)")
+	s = authField.ReplaceAllString(s, "${1}"+hidden)
+	return hideCredentials(s)
+}
+
+// hideCredentials takes away the token68 (RFC 9110 section 11.2) behind the name of a scheme. Sentences have these names too: "basic
+// credential not found" and the challenge "Bearer realm=…" stay as they are.
+func hideCredentials(s string) string {
+	var b strings.Builder
+	end := 0
+	for _, m := range authWord.FindAllStringSubmatchIndex(s, -1) {
+		word := s[m[4]:m[5]]
+		if plainWords.MatchString(word) || isParameter(word, s[m[5]:]) {
+			continue
+		}
+		b.WriteString(s[end:m[4]])
+		b.WriteString(hidden)
+		end = m[5]
+	}
+	b.WriteString(s[end:])
+	return b.String()
+}
+
+// isParameter tells name="value" of a challenge from a token68, whose "=" are at its end.
+func isParameter(word, rest string) bool {
+	name, padding := strings.CutSuffix(word, "=")
+	return padding && plainWords.MatchString(name) && rest != "" && !strings.ContainsRune(" \t\r\n,;.)]}", rune(rest[0]))
 }
 
 // printable makes one short line of text that a stranger wrote, fit for a terminal.
