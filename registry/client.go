@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"oras.land/oras-go/v2/registry/remote/auth"
-	"oras.land/oras-go/v2/registry/remote/errcode"
 )
 
 // A client sends requests to one registry: it knows the scheme, logs in, tries again what may pass, and gives up when nothing moves.
@@ -39,7 +38,8 @@ type client struct {
 }
 
 func newClient(host string, credential auth.CredentialFunc, o Options, s *stats) (*client, error) {
-	c := &client{host: host, api: host, o: o, stats: s, conns: &transports{o: o}}
+	c := &client{host: host, api: host, o: o, stats: s}
+	c.conns = &transports{o: o, c: c}
 	if host == "docker.io" || host == "index.docker.io" {
 		c.api = "registry-1.docker.io" // the one registry whose API is not at its name
 	}
@@ -49,10 +49,7 @@ func newClient(host string, credential auth.CredentialFunc, o Options, s *stats)
 		Cache:    auth.NewCache(),
 		ClientID: "davit",
 		Credential: func(ctx context.Context, hostport string) (auth.Credential, error) {
-			if hostport != c.api {
-				return auth.EmptyCredential, nil // a redirect's target gets nothing of ours
-			}
-			return credential(ctx, hostport)
+			return c.credentialFor(ctx, hostport, credential)
 		},
 	}
 	if loopback(c.api) {
@@ -170,7 +167,7 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 
 	parent := ctx
 	ctx, w := watch(ctx, c.o.IdleTimeout)
-	ctx = auth.WithScopesForHost(ctx, u.Host, rq.scopes...)
+	ctx = auth.WithScopesForHost(withLogin(ctx), u.Host, rq.scopes...)
 	req, err := http.NewRequestWithContext(ctx, rq.method, u.String(), nil)
 	if err != nil {
 		w.end()
@@ -207,7 +204,7 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 		case stalled:
 			err = fmt.Errorf("%s %s: %w for %v", rq.method, withoutQuery(u), errIdle, c.o.IdleTimeout)
 		}
-		return nil, c.clientError(err)
+		return nil, c.clientError(loginOf(ctx), err)
 	}
 	c.reached.Store(true)
 	resp.Body = &download{rc: resp.Body, w: w, parent: parent, ctx: ctx, timeout: c.o.IdleTimeout}
@@ -220,13 +217,12 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 }
 
 // clientError makes an error of net/http or oras-go one of this package: fit to print, and an ErrUnauthorized if it is about that.
-func (c *client) clientError(err error) error {
+func (c *client) clientError(l *login, err error) error {
 	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
 		return fmt.Errorf("%w: no credentials for %s", ErrUnauthorized, c.host)
 	}
-	token, ok := errors.AsType[*errcode.ErrorResponse](err) // of the token service
-	if ok && (token.StatusCode == http.StatusUnauthorized || token.StatusCode == http.StatusForbidden) {
-		return fmt.Errorf("logging in to %s: %w: %w", c.host, ErrUnauthorized, redact(err))
+	if e, ok := errors.AsType[*tokenError](err); ok {
+		return c.tokenError(l, e)
 	}
 	return redact(err)
 }
@@ -261,7 +257,7 @@ func (c *client) pause(ctx context.Context, err error, try int) (bool, error) {
 	}
 	wait := c.o.backoff << min(try, 8)
 	wait += rand.N(wait/2 + 1)
-	if e, ok := errors.AsType[*responseError](err); ok && e.retryAfter > 0 {
+	if e := answerOf(err); e != nil && e.retryAfter > 0 {
 		if e.retryAfter > maxWait {
 			return false, fmt.Errorf("%w; the registry asks to come back in %v", err, e.retryAfter)
 		}
@@ -282,7 +278,7 @@ func (c *client) mayPass(err error) bool {
 	if _, ok := errors.AsType[*sourceError](err); ok {
 		return false
 	}
-	if e, ok := errors.AsType[*responseError](err); ok {
+	if e := answerOf(err); e != nil {
 		switch e.status {
 		case http.StatusTooManyRequests, http.StatusRequestTimeout:
 			return true
@@ -440,17 +436,30 @@ func (u *upload) Close() error {
 // allowed for one registry does not hold for a host that it redirects to.
 type transports struct {
 	o Options
+	c *client
 
 	mu sync.Mutex
 	m  map[string]*http.Transport // by host; "" for those without settings
 }
 
+// RoundTrip is where every request passes: those of ours, those that follow a redirect, and those for tokens.
 func (t *transports) RoundTrip(req *http.Request) (*http.Response, error) {
 	tr, err := t.forHost(req.URL.Host)
 	if err != nil {
 		return nil, err
 	}
-	return tr.RoundTrip(req)
+	resp, err := tr.RoundTrip(req)
+	switch {
+	case err != nil:
+		return nil, err
+	case asksForToken(req):
+		if resp.StatusCode >= 400 {
+			return nil, &tokenError{newResponseError(resp)}
+		}
+	case resp.StatusCode == http.StatusUnauthorized:
+		t.c.challenged(resp)
+	}
+	return resp, nil
 }
 
 func (t *transports) forHost(host string) (*http.Transport, error) {

@@ -164,7 +164,18 @@ func (e *responseError) Is(target error) bool {
 	return false
 }
 
-// statusOf is the status that err is about, or 0.
+// answerOf is the answer that err is about, the registry's or its token service's, or nil.
+func answerOf(err error) *responseError {
+	if e, ok := errors.AsType[*responseError](err); ok {
+		return e
+	}
+	if e, ok := errors.AsType[*tokenError](err); ok {
+		return e.answer
+	}
+	return nil
+}
+
+// statusOf is the status of the registry's answer that err is about, or 0.
 func statusOf(err error) int {
 	if e, ok := errors.AsType[*responseError](err); ok {
 		return e.status

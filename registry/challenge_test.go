@@ -1,0 +1,221 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+func TestChallenges(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		fields []string
+		want   string
+	}{
+		{"Basic", []string{`Basic realm="x"`}, `basic`},
+		{"shouted", []string{`BASIC realm="Sonatype Nexus Repository Manager"`}, `basic`},
+		{"Bearer", []string{`Bearer realm="https://a/t",service="s",scope="repository:r:pull,push"`},
+			`bearer realm="https://a/t",service="s",scope="repository:r:pull,push"`},
+		{"Negotiate first, in fields", []string{`Negotiate`, `Basic realm="x"`}, `basic`},
+		{"Negotiate first, in one field", []string{`Negotiate, Basic realm="x"`}, `basic`},
+		{"Negotiate with a token68", []string{`Negotiate oYG2MIGzoAMKAQ==, Basic realm="x"`}, `basic`},
+		{"NTLM, Digest and what nobody knows", []string{`NTLM, Digest realm="a, b", qop="auth,auth-int", nonce=abc, Hoba challenge="x\", Basic realm=\"y", Bearer realm="https://a/t"`},
+			`bearer realm="https://a/t"`},
+		{"Bearer before Basic, wherever it stands", []string{`Basic realm="x"`, `Negotiate, Bearer realm="https://a/t"`}, `bearer realm="https://a/t"`},
+		{"a Bearer without realm is worse than Basic", []string{`Bearer service="x", Basic realm="y"`}, `basic`},
+		{"a Bearer without realm is better than nothing", []string{`Negotiate, Bearer`}, `bearer `},
+		{"names in capitals", []string{`bearer Realm="https://a/t", SERVICE="s",Scope="x"`}, `bearer realm="https://a/t",service="s",scope="x"`},
+		{"spaces around the equals sign", []string{`Bearer realm = "https://a/t" ,	service	=	s`}, `bearer realm="https://a/t",service="s"`},
+		{"quotes and commas in a value", []string{`Bearer service="a \"b\", Basic realm=c\\", realm="https://a/t"`}, `bearer realm="https://a/t",service="a \"b\", Basic realm=c\\"`},
+		{"a value without quotes", []string{`Bearer realm=https://a/t,service=s`}, `bearer realm="https://a/t",service="s"`},
+		{"empty elements", []string{`, ,Negotiate,,`, ``, ` , Basic realm=x,`}, `basic`},
+		{"a quote that does not end", []string{`Bearer realm="https://a/t`}, `bearer realm="https://a/t"`},
+		{"a scheme in a value", []string{`Digest realm="Basic realm=x"`}, ``},
+		{"garbage", []string{"\x00=\",,\"\xff@@ = =, Basic"}, `basic`},
+		{"nothing that is known", []string{`Negotiate, NTLM`}, ``},
+		{"nothing", nil, ``},
+	} {
+		chosen, ok := choose(parseChallenges(c.fields))
+		if got := chosen.String(); ok != (c.want != "") || ok && got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// challenging is a registry that asks for credentials as it likes, and takes alice's or a token of its service.
+func challenging(t *testing.T, service http.HandlerFunc, challenge func(url string) []string) (host string) {
+	t.Helper()
+	registry := newOlareg(t, true)
+	var url string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, password, basic := r.BasicAuth()
+		switch right := user == "alice" && password == "wonder:land"; {
+		case r.URL.Path == "/token" && service != nil:
+			service(w, r)
+		case r.URL.Path == "/token" && right:
+			fmt.Fprint(w, `{"token":"a-token"}`)
+		case basic && right, r.Header.Get("Authorization") == "Bearer a-token":
+			registry.ServeHTTP(w, r)
+		default:
+			w.Header()["Www-Authenticate"] = challenge(url)
+			w.WriteHeader(401)
+		}
+	}))
+	t.Cleanup(s.Close)
+	url = s.URL
+	return strings.TrimPrefix(url, "http://")
+}
+
+func TestLoginWithManyChallenges(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, fields string }{
+		{"Negotiate, then Basic", "Negotiate\nBasic realm=\"x\""},
+		{"Negotiate and Basic in one field", `Negotiate, Basic realm="x"`},
+		{"Negotiate, then Bearer", "Negotiate\nBearer realm=\"URL/token\",service=\"a\""},
+		{"everything in one field", `Negotiate, NTLM, Digest realm="a, b", nonce=x, Bearer Realm="URL/token",Service="a", Basic realm="x"`},
+		{"names in capitals", `BEARER REALM="URL/token", SERVICE="a"`},
+		{"a realm that is relative", `Bearer realm="/token"`},
+		{"a realm without quotes", `Bearer realm=URL/token,service=a`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			host := challenging(t, nil, func(url string) []string { return strings.Split(strings.ReplaceAll(c.fields, "URL", url), "\n") })
+			file := filepath.Join(t.TempDir(), "auth.json")
+			if err := Login(t.Context(), host, "alice", "wrong", Options{AuthFile: file}); !errors.Is(err, ErrUnauthorized) {
+				t.Errorf("a wrong password: got %v", err)
+			}
+			if err := Login(t.Context(), host, "alice", "wonder:land", Options{AuthFile: file}); err != nil {
+				t.Error(err)
+			}
+			r := open(t, host+"/test", Options{AuthFile: file})
+			desc, _ := artifact(t, r, nil, "application/x-test", noise(1, 2<<20))
+			if err := r.Tag(t.Context(), desc, "v1"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The token service is tried again like the registry, at the start and in the middle of a transfer.
+func TestTokenServiceIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		answer func(n int64, w http.ResponseWriter) bool // to the n-th request; false: a token
+		ok     bool
+		asked  int64 // 0: do not count
+		err    error
+	}{
+		{"503 twice", func(n int64, w http.ResponseWriter) bool { return n <= 2 && fails(w, 503) }, true, 0, nil},
+		{"500 once", func(n int64, w http.ResponseWriter) bool { return n <= 1 && fails(w, 500) }, true, 0, nil},
+		{"429 with Retry-After", func(n int64, w http.ResponseWriter) bool {
+			w.Header().Set("Retry-After", "0")
+			return n <= 2 && fails(w, 429)
+		}, true, 0, nil},
+		{"a lost connection", func(n int64, w http.ResponseWriter) bool {
+			if n <= 1 {
+				panic(http.ErrAbortHandler)
+			}
+			return false
+		}, true, 0, nil},
+		{"each second time, all along", func(n int64, w http.ResponseWriter) bool { return n%2 == 0 && fails(w, 503) }, true, 0, nil},
+		{"503 for ever", func(n int64, w http.ResponseWriter) bool { return fails(w, 503) }, false, 6, nil},
+		{"asked to wait for a day", func(n int64, w http.ResponseWriter) bool {
+			w.Header().Set("Retry-After", "86400")
+			return fails(w, 503)
+		}, false, 1, nil},
+		{"401", func(n int64, w http.ResponseWriter) bool { return fails(w, 401) }, false, 1, ErrUnauthorized},
+		{"403", func(n int64, w http.ResponseWriter) bool { return fails(w, 403) }, false, 1, ErrUnauthorized},
+		{"404 is not that of a tag", func(n int64, w http.ResponseWriter) bool { return fails(w, 404) }, false, 1, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var asked, uses atomic.Int64
+			registry := newOlareg(t, true)
+			var url string
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Path == "/token":
+					if n := asked.Add(1); !c.answer(n, w) {
+						uses.Store(3)
+						fmt.Fprint(w, `{"token":"a-token"}`)
+					}
+				case r.Header.Get("Authorization") == "Bearer a-token" && uses.Add(-1) >= 0:
+					registry.ServeHTTP(w, r)
+				default:
+					w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token"`, url))
+					w.WriteHeader(401)
+				}
+			}))
+			t.Cleanup(s.Close)
+			url = s.URL
+			r := open(t, strings.TrimPrefix(url, "http://")+"/test", Options{AuthFile: authFileWith(t, strings.TrimPrefix(url, "http://"), "alice", "hunter2-hunter2")})
+			if !c.ok {
+				_, err := r.Resolve(t.Context(), "v1")
+				if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnauthorized) != (c.err != nil) || asked.Load() != c.asked {
+					t.Errorf("got %v after %d requests, want %d", err, asked.Load(), c.asked)
+				}
+				if err := Login(t.Context(), strings.TrimPrefix(url, "http://"), "alice", "hunter2-hunter2", Options{AuthFile: writeTemp(t, "{}"), Retries: -1}); err == nil {
+					t.Error("a login that nobody has checked")
+				}
+				checkNoSecrets(t, err)
+				return
+			}
+			desc, _ := artifact(t, r, nil, "application/x-test", noise(1, 2<<20), noise(2, 2<<20), noise(3, 100))
+			if err := r.Tag(t.Context(), desc, "v1"); err != nil {
+				t.Error(err)
+			}
+			if asked.Load() < 4 {
+				t.Errorf("%d tokens: none was asked for in the middle", asked.Load())
+			}
+		})
+	}
+}
+
+func fails(w http.ResponseWriter, status int) bool {
+	http.Error(w, "busy", status)
+	return true
+}
+
+// Without credentials the answer of a token service that wants some says so.
+func TestNoCredentialsForTokens(t *testing.T) {
+	t.Parallel()
+	host := challenging(t, func(w http.ResponseWriter, _ *http.Request) { fails(w, 401) },
+		func(url string) []string { return []string{`Bearer realm="` + url + `/token"`} })
+	_, err := open(t, host+"/test", Options{}).Resolve(t.Context(), "v1")
+	if !errors.Is(err, ErrUnauthorized) || !strings.Contains(err.Error(), "no credentials for "+host) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzChallenges(f *testing.F) {
+	for _, s := range []string{`Negotiate, Basic realm="x"`, `Bearer realm="https://a/t",service="s"`, `Digest nonce="a\"b", NTLM TlRM==`, `a b c=, "`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, c := range parseChallenges([]string{s}) {
+			if c.scheme == "" || c.scheme != strings.ToLower(c.scheme) {
+				t.Errorf("scheme %q", c.scheme)
+			}
+			// What is given to oras-go reads back as the same.
+			again, ok := choose(parseChallenges([]string{c.String()}))
+			if !ok || c.scheme != "bearer" {
+				continue
+			}
+			for _, name := range []string{"realm", "service", "scope"} {
+				if again.params[name] != c.params[name] && isASCII(c.params[name]) {
+					t.Errorf("%s: %q became %q", name, c.params[name], again.params[name])
+				}
+			}
+		}
+	})
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
