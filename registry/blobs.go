@@ -29,10 +29,16 @@ func (r *remote) fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n
 		}
 	}
 	b.from = r
-	if err := r.c.retry(ctx, func(int) error { return b.open() }); err != nil {
-		return nil, fmt.Errorf("fetching blob %s: %w", desc.Digest, err)
+	for {
+		err := b.open()
+		if err == nil {
+			b.tries = 0
+			return b, nil
+		}
+		if err := b.failed(err); err != nil {
+			return nil, err
+		}
 	}
-	return b, nil
 }
 
 // A rangeReader reads [off, end) of a blob over as many responses as it takes. It holds a context because it is an io.Reader.
@@ -45,7 +51,11 @@ type rangeReader struct {
 	body     io.ReadCloser // positioned at off, or nil
 	tries    int           // failures since enough has been read for progress
 	progress int64
-	closed   bool
+
+	ranged  bool // the last request was for a range
+	noRange bool // the whole blob is asked for, and what is before off thrown away
+	never   bool // and that will not change
+	closed  bool
 }
 
 // enoughProgress is how much a connection must bring before its failure counts as the first one again. A registry that gives a byte
@@ -109,12 +119,36 @@ func (b *rangeReader) failed(err error) error {
 	if b.progress >= enoughProgress {
 		b.tries, b.progress = 0, 0
 	}
-	again, err := b.r.c.pause(b.ctx, err, b.tries)
+	ranged := b.ranged && b.ctx.Err() == nil
+	if ranged && b.doubtsRanges(err) {
+		return nil
+	}
+	again, failure := b.r.c.pause(b.ctx, err, b.tries)
 	b.tries++
 	if again {
 		return nil
 	}
-	return fmt.Errorf("fetching blob %s: %w", b.desc.Digest, err)
+	if ranged && statusOf(err) == http.StatusInternalServerError {
+		b.noRange = true
+		return nil
+	}
+	return fmt.Errorf("fetching blob %s: %w", b.desc.Digest, failure)
+}
+
+// doubtsRanges reports whether the next request should be for the whole blob: a registry, or a proxy before it, that cannot give
+// parts may still give that.
+func (b *rangeReader) doubtsRanges(err error) bool {
+	switch statusOf(err) {
+	case http.StatusRequestedRangeNotSatisfiable:
+		b.noRange, b.never = true, true
+	case http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusPreconditionFailed, http.StatusNotImplemented:
+		b.noRange = !b.r.c.mayPass(err) // a rate limit can be a 403
+	default:
+		// One that mixes up a range may do better the next time.
+		b.never = errors.Is(err, errBadRange) && b.tries > 0
+		b.noRange = b.never
+	}
+	return b.noRange
 }
 
 // open requests what is left, beginning at the registry: a redirect's target may have expired since.
@@ -126,15 +160,13 @@ func (b *rangeReader) open() error {
 		header: http.Header{"Accept": {"*/*"}},
 		scopes: b.from.pull,
 	}
-	whole := b.off == 0 && b.end == b.desc.Size
-	if !whole {
+	whole := b.off == 0 && b.end == b.desc.Size || b.noRange || b.from.refusesRanges.Load()
+	b.ranged = !whole
+	if b.ranged {
 		rq.header.Set("Range", fmt.Sprintf("bytes=%d-%d", b.off, b.end-1))
 	}
 	resp, err := b.from.c.do(b.ctx, rq, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
-		if statusOf(err) == http.StatusRequestedRangeNotSatisfiable {
-			return fmt.Errorf("%w: the registry has less than %d bytes of it (%w)", ErrDigestMismatch, b.end, err)
-		}
 		return err
 	}
 	if err := b.accept(resp, whole); err != nil {
@@ -170,6 +202,10 @@ func (b *rangeReader) accept(resp *http.Response, whole bool) error {
 		return fmt.Errorf("%w: %s has %d bytes in the registry, not %d", ErrDigestMismatch, b.desc.Digest, resp.ContentLength, b.desc.Size)
 	}
 	if !whole {
+		b.r.ignoresRanges.Store(true)
+	}
+	if b.never { // it gives what it did not give by range: the next reader need not ask
+		b.from.refusesRanges.Store(true)
 		b.r.ignoresRanges.Store(true)
 	}
 	n, err := io.CopyN(io.Discard, resp.Body, b.off)

@@ -205,7 +205,7 @@ func TestFetchOverFaults(t *testing.T) {
 			http.Error(w, "denied: You have exceeded a secondary Rate Limit", 403)
 			return true
 		}), 2, nil},
-		{"403", times(always, "GET blob", status(403)), 1, ErrUnauthorized},
+		{"403", times(always, "GET blob", status(403)), 2, ErrUnauthorized},
 		{"401", times(always, "GET blob", status(401)), 1, ErrUnauthorized},
 		{"404", times(always, "GET blob", status(404)), 1, ErrNotFound},
 		{"asked to wait for a day", times(always, "GET blob", status(429, "Retry-After", "86400")), 1, errAny},
@@ -237,7 +237,14 @@ func TestFetchOverFaults(t *testing.T) {
 		})), 2, nil},
 		{"Content-Range of another place, always", times(always, "GET blob", rewrite(func(rec *httptest.ResponseRecorder) {
 			rec.Header().Set("Content-Range", fmt.Sprintf("bytes 0-%d/%d", n-1, len(content)))
-		})), 6, errAny},
+		})), 3, nil},
+		{"no Content-Range, always", times(always, "GET blob", rewrite(func(rec *httptest.ResponseRecorder) { rec.Header().Del("Content-Range") })), 3, nil},
+		{"no Content-Range, and no whole blob either", times(always, "GET blob", func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
+			if r.Header.Get("Range") == "" {
+				return status(404)(w, r, h)
+			}
+			return rewrite(func(rec *httptest.ResponseRecorder) { rec.Header().Del("Content-Range") })(w, r, h)
+		}), 3, ErrNotFound},
 		{"no Content-Range", times(1, "GET blob", rewrite(func(rec *httptest.ResponseRecorder) { rec.Header().Del("Content-Range") })), 2, nil},
 		{"Content-Range without the size", times(always, "GET blob", rewrite(func(rec *httptest.ResponseRecorder) {
 			rec.Header().Set("Content-Range", strings.Replace(rec.Header().Get("Content-Range"), fmt.Sprintf("/%d", len(content)), "/*", 1))
@@ -245,7 +252,20 @@ func TestFetchOverFaults(t *testing.T) {
 		{"Content-Range of a blob of another size", times(always, "GET blob", rewrite(func(rec *httptest.ResponseRecorder) {
 			rec.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+n-1, len(content)+1))
 		})), 1, ErrDigestMismatch},
-		{"416", times(always, "GET blob", status(416)), 1, ErrDigestMismatch},
+		{"416 for everything", times(always, "GET blob", status(416)), 2, errAny},
+		{"416 for each range", toRanges(status(416)), 2, nil},
+		{"416 for each range, and resets", func() fault {
+			resets := times(2, "GET blob", reset(500<<10))
+			return func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
+				return toRanges(status(416))(w, r, h) || resets(w, r, h)
+			}
+		}(), 4, nil},
+		{"416 for each range, of a blob that is another", toRanges(func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
+			return status(416, "Content-Range", "bytes */100")(w, r, h)
+		}), 2, nil},
+		{"403 for each range", toRanges(status(403)), 2, nil},
+		{"501 for each range", toRanges(status(501)), 2, nil},
+		{"500 for each range", toRanges(status(500)), 7, nil},
 		{"the whole blob instead of the range", times(always, "GET blob", withoutRange), 1, nil},
 		{"the whole blob instead of the range, and resets", times(2, "GET blob", func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
 			r.Header.Del("Range")
@@ -287,6 +307,13 @@ func TestFetchOverFaults(t *testing.T) {
 	}
 }
 
+// toRanges lets a fault happen to requests for a range of a blob.
+func toRanges(f fault) fault {
+	return func(w http.ResponseWriter, r *http.Request, registry http.Handler) bool {
+		return r.Header.Get("Range") != "" && f(w, r, registry)
+	}
+}
+
 var errAny = errors.New("any error, of no kind that is told apart")
 
 func withoutRange(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
@@ -309,6 +336,42 @@ func TestIgnoresRanges(t *testing.T) {
 	}
 	if _, err := fetchRange(t, r, desc, 10, 10); err != nil || !r.IgnoresRanges() {
 		t.Errorf("after a range: %v, %v", r.IgnoresRanges(), err)
+	}
+}
+
+// Who refuses ranges is asked for one once, and what it gives instead is checked like any other.
+func TestRefusedRanges(t *testing.T) {
+	t.Parallel()
+	for name, refusal := range map[string]fault{
+		"416":              status(416),
+		"no Content-Range": rewrite(func(rec *httptest.ResponseRecorder) { rec.Header().Del("Content-Range") }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFaulty(t)
+			r := open(t, f.names, Options{})
+			content := noise(1, 1<<20)
+			desc := pushBytes(t, r, blobType, content)
+			f.set(toRanges(refusal))
+			for _, off := range []int64{0, 1, 500_000, desc.Size - 10} {
+				if got, err := fetchRange(t, r, desc, off, 10); err != nil || !bytes.Equal(got, content[off:off+10]) {
+					t.Errorf("at %d: got %d bytes, %v", off, len(got), err)
+				}
+			}
+			if got := f.counted("GET blob"); got > 6 || !r.IgnoresRanges() {
+				t.Errorf("%d requests for four ranges, IgnoresRanges = %v", got, r.IgnoresRanges())
+			}
+			// Another size is another blob.
+			f.set(times(always, "GET blob", func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
+				if r.Header.Get("Range") == "" {
+					_, _ = w.Write(content[:1000])
+					return true
+				}
+				return refusal(w, r, h)
+			}))
+			if _, err := fetchRange(t, r, desc, 500, 10); !errors.Is(err, ErrDigestMismatch) {
+				t.Errorf("got %v, want ErrDigestMismatch", err)
+			}
+		})
 	}
 }
 

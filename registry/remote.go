@@ -32,6 +32,7 @@ type remote struct {
 	ns      url.Values // for a mirror: whose content is asked for, which is how one mirror serves many registries
 
 	ignoresRanges atomic.Bool
+	refusesRanges atomic.Bool // they are errors, or cannot be told apart
 	cache         manifestCache
 }
 
