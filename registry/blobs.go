@@ -399,20 +399,26 @@ func (r *remote) putBlob(ctx context.Context, desc ocispec.Descriptor, open func
 		size:   desc.Size,
 		scopes: r.push,
 	}
-	if desc.Size >= expectContinue {
-		rq.header.Set("Expect", "100-continue")
-	}
-	resp, err := r.c.do(ctx, rq, http.StatusCreated)
-	if statusOf(err) == http.StatusExpectationFailed {
-		delete(rq.header, "Expect")
-		resp, err = r.c.do(ctx, rq, http.StatusCreated)
-	}
+	resp, err := r.sendBody(ctx, rq, http.StatusCreated)
 	if err != nil {
 		r.cancelUpload(ctx, u)
 		return err
 	}
 	resp.Body.Close()
 	return nil
+}
+
+// sendBody sends rq once the registry consents, if its body is large enough to ask.
+func (r *remote) sendBody(ctx context.Context, rq request, want ...int) (*http.Response, error) {
+	if rq.size >= expectContinue {
+		rq.header.Set("Expect", "100-continue")
+	}
+	resp, err := r.c.do(ctx, rq, want...)
+	if statusOf(err) == http.StatusExpectationFailed {
+		delete(rq.header, "Expect")
+		resp, err = r.c.do(ctx, rq, want...)
+	}
+	return resp, err
 }
 
 // patchChunk is what a request of a chunked upload carries at first: under the 100 MB at which the common proxies stop.
@@ -449,37 +455,32 @@ func (r *remote) patchBlobBy(ctx context.Context, desc ocispec.Descriptor, open 
 	if n, err := strconv.ParseInt(resp.Header.Get("OCI-Chunk-Min-Length"), 10, 64); err == nil && n <= maxPatchChunk {
 		size = max(size, n)
 	}
-	content, err := open()
-	if err != nil {
-		return &sourceError{err}
-	}
+	content := &rewinder{open: open}
 	defer content.Close()
 
 	for off := int64(0); off < desc.Size; {
 		n := min(size, desc.Size-off)
-		used := false
-		resp, err := r.c.do(ctx, request{
+		rq := request{
 			method: http.MethodPatch,
 			url:    u,
 			header: http.Header{
 				"Content-Type":  {"application/octet-stream"},
 				"Content-Range": {fmt.Sprintf("%d-%d", off, off+n-1)},
 			},
-			body: func() (io.ReadCloser, error) {
-				if used {
-					return nil, errors.New("a chunk of an upload cannot be sent twice")
-				}
-				used = true
-				return io.NopCloser(io.LimitReader(content, n)), nil
-			},
+			body:   func() (io.ReadCloser, error) { return content.section(off, n) },
 			size:   n,
 			scopes: r.push,
-		}, http.StatusAccepted, http.StatusNoContent)
+		}
+		// 201 is what ECR answers.
+		resp, err := r.sendBody(ctx, rq, http.StatusAccepted, http.StatusNoContent, http.StatusCreated)
 		if err != nil {
 			return err
 		}
 		resp.Body.Close()
 		off += n
+		if resp.Header.Get("Location") == "" {
+			continue // the session stays where it is
+		}
 		if u, err = location(resp); err != nil {
 			return err
 		}
@@ -496,6 +497,42 @@ func (r *remote) patchBlobBy(ctx context.Context, desc ocispec.Descriptor, open 
 	}
 	resp.Body.Close()
 	return nil
+}
+
+// A rewinder gives sections of a content that can be opened more than once: in order without a step back, and again by opening anew.
+type rewinder struct {
+	open func() (io.ReadCloser, error)
+	rc   io.ReadCloser
+	pos  int64
+}
+
+// section ends the use of the one before it.
+func (c *rewinder) section(off, n int64) (io.ReadCloser, error) {
+	if c.rc == nil || c.pos > off {
+		c.Close()
+		rc, err := c.open()
+		if err != nil {
+			return nil, err
+		}
+		c.rc, c.pos = rc, 0
+	}
+	if _, err := io.CopyN(io.Discard, c, off-c.pos); err != nil {
+		return nil, fmt.Errorf("reading the content to push again, up to byte %d: %w", off, err)
+	}
+	return io.NopCloser(io.LimitReader(c, n)), nil
+}
+
+func (c *rewinder) Read(p []byte) (int, error) {
+	n, err := c.rc.Read(p)
+	c.pos += int64(n)
+	return n, err
+}
+
+func (c *rewinder) Close() {
+	if c.rc != nil {
+		c.rc.Close() // it was only read
+		c.rc = nil
+	}
 }
 
 // cancelUpload is a courtesy; registries also forget sessions by themselves.

@@ -536,6 +536,64 @@ func TestPushOverFaults(t *testing.T) {
 			return true
 		}, nil, map[string]int{"PUT upload": 2, "POST upload": 1}},
 		{"413 of what is over 2 MB", limit(2 << 20), nil, map[string]int{"PATCH upload": 4}},
+		{"413 of what is over 2 MB, by a proxy that reads nothing and resets", func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+			if r.ContentLength <= 2<<20 {
+				return false
+			}
+			if r.Header.Get("Expect") == "" {
+				t.Errorf("%s of %d bytes without Expect", r.Method, r.ContentLength)
+			}
+			conn, buf, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				panic(err)
+			}
+			buf.WriteString("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			buf.Flush()
+			if tcp := conn.(*net.TCPConn); tcp.CloseWrite() == nil {
+				_, _ = io.Copy(io.Discard, tcp) // until the client has it: what is reset here is only what it sends in spite of it
+				tcp.SetLinger(0)
+			}
+			conn.Close()
+			return true
+		}, nil, map[string]int{"PATCH upload": 4, "PUT upload": 2}},
+		{"413, and PATCH is answered 201", patched(2<<20, func(rec *httptest.ResponseRecorder) { rec.Code = 201 }), nil, map[string]int{"PATCH upload": 4}},
+		{"413, and PATCH is answered 204", patched(2<<20, func(rec *httptest.ResponseRecorder) { rec.Code = 204 }), nil, map[string]int{"PATCH upload": 4}},
+		{"413, and PATCH is answered 200", patched(2<<20, func(rec *httptest.ResponseRecorder) { rec.Code = 200 }), errAny, nil},
+		{"413, and PATCH is answered without Location", func() fault {
+			var state string
+			return func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
+				if state != "" && r.Method != http.MethodPost && strings.Contains(state, r.URL.Path) {
+					now, err := url.Parse(state)
+					if err != nil {
+						panic(err)
+					}
+					q := now.Query()
+					q["digest"] = r.URL.Query()["digest"]
+					r.URL.RawQuery = q.Encode()
+				}
+				return patched(2<<20, func(rec *httptest.ResponseRecorder) {
+					state = rec.Header().Get("Location")
+					rec.Header().Del("Location")
+				})(w, r, h)
+			}
+		}(), nil, map[string]int{"PATCH upload": 4}},
+		{"no Expect here, and 413", func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
+			if r.Header.Get("Expect") != "" {
+				w.WriteHeader(417)
+				return true
+			}
+			return limit(2<<20)(w, r, h)
+		}, nil, map[string]int{"PATCH upload": 8}},
+		{"413, and a redirect of a PATCH after its body", func() fault {
+			moved := times(1, "PATCH upload", func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+				_, _ = io.Copy(io.Discard, r.Body)
+				http.Redirect(w, r, r.URL.String(), 307)
+				return true
+			})
+			return func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
+				return limit(2<<20)(w, r, h) || moved(w, r, h)
+			}
+		}(), nil, map[string]int{"PATCH upload": 5}},
 		{"413 before and after", limit(1 << 10), errAny, nil},
 		{"no Location", times(always, "POST upload", status(202)), errAny, map[string]int{"PUT upload": 0}},
 		{"a Location that is no place for blobs", times(always, "POST upload", status(202, "Location", "file:///etc/passwd")), errAny, nil},
@@ -594,6 +652,17 @@ func TestPushStalls(t *testing.T) {
 	err := r.PushBlob(t.Context(), desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
 	if err != nil || f.counted("PUT upload") < 2 {
 		t.Errorf("%d tries: %v", f.counted("PUT upload"), err)
+	}
+}
+
+// patched refuses bodies over n bytes, and changes the answers to those that are sent by PATCH.
+func patched(n int64, change func(*httptest.ResponseRecorder)) fault {
+	return func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
+		if r.ContentLength > n {
+			w.WriteHeader(413)
+			return true
+		}
+		return kind(r) == "PATCH upload" && rewrite(change)(w, r, h)
 	}
 }
 
