@@ -277,6 +277,9 @@ func (b *rangeReader) Close() error {
 }
 
 func (r *remote) exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+	if _, doubted := r.doubted.Load(desc.Digest); doubted {
+		return false, nil
+	}
 	rq := request{method: http.MethodHead, path: r.blobPath(desc.Digest), scopes: r.pull}
 	if IsManifest(desc.MediaType) {
 		rq.path = r.manifestPath(string(desc.Digest))
@@ -310,14 +313,17 @@ func (r *remote) head(ctx context.Context, desc ocispec.Descriptor, rq request) 
 // nothing on many registries, and the rest of them differ in how they say what they have.
 func (r *remote) pushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
 	chunked := false
-	err := r.c.retry(ctx, func(int) error {
-		// Also before each further try: the answer to the last one may be all that was lost.
-		found, err := r.head(ctx, desc, request{method: http.MethodHead, path: r.blobPath(desc.Digest), scopes: r.push})
-		if err != nil || found {
-			return err
+	_, doubted := r.doubted.LoadAndDelete(desc.Digest)
+	err := r.c.retry(ctx, func(try int) error {
+		if !doubted || try > 0 {
+			// Also before each further try: the answer to the last one may be all that was lost.
+			found, err := r.head(ctx, desc, request{method: http.MethodHead, path: r.blobPath(desc.Digest), scopes: r.push})
+			if err != nil || found {
+				return err
+			}
 		}
 		if !chunked {
-			err = r.putBlob(ctx, desc, open)
+			err := r.putBlob(ctx, desc, open)
 			if statusOf(err) != http.StatusRequestEntityTooLarge {
 				return err
 			}

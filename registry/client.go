@@ -252,7 +252,15 @@ func (c *client) retry(ctx context.Context, f func(try int) error) error {
 // pause reports whether what failed with err should be tried again, having failed try times before, and if so waits first. If not, it
 // returns the error to give up with.
 func (c *client) pause(ctx context.Context, err error, try int) (bool, error) {
-	if ctx.Err() != nil || try >= c.o.Retries || !c.mayPass(err) {
+	if !c.mayPass(err) {
+		return false, err
+	}
+	return c.wait(ctx, err, try)
+}
+
+// wait is pause for what is known to be worth another try.
+func (c *client) wait(ctx context.Context, err error, try int) (bool, error) {
+	if ctx.Err() != nil || try >= c.o.Retries {
 		return false, err
 	}
 	wait := c.o.backoff << min(try, 8)

@@ -35,8 +35,8 @@ var (
 	// is kept. It is an [fs.ErrInvalid], too.
 	ErrIncomplete error = incompleteError{}
 
-	// ErrManifestBlobUnknown: the registry refused a manifest because it has no blob of a name in it, whatever HEAD had said.
-	// A [*BlobUnknownError] has the digests, where the registry gave them.
+	// ErrManifestBlobUnknown: the registry refused a manifest because it has no blob of a name in it, whatever HEAD had said, and went
+	// on refusing it. A [*BlobUnknownError] has the digests.
 	ErrManifestBlobUnknown = errors.New("manifest names a blob that is unknown to the registry")
 
 	// ErrMalformedReference: a name that [ParseReference] refuses.
@@ -82,14 +82,14 @@ func incompletef(format string, args ...any) error {
 	return incompleteError{fmt.Errorf(format, args...)}
 }
 
-// A BlobUnknownError is an [ErrManifestBlobUnknown] with the digests that the registry complained about; there may be none.
+// A BlobUnknownError is an [ErrManifestBlobUnknown] with the digests of the blobs that have to be pushed again; there are none where the
+// registry names none and says of each that it is there. It is no [ErrNotFound], whatever the status was: nothing was looked for.
 type BlobUnknownError struct {
 	Digests []digest.Digest
-	err     error
+	err     error // told, but not what this error is
 }
 
 func (e *BlobUnknownError) Error() string        { return e.err.Error() }
-func (e *BlobUnknownError) Unwrap() error        { return e.err }
 func (e *BlobUnknownError) Is(target error) bool { return target == ErrManifestBlobUnknown }
 
 // A responseError is an answer of a registry that is not the one that was asked for.

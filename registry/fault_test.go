@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -923,5 +924,83 @@ func TestWaitingEndsWithTheContext(t *testing.T) {
 	start := time.Now()
 	if _, err := r.Resolve(ctx, "v1"); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > 5*time.Second {
 		t.Errorf("got %v after %v", err, time.Since(start))
+	}
+}
+
+// A registry that says of a blob that it is unknown may have lost it, or only be slow.
+func TestManifestBlobUnknown(t *testing.T) {
+	t.Parallel()
+	content := noise(1, 100<<10)
+	layer := describe(blobType, content)
+	refuse := func(status int, code, detail string) fault {
+		return func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.WriteHeader(status)
+			fmt.Fprintf(w, `{"errors":[{"code":%q,"message":"blob unknown to registry","detail":%s}]}`, code, detail)
+			return true
+		}
+	}
+	lost := func(w http.ResponseWriter, r *http.Request, h http.Handler) bool { // HEAD does not find the layer
+		if strings.HasSuffix(r.URL.Path, string(layer.Digest)) && r.Method == http.MethodHead {
+			w.WriteHeader(404)
+			return true
+		}
+		return false
+	}
+	for _, c := range []struct {
+		name  string
+		fault fault
+		ok    bool
+		puts  int
+		want  []digest.Digest // that have to be pushed again
+	}{
+		{"400 once", times(1, "PUT manifest", refuse(400, "BLOB_UNKNOWN", "null")), true, 2, nil},
+		{"404 once", times(1, "PUT manifest", refuse(404, "MANIFEST_BLOB_UNKNOWN", "null")), true, 2, nil},
+		{"404 three times, with the digest of what is there", times(3, "PUT manifest", refuse(404, "MANIFEST_BLOB_UNKNOWN", `{"digest":"`+string(layer.Digest)+`"}`)), true, 4, nil},
+		{"404, and HEAD does not find a layer", func() fault {
+			refused := times(1, "PUT manifest", refuse(404, "MANIFEST_BLOB_UNKNOWN", "null"))
+			return func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
+				return refused(w, r, h) || lost(w, r, h)
+			}
+		}(), false, 1, []digest.Digest{layer.Digest}},
+		{"404 for ever", times(always, "PUT manifest", refuse(404, "BLOB_UNKNOWN", "null")), false, 6, nil},
+		{"400 for ever, by name", times(always, "PUT manifest", refuse(400, "BLOB_UNKNOWN", `["`+string(layer.Digest)+`","`+testDigest+`"]`)), false, 6, []digest.Digest{layer.Digest}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			f := newFaulty(t)
+			r := open(t, f.names, Options{})
+			config := pushBytes(t, r, ocispec.MediaTypeEmptyJSON, []byte("{}"))
+			pushBytes(t, r, blobType, content)
+			b, err := json.Marshal(ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{layer}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.set(c.fault)
+			err = r.Push(t.Context(), describe(ocispec.MediaTypeImageManifest, b), bytes.NewReader(b))
+			unknown, isUnknown := errors.AsType[*BlobUnknownError](err)
+			if c.ok != (err == nil) || !c.ok && (!isUnknown || !slices.Equal(unknown.Digests, c.want)) {
+				t.Errorf("got %v (%+v), want %v", err, unknown, c.want)
+			}
+			if errors.Is(err, ErrNotFound) {
+				t.Errorf("%v is taken for something that was looked for", err)
+			}
+			if got := f.counted("PUT manifest"); got != c.puts {
+				t.Errorf("put %d times, want %d", got, c.puts)
+			}
+			if len(c.want) == 0 || c.puts == 1 {
+				return
+			}
+			// What the registry says by name is believed more than what it says when asked: it is sent, though HEAD finds it.
+			f.set(nil)
+			for range 2 {
+				if err := r.PushBlob(t.Context(), layer, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }); err != nil {
+					t.Error(err)
+				}
+			}
+			if got := f.counted("PUT upload"); got != 1 {
+				t.Errorf("sent %d times, want once", got)
+			}
+		})
 	}
 }

@@ -12,12 +12,14 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
@@ -33,6 +35,7 @@ type remote struct {
 
 	ignoresRanges atomic.Bool
 	refusesRanges atomic.Bool // they are errors, or cannot be told apart
+	doubted       sync.Map    // by digest: blobs that HEAD finds and that a manifest was refused for
 	cache         manifestCache
 }
 
@@ -228,8 +231,42 @@ func (r *remote) pushManifest(ctx context.Context, desc ocispec.Descriptor, cont
 	return nil
 }
 
-// putManifest returns the headers of the answer.
+// putManifest returns the headers of the answer. A registry that misses a blob of the manifest is asked for each of them. If it has
+// all, its storage is only slow to agree with itself: the manifest is put again. If not, the [BlobUnknownError] says which are missing.
 func (r *remote) putManifest(ctx context.Context, desc ocispec.Descriptor, content []byte, tagOrDigest string) (header http.Header, err error) {
+	for try := 0; ; try++ {
+		header, err = r.putManifestOnce(ctx, desc, content, tagOrDigest)
+		unknown, ok := errors.AsType[*BlobUnknownError](blobUnknown(err))
+		if !ok {
+			return header, err
+		}
+		needed := blobsOf(content)
+		missing, err := r.missing(ctx, needed)
+		if err != nil {
+			return nil, fmt.Errorf("%w; %w", unknown, err)
+		}
+		if len(missing) > 0 {
+			unknown.Digests = missing
+			return nil, unknown
+		}
+		if again, err := r.c.wait(ctx, unknown, try); !again {
+			// What it says of a blob by name is more than what it says of all of them.
+			unknown.Digests = slices.DeleteFunc(unknown.Digests, func(d digest.Digest) bool {
+				return !slices.ContainsFunc(needed, func(n ocispec.Descriptor) bool { return n.Digest == d })
+			})
+			for _, d := range unknown.Digests {
+				r.doubted.Store(d, true)
+			}
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			unknown.err = fmt.Errorf("%w (asked for each of its blobs, the registry says that it has them all)", unknown.err)
+			return nil, unknown
+		}
+	}
+}
+
+func (r *remote) putManifestOnce(ctx context.Context, desc ocispec.Descriptor, content []byte, tagOrDigest string) (header http.Header, err error) {
 	err = r.c.retry(ctx, func(int) error {
 		resp, err := r.c.do(ctx, request{
 			method: http.MethodPut,
@@ -249,7 +286,45 @@ func (r *remote) putManifest(ctx context.Context, desc ocispec.Descriptor, conte
 		}
 		return nil
 	})
-	return header, blobUnknown(err)
+	return header, err
+}
+
+// blobsOf are the blobs that a manifest names.
+func blobsOf(manifest []byte) []ocispec.Descriptor {
+	var m struct {
+		Config *ocispec.Descriptor  `json:"config"`
+		Layers []ocispec.Descriptor `json:"layers"`
+	}
+	if json.Unmarshal(manifest, &m) != nil {
+		return nil
+	}
+	if m.Config != nil {
+		m.Layers = append(m.Layers, *m.Config)
+	}
+	return slices.DeleteFunc(m.Layers, func(d ocispec.Descriptor) bool { return checkDescriptor(d) != nil })
+}
+
+// missing are those of the blobs that the registry does not have.
+func (r *remote) missing(ctx context.Context, blobs []ocispec.Descriptor) ([]digest.Digest, error) {
+	there := make([]bool, len(blobs))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(r.c.o.Jobs)
+	for i, desc := range blobs {
+		g.Go(func() (err error) {
+			there[i], err = r.head(gctx, desc, request{method: http.MethodHead, path: r.blobPath(desc.Digest), scopes: r.push})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	var missing []digest.Digest
+	for i, desc := range blobs {
+		if !there[i] && !slices.Contains(missing, desc.Digest) {
+			missing = append(missing, desc.Digest)
+		}
+	}
+	return missing, nil
 }
 
 func (r *remote) tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {

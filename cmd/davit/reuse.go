@@ -269,20 +269,22 @@ func (r *reuse) drop(ctx context.Context, p *pusher, out *pushed, err error) boo
 		return false
 	}
 	// The registry has collected layers, whatever it said when asked before.
-	var unknown *registry.BlobUnknownError
 	before := len(r.without)
-	if errors.As(err, &unknown) {
+	if unknown, ok := errors.AsType[*registry.BlobUnknownError](err); ok && len(unknown.Digests) > 0 {
 		for _, d := range unknown.Digests {
 			r.without[d] = true
 		}
+		r.warn("the registry has lost blobs of %s; they are sent again", p.ref.Name())
+		return len(r.without) > before
+	}
+	for _, l := range out.Layers[:out.Kept] {
+		r.without[l.Digest] = true
 	}
 	if len(r.without) == before {
-		for _, l := range out.Layers[:out.Kept] {
-			r.without[l.Digest] = true
-		}
+		return false
 	}
-	r.warn("the registry has lost layers of %s; they are sent again", p.ref.Name())
-	return len(r.without) > before
+	r.warn("the registry lacks layers of %s and does not say which: none of an older artifact is used", p.ref.Name())
+	return true
 }
 
 // provide makes kept layers available in repo that are in other repositories:

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// newMoody is a registry before which somebody answers some requests in its place, and says whether he did.
+func newMoody(t *testing.T, to server, answers func(w http.ResponseWriter, r *http.Request) bool) (host string) {
+	t.Helper()
+	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: to.host})
+		r.Out.Host = r.In.Host
+	}}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !answers(w, r) {
+			proxy.ServeHTTP(w, r)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+// What a registry has lost is sent again, and what it only says it has lost is not.
+func TestE2EBlobUnknown(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	disk := writeFileAt(t, h.path("disk.raw"), 4<<20, map[int64][]byte{0: fill(1, 400_000), 2 << 20: prose(2, 300_000)})
+	isPut := func(r *http.Request) bool { return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") }
+	refuse := func(w http.ResponseWriter, r *http.Request, status int) bool {
+		_, _ = io.Copy(io.Discard, r.Body)
+		w.WriteHeader(status)
+		fmt.Fprint(w, `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"blob unknown to registry"}]}`)
+		return true
+	}
+	pulls := func(t *testing.T, ref string) {
+		h := host{t, h.dir, h.exe, h.env}
+		out := filepath.Join(t.TempDir(), "out.raw")
+		h.ok("pull", "--cache", "none", "--unverified", ref, out)
+		if fileDigest(t, out) != fileDigest(t, disk) {
+			t.Error("another disk came back")
+		}
+	}
+
+	t.Run("slow storage", func(t *testing.T) {
+		var puts, uploads atomic.Int64
+		at := newMoody(t, newOlareg(t), func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method == http.MethodPost {
+				uploads.Add(1)
+			}
+			return isPut(r) && puts.Add(1) == 1 && refuse(w, r, 404)
+		})
+		h := host{t, h.dir, h.exe, h.env}
+		r := h.run("push", "--cache", "none", disk, at+"/vm:v1")
+		if r.code != 0 || strings.Contains(r.stderr, "sent again") {
+			t.Fatalf("exit code %d: %s", r.code, r.stderr)
+		}
+		sent := uploads.Load()
+		pulls(t, at+"/vm:v1")
+		puts.Store(0)
+		if r := h.run("push", "--cache", "none", disk, at+"/vm:v1"); r.code != 0 || uploads.Load() != sent {
+			t.Errorf("exit code %d, %d more uploads: %s", r.code, uploads.Load()-sent, r.stderr)
+		}
+	})
+
+	t.Run("lost layers", func(t *testing.T) {
+		to := newOlareg(t)
+		var puts atomic.Int64
+		at := newMoody(t, to, func(w http.ResponseWriter, r *http.Request) bool {
+			if !isPut(r) || puts.Add(1) != 1 {
+				return false
+			}
+			blobs, err := filepath.Glob(filepath.Join(to.dir, "vm", "blobs", "sha256", "*"))
+			if err != nil || len(blobs) == 0 {
+				t.Errorf("%d blobs, %v", len(blobs), err)
+			}
+			for _, blob := range blobs {
+				if err := os.Remove(blob); err != nil {
+					t.Error(err)
+				}
+			}
+			return refuse(w, r, 400)
+		})
+		h := host{t, h.dir, h.exe, h.env}
+		r := h.run("push", "--cache", "none", disk, at+"/vm:v1")
+		if r.code != 0 || !strings.Contains(r.stderr, "the registry has lost blobs of "+at+"/vm; they are sent again") {
+			t.Fatalf("exit code %d: %s", r.code, r.stderr)
+		}
+		pulls(t, at+"/vm:v1")
+	})
+
+	t.Run("for ever", func(t *testing.T) {
+		at := newMoody(t, newOlareg(t), func(w http.ResponseWriter, r *http.Request) bool { return isPut(r) && refuse(w, r, 404) })
+		h := host{t, h.dir, h.exe, h.env}
+		r := h.run("push", "--cache", "none", disk, at+"/vm:v1")
+		if r.code != exitFailed || strings.Contains(r.stderr, "sent again") || !strings.Contains(r.stderr, "MANIFEST_BLOB_UNKNOWN") {
+			t.Errorf("exit code %d: %s", r.code, r.stderr)
+		}
+	})
+}
