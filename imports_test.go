@@ -70,7 +70,7 @@ var imports = map[string]struct {
 		may: []string{"chunker", "disk", "internal/space", imageSpec, goDigest, compress, xz, sync},
 	},
 	"registry": {
-		may:   []string{"internal/own", oras, imageSpec, goDigest, sync, sys},
+		may:   []string{"internal/own", oras, imageSpec, goDigest, net, sync, sys},
 		tests: []string{olareg},
 	},
 	"internal/own":    {},                                                   // whether what is there is ours
@@ -109,6 +109,7 @@ const (
 	imageSpec      = "github.com/opencontainers/image-spec"
 	inToto         = "github.com/in-toto/attestation"
 	olareg         = "github.com/olareg/olareg"
+	net            = "golang.org/x/net" // of it publicsuffix alone: whose domain a name is in
 	oras           = "oras.land/oras-go/v2"
 	pflag          = "github.com/spf13/pflag"
 	protobuf       = "google.golang.org/protobuf"

@@ -221,7 +221,7 @@ func TestUploadElsewhereHasNoAuthorization(t *testing.T) {
 	t.Parallel()
 	var leaked, got atomic.Bool
 	var asks atomic.Bool
-	storage := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	storage := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		leaked.Store(leaked.Load() || r.Header.Get("Authorization") != "")
 		got.Store(true)
 		if asks.Load() {
@@ -248,7 +248,10 @@ func TestUploadElsewhereHasNoAuthorization(t *testing.T) {
 	}))
 	t.Cleanup(registry.Close)
 	host := strings.TrimPrefix(registry.URL, "http://")
-	r := open(t, host+"/test", Options{AuthFile: authFileWith(t, host, "alice", "hunter2-hunter2")})
+	r := open(t, host+"/test", Options{
+		AuthFile: authFileWith(t, host, "alice", "hunter2-hunter2"),
+		Insecure: []string{strings.TrimPrefix(storage.URL, "https://")},
+	})
 	content := noise(1, 2<<20)
 	pushBytes(t, r, blobType, content)
 	if leaked.Load() || !got.Load() {

@@ -362,29 +362,7 @@ func location(resp *http.Response) (*url.URL, error) {
 	if err != nil || resp.Header.Get("Location") == "" || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return nil, fmt.Errorf("%s %s: no usable Location in the answer", resp.Request.Method, withoutQuery(resp.Request.URL))
 	}
-	if resp.Request.URL.Scheme == "https" && u.Scheme == "http" && strings.EqualFold(u.Hostname(), resp.Request.URL.Hostname()) {
-		// Registries behind a proxy that ends TLS often do not know that they are reached by it.
-		u.Scheme, u.Host = "https", resp.Request.URL.Host
-	}
-	u.User = nil
-	if sameOrigin(u, resp.Request.URL) {
-		u.Host = resp.Request.URL.Host // tokens are kept by the spelling of the host
-	}
-	return u, nil
-}
-
-// sameOrigin: "https://host" and "https://host:443" are the same.
-func sameOrigin(a, b *url.URL) bool {
-	port := func(u *url.URL) string {
-		switch {
-		case u.Port() != "":
-			return u.Port()
-		case u.Scheme == "https":
-			return "443"
-		}
-		return "80"
-	}
-	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+	return settle(resp.Request.URL, u), nil
 }
 
 // expectContinue is the size from which a body waits for the registry's consent: a 401 or 413 then costs a round trip and not the

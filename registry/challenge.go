@@ -152,22 +152,27 @@ func loginOf(ctx context.Context) *login {
 }
 
 // challenged leaves the one challenge in resp that is to be answered.
-func (c *client) challenged(resp *http.Response) {
+func (c *client) challenged(resp *http.Response) error {
 	const field = "WWW-Authenticate"
 	chosen, ok := choose(parseChallenges(resp.Header.Values(field)))
 	resp.Header.Del(field)
-	if !ok {
-		return
+	if !ok || !c.isHome(resp.Request.URL) {
+		return nil // whoever else asks gets nothing
 	}
 	if realm := chosen.params["realm"]; chosen.scheme == "bearer" && realm != "" {
 		u, err := resp.Request.URL.Parse(realm)
 		if err != nil {
-			return
+			return nil
+		}
+		u = settle(resp.Request.URL, u)
+		if err := c.downgrades(resp.Request.URL, u); err != nil {
+			return err
 		}
 		loginOf(resp.Request.Context()).realm = u
 		chosen.params["realm"] = u.String()
 	}
 	resp.Header.Set(field, chosen.String())
+	return nil
 }
 
 // asksForToken reports whether req is one to the token service, or one that the token service has redirected.
@@ -205,8 +210,14 @@ func (c *client) credentialFor(ctx context.Context, hostport string, lookup auth
 		return auth.EmptyCredential, nil // a redirect's target gets nothing of ours
 	}
 	credential, err := lookup(ctx, hostport)
-	if err == nil && credential == auth.EmptyCredential {
-		loginOf(ctx).noPasswords = true
+	if err != nil {
+		return auth.EmptyCredential, err
 	}
-	return credential, err
+	l := loginOf(ctx)
+	l.noPasswords = credential == auth.EmptyCredential
+	// An access token goes to the registry itself.
+	if !l.noPasswords && credential.AccessToken == "" && l.realm != nil && !c.ownTokenService(l.realm) {
+		return auth.EmptyCredential, &TokenServiceError{c.host, printable(l.realm.Host)}
+	}
+	return credential, nil
 }

@@ -33,29 +33,34 @@ type client struct {
 	stats   *stats
 	reached atomic.Bool // an answer has come: from now on a refused connection is a registry that restarts
 
+	onLoopback, offLoopback atomic.Bool // where connections to the registry have gone
+	lookedUp                sync.Map    // by name: why it is refused, or ""
+
 	schemeMu sync.Mutex
 	scheme   string // "" until known
 }
 
 func newClient(host string, credential auth.CredentialFunc, o Options, s *stats) (*client, error) {
+	for _, service := range o.host(host).TokenServices {
+		if !validHost(strings.ToLower(service)) {
+			return nil, fmt.Errorf("%w: token service %q of %s is not HOST[:PORT]", ErrMalformedReference, service, host)
+		}
+	}
 	c := &client{host: host, api: host, o: o, stats: s}
 	c.conns = &transports{o: o, c: c}
 	if host == "docker.io" || host == "index.docker.io" {
 		c.api = "registry-1.docker.io" // the one registry whose API is not at its name
 	}
 	c.auth = &auth.Client{
-		Client:   &http.Client{Transport: c.conns},
+		Client:   &http.Client{Transport: c.conns, CheckRedirect: c.redirected},
 		Header:   http.Header{"User-Agent": {o.UserAgent}},
 		Cache:    auth.NewCache(),
 		ClientID: "davit",
+		// Where requests may go is decided in one place, elsewhere.go.
+		BlockedRealmPrefixes: []netip.Prefix{},
 		Credential: func(ctx context.Context, hostport string) (auth.Credential, error) {
 			return c.credentialFor(ctx, hostport, credential)
 		},
-	}
-	if loopback(c.api) {
-		// A registry on this machine may well have its token service here too.
-		c.auth.BlockedRealmPrefixes = slices.DeleteFunc(auth.DefaultBlockedRealmPrefixes(),
-			func(p netip.Prefix) bool { return p.Addr().IsLoopback() })
 	}
 	if host := o.host(c.host); host.PlainHTTP || hostIn(o.PlainHTTP, c.host) {
 		c.scheme = "http"
@@ -63,7 +68,7 @@ func newClient(host string, credential auth.CredentialFunc, o Options, s *stats)
 		c.scheme = "https"
 	}
 	// Settings that cannot work are reported now and not at the first request, where they would look like the network's fault.
-	_, err := c.conns.forHost(c.api)
+	_, err := c.conns.forHost(c.api, false)
 	return c, err
 }
 
@@ -218,6 +223,12 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 
 // clientError makes an error of net/http or oras-go one of this package: fit to print, and an ErrUnauthorized if it is about that.
 func (c *client) clientError(l *login, err error) error {
+	if e, ok := errors.AsType[*elsewhereError](err); ok {
+		return e
+	}
+	if e, ok := errors.AsType[*TokenServiceError](err); ok {
+		return e
+	}
 	if errors.Is(err, auth.ErrBasicCredentialNotFound) {
 		return fmt.Errorf("%w: no credentials for %s", ErrUnauthorized, c.host)
 	}
@@ -283,7 +294,7 @@ func (c *client) wait(ctx context.Context, err error, try int) (bool, error) {
 
 // mayPass reports whether err is of the kind that goes away by itself.
 func (c *client) mayPass(err error) bool {
-	if _, ok := errors.AsType[*sourceError](err); ok {
+	if _, ok := errors.AsType[*sourceError](err); ok || isElsewhere(err) {
 		return false
 	}
 	if e := answerOf(err); e != nil {
@@ -447,13 +458,22 @@ type transports struct {
 	c *client
 
 	mu sync.Mutex
-	m  map[string]*http.Transport // by host; "" for those without settings
+	m  map[route]*http.Transport
+}
+
+// A route is what requests have in common that may share connections.
+type route struct {
+	host    string // "" for those without settings
+	proxied bool   // the user's proxy connects, not we
 }
 
 // RoundTrip is where every request passes: those of ours, those that follow a redirect, and those for tokens.
 func (t *transports) RoundTrip(req *http.Request) (*http.Response, error) {
-	tr, err := t.forHost(req.URL.Host)
+	tr, err := t.forRequest(req)
 	if err != nil {
+		if req.Body != nil {
+			req.Body.Close() // as a RoundTripper must
+		}
 		return nil, err
 	}
 	resp, err := tr.RoundTrip(req)
@@ -465,28 +485,46 @@ func (t *transports) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, &tokenError{newResponseError(resp)}
 		}
 	case resp.StatusCode == http.StatusUnauthorized:
-		t.c.challenged(resp)
+		if err := t.c.challenged(resp); err != nil {
+			resp.Body.Close()
+			return nil, err
+		}
 	}
 	return resp, nil
 }
 
-func (t *transports) forHost(host string) (*http.Transport, error) {
-	key := strings.ToLower(host)
-	if _, ok := t.o.Hosts[key]; !ok && !hostIn(t.o.Insecure, key) {
-		key = ""
+func (t *transports) forRequest(req *http.Request) (*http.Transport, error) {
+	if err := t.c.permits(req); err != nil {
+		return nil, err
+	}
+	proxy, err := http.ProxyFromEnvironment(req)
+	if err != nil {
+		return nil, err
+	}
+	if proxy != nil {
+		if err := t.c.permitsProxied(req.Context(), req.URL); err != nil {
+			return nil, err
+		}
+	}
+	return t.forHost(req.URL.Host, proxy != nil)
+}
+
+func (t *transports) forHost(host string, proxied bool) (*http.Transport, error) {
+	key := route{strings.ToLower(host), proxied}
+	if _, ok := t.o.Hosts[key.host]; !ok && !hostIn(t.o.Insecure, key.host) {
+		key.host = ""
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if tr := t.m[key]; tr != nil {
 		return tr, nil
 	}
-	config, err := t.o.tls(key)
+	config, err := t.o.tls(key.host)
 	if err != nil {
 		return nil, err
 	}
 	tr := &http.Transport{
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:            t.c.dial,
 		TLSClientConfig:        config,
 		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
 		TLSHandshakeTimeout:    30 * time.Second,
@@ -499,8 +537,11 @@ func (t *transports) forHost(host string) (*http.Transport, error) {
 		ReadBufferSize:         64 << 10,
 		WriteBufferSize:        64 << 10,
 	}
+	if proxied {
+		tr.Proxy, tr.DialContext = http.ProxyFromEnvironment, newDialer().DialContext
+	}
 	if t.m == nil {
-		t.m = make(map[string]*http.Transport)
+		t.m = make(map[route]*http.Transport)
 	}
 	t.m[key] = tr
 	return tr, nil

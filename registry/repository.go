@@ -51,6 +51,8 @@ type HostOptions struct {
 	CAFile     string
 	ClientCert string // PEM file with certificate and, if ClientKey is empty, key
 	ClientKey  string // PEM file with the key
+	// TokenServices (HOST[:PORT]) get the host's credentials though they are not of its domain. Those that are need not be named.
+	TokenServices []string
 	// Mirrors (HOST[:PORT][/PATH]) are asked first, in order, for what is named by a digest; tags are always the registry's own. They
 	// need no trust beyond that: what they get wrong is refused like any other content. Their own settings are in Hosts too.
 	Mirrors []string

@@ -34,6 +34,9 @@ type registryConfig struct {
 	CAFile     string   `yaml:"caFile"`
 	ClientCert string   `yaml:"clientCert"`
 	Mirrors    []string `yaml:"mirrors"`
+
+	// TokenServices get the credentials though they are of another domain.
+	TokenServices []string `yaml:"tokenServices"`
 }
 
 // stringList is one string or a list of them.
@@ -157,6 +160,9 @@ func mergeConfig(user, system config) config {
 		}
 		if r.Mirrors == nil {
 			r.Mirrors = below.Mirrors
+		}
+		if r.TokenServices == nil {
+			r.TokenServices = below.TokenServices
 		}
 		c.Registries[host] = r
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -35,7 +36,9 @@ func TestE2EBlobUnknown(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
 	disk := writeFileAt(t, h.path("disk.raw"), 4<<20, map[int64][]byte{0: fill(1, 400_000), 2 << 20: prose(2, 300_000)})
-	isPut := func(r *http.Request) bool { return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") }
+	isPut := func(r *http.Request) bool {
+		return r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/")
+	}
 	refuse := func(w http.ResponseWriter, r *http.Request, status int) bool {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.WriteHeader(status)
@@ -106,4 +109,69 @@ func TestE2EBlobUnknown(t *testing.T) {
 			t.Errorf("exit code %d: %s", r.code, r.stderr)
 		}
 	})
+}
+
+// A token service of another domain gets credentials where the configuration says so.
+func TestE2EForeignTokenService(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	service := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		fmt.Fprint(w, `{"token":"a-token"}`)
+	})}
+	at := outside(t, service)
+	host := newMoody(t, newOlareg(t), func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") == "Bearer a-token" {
+			return false
+		}
+		w.Header().Set("WWW-Authenticate", `Bearer realm="http://`+at+`/token"`)
+		w.WriteHeader(401)
+		return true
+	})
+	h := newHost(t)
+	write := func(name, content string) {
+		if err := os.WriteFile(h.path(name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("auth.json", fmt.Sprintf(`{"auths":{%q:{"auth":"YWxpY2U6aHVudGVyMg=="}}}`, host)) // alice:hunter2
+	write("config.yaml", fmt.Sprintf("registries:\n  %q:\n    tokenServices: [%q]\n", host, at))
+	for _, args := range [][]string{
+		{"ls", "--auth-file", "auth.json", host + "/vm"},
+		{"push", "--cache", "none", "--auth-file", "auth.json", "auth.json", host + "/vm:v1"},
+	} {
+		r := h.run(args...)
+		if r.code != exitFailed || asked.Load() != 0 || !strings.Contains(r.stderr, "credentials are not sent there") ||
+			!strings.Contains(r.stderr, fmt.Sprintf("registries: {%q: {tokenServices: [%q]}}", host, at)) {
+			t.Errorf("%q: exit code %d, asked %d times: %s", args, r.code, asked.Load(), r.stderr)
+		}
+	}
+	h.ok("push", "--cache", "none", "--config", "config.yaml", "--auth-file", "auth.json", "-f", "raw", "auth.json", host+"/vm:v1")
+	if asked.Load() == 0 {
+		t.Error("the token service was not asked")
+	}
+}
+
+// outside serves at an address of this machine that is not on loopback.
+func outside(t *testing.T, s *http.Server) (host string) {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		ip, ok := a.(*net.IPNet)
+		if !ok || !ip.IP.IsGlobalUnicast() {
+			continue
+		}
+		l, err := net.Listen("tcp", net.JoinHostPort(ip.IP.String(), "0"))
+		if err != nil {
+			continue
+		}
+		go s.Serve(l)
+		t.Cleanup(func() { s.Close() })
+		return l.Addr().String()
+	}
+	t.Skip("this machine has no address but loopback: a network interface would run this")
+	return ""
 }

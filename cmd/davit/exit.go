@@ -144,6 +144,9 @@ func hintOf(command string, err error) (hint string) {
 	if errors.Is(err, space.ErrFull) {
 		hint = "--cache DIR, in a file system with more space"
 	}
+	if foreign, ok := errors.AsType[*registry.TokenServiceError](err); ok {
+		hint = fmt.Sprintf("if it is theirs, in config.yaml: registries: {%q: {tokenServices: [%q]}}", foreign.Registry, foreign.Service)
+	}
 	var h hintError
 	for errors.As(err, &h) {
 		hint, err = h.hint, h.error

@@ -188,6 +188,8 @@ func (r *registryFlags) options(g *globals) registry.Options {
 			CAFile:     c.CAFile,
 			ClientCert: c.ClientCert,
 			Mirrors:    c.Mirrors,
+
+			TokenServices: c.TokenServices,
 		}
 	}
 	return o
