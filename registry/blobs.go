@@ -383,13 +383,29 @@ func (r *remote) putBlob(ctx context.Context, desc ocispec.Descriptor, open func
 		size:   desc.Size,
 		scopes: r.push,
 	}
-	resp, err := r.sendBody(ctx, rq, http.StatusCreated)
-	if err != nil {
+	if err := r.commit(ctx, rq, desc); err != nil {
 		r.cancelUpload(ctx, u)
 		return err
 	}
-	resp.Body.Close()
 	return nil
+}
+
+// commit sends the request that ends an upload. 201 is what the distribution spec has for success; of any other, the blob itself is the
+// proof.
+func (r *remote) commit(ctx context.Context, rq request, desc ocispec.Descriptor) error {
+	resp, err := r.sendBody(ctx, rq, http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode == http.StatusCreated {
+		return resp.Body.Close()
+	}
+	answer := newResponseError(resp)
+	found, err := r.head(ctx, desc, request{method: http.MethodHead, path: r.blobPath(desc.Digest), scopes: r.push})
+	if err == nil && !found {
+		err = fmt.Errorf("%w, and the blob is not there", answer)
+	}
+	return err
 }
 
 // sendBody sends rq once the registry consents, if its body is large enough to ask.
@@ -469,18 +485,13 @@ func (r *remote) patchBlobBy(ctx context.Context, desc ocispec.Descriptor, open 
 			return err
 		}
 	}
-	resp, err = r.c.do(ctx, request{
+	return r.commit(ctx, request{
 		method: http.MethodPut,
 		url:    u,
 		query:  url.Values{"digest": {string(desc.Digest)}},
 		header: http.Header{"Content-Type": {"application/octet-stream"}},
 		scopes: r.push,
-	}, http.StatusCreated)
-	if err != nil {
-		return err
-	}
-	resp.Body.Close()
-	return nil
+	}, desc)
 }
 
 // A rewinder gives sections of a content that can be opened more than once: in order without a step back, and again by opening anew.

@@ -528,6 +528,13 @@ func TestPushOverFaults(t *testing.T) {
 			h.ServeHTTP(httptest.NewRecorder(), r)
 			return resetUpload(0)(w, r, h)
 		}), nil, map[string]int{"PUT upload": 1, "HEAD blob": 2}},
+		{"PUT is answered 200", times(always, "PUT upload", rewrite(func(rec *httptest.ResponseRecorder) { rec.Code = 200 })), nil, map[string]int{"PUT upload": 1, "HEAD blob": 2}},
+		{"PUT is answered 204", times(always, "PUT upload", rewrite(func(rec *httptest.ResponseRecorder) { rec.Code = 204; rec.Body.Reset() })), nil, map[string]int{"PUT upload": 1, "HEAD blob": 2}},
+		{"PUT is answered by a page", times(always, "PUT upload", func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+			_, _ = io.Copy(io.Discard, r.Body)
+			fmt.Fprint(w, "<html>please log in")
+			return true
+		}), errAny, map[string]int{"PUT upload": 1}},
 		{"HEAD finds something of another size", times(1, "HEAD blob", status(200, "Content-Length", "5")), nil, map[string]int{"PUT upload": 1}},
 		{"no Expect here", func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
 			if r.Header.Get("Expect") == "" {
