@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func TestChallenges(t *testing.T) {
@@ -154,7 +155,7 @@ func TestTokenServiceIsTriedAgain(t *testing.T) {
 			}))
 			t.Cleanup(s.Close)
 			url = s.URL
-			r := open(t, strings.TrimPrefix(url, "http://")+"/test", Options{AuthFile: authFileWith(t, strings.TrimPrefix(url, "http://"), "alice", "hunter2-hunter2")})
+			r := open(t, strings.TrimPrefix(url, "http://")+"/test", Options{AuthFile: authFileWith(t, strings.TrimPrefix(url, "http://"), "alice", "hunter2-hunter2"), backoff: time.Millisecond})
 			if !c.ok {
 				_, err := r.Resolve(t.Context(), "v1")
 				if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnauthorized) != (c.err != nil) || asked.Load() != c.asked {

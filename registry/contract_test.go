@@ -115,8 +115,9 @@ func TestMain(m *testing.M) {
 	for _, k := range []string{"XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOCKER_CONFIG", "HOME"} {
 		os.Setenv(k, empty)
 	}
-	os.Unsetenv("REGISTRY_AUTH_FILE")
-	os.Unsetenv("DAVIT_CACHE")
+	for _, k := range []string{"REGISTRY_AUTH_FILE", "DAVIT_CACHE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
+		os.Unsetenv(k)
+	}
 	code := m.Run()
 	for _, stop := range registries.stop {
 		stop()

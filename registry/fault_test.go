@@ -349,7 +349,7 @@ func TestRefusedRanges(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFaulty(t)
-			r := open(t, f.names, Options{})
+			r := open(t, f.names, Options{backoff: time.Millisecond})
 			content := noise(1, 1<<20)
 			desc := pushBytes(t, r, blobType, content)
 			f.set(toRanges(refusal))
@@ -976,7 +976,7 @@ func TestManifestBlobUnknown(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			f := newFaulty(t)
-			r := open(t, f.names, Options{})
+			r := open(t, f.names, Options{backoff: time.Millisecond})
 			config := pushBytes(t, r, ocispec.MediaTypeEmptyJSON, []byte("{}"))
 			pushBytes(t, r, blobType, content)
 			b, err := json.Marshal(ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{layer}})
