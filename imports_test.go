@@ -31,7 +31,7 @@ var imports = map[string]struct {
 	"chunker": {},
 	"disk": {
 		may: []string{"disk/internal/hostfile", "disk/internal/qcow2", "disk/internal/raw", "disk/internal/vdi", "disk/internal/vhd",
-			"disk/internal/vhdx", "disk/internal/virtual", "disk/internal/vmdk", "disk/internal/xz", compress, sys},
+			"disk/internal/vhdx", "disk/internal/virtual", "disk/internal/vmdk", "disk/internal/xz", "internal/beneath", compress, sys},
 		tests: []string{"disk/disktest"},
 	},
 	"disk/disktest": {may: []string{"disk"}},
@@ -73,18 +73,19 @@ var imports = map[string]struct {
 		may:   []string{"internal/own", oras, imageSpec, goDigest, net, sync, sys},
 		tests: []string{olareg},
 	},
-	"internal/own":    {},                                                   // whether what is there is ours
-	"internal/bundle": {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
-	"internal/secret": {},
-	"internal/space":  {may: []string{sys}},
-	"sign":            {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
+	"internal/beneath": {},                                                   // what images and descriptors may name of the host, which is one rule
+	"internal/own":     {},                                                   // whether what is there is ours
+	"internal/bundle":  {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
+	"internal/secret":  {},
+	"internal/space":   {may: []string{sys}},
+	"sign":             {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
 	"verify": {
 		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf},
 		tests: []string{"sign", olareg, oras}, // a real registry between the two, and the real cosign
 	},
 	"machine": {},
 	// Descriptors, one package each; none knows another. Package appliance finds the files that they name, and opens them.
-	"machine/appliance":        {may: []string{"machine", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx"}},
+	"machine/appliance":        {may: []string{"internal/beneath", "machine", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx"}},
 	"machine/hyperv":           {may: []string{"machine"}},
 	"machine/internal/attach":  {may: []string{"machine"}},
 	"machine/internal/charset": {may: []string{"machine", text}},

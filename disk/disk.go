@@ -46,6 +46,10 @@ var (
 	// ErrCorrupt says that the image contradicts its format or itself, or is cut short.
 	ErrCorrupt = virtual.ErrCorrupt
 
+	// ErrNotDisk says that a raw file that somebody else than the user named does not
+	// look like a disk, which is [ErrUnsupported] as well.
+	ErrNotDisk = virtual.ErrNotDisk
+
 	// ErrInUse says that a block device is mounted or held by somebody.
 	ErrInUse = errors.New("device is in use")
 
@@ -154,6 +158,16 @@ type OpenOptions struct {
 	// raw: the guest of a raw disk could have written a header onto it.
 	BackingDir string
 
+	// Hidden allows files whose path below BackingDir has a part that begins
+	// with a dot, after symbolic links as well: .ssh, .config. Extents beside a
+	// descriptor never are such.
+	Hidden bool
+
+	// Described says that a descriptor named the file, not the user. Then a raw
+	// disk must look like one, as every raw file must that an image names: a
+	// text, or what is no whole number of sectors, is [ErrNotDisk].
+	Described bool
+
 	// Extents allows a VMDK descriptor that is itself named .vmdk to have its
 	// extents beside it, without BackingDir.
 	Extents bool
@@ -221,6 +235,11 @@ func open(file virtual.Reader, c *folder, o OpenOptions) (_ virtual.Reader, _ Fo
 	format := o.Format.container()
 	if format == "" {
 		if format, err = detect(file); err != nil {
+			return nil, "", err
+		}
+	}
+	if format == Raw && o.Described {
+		if err := virtual.CheckDisk(file, virtual.Sector); err != nil {
 			return nil, "", err
 		}
 	}

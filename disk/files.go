@@ -10,6 +10,7 @@ import (
 
 	"github.com/davit-oci/davit/disk/internal/raw"
 	"github.com/davit-oci/davit/disk/internal/virtual"
+	"github.com/davit-oci/davit/internal/beneath"
 )
 
 const (
@@ -30,6 +31,7 @@ const (
 type files struct {
 	root   *os.Root   // BackingDir; nil: no second file
 	roots  []string   // absolute names of root's folder
+	hidden bool       // what is hidden below root may be opened
 	beside *os.Root   // the folder of a descriptor that is named .vmdk, for its extents; or nil
 	opened []openFile // to be closed with the image
 }
@@ -49,7 +51,7 @@ type folder struct {
 
 // newFolder prepares for the image at path, open as f.
 func newFolder(path string, f *os.File, o OpenOptions) (*folder, error) {
-	all := &files{opened: []openFile{{f, nil}}}
+	all := &files{opened: []openFile{{f, nil}}, hidden: o.Hidden}
 	c := &folder{files: all, first: true}
 	info, err := f.Stat()
 	if err != nil {
@@ -162,6 +164,11 @@ func (c *folder) Extent(name string) (virtual.Reader, error) {
 		}
 	}
 	file, _, err := c.open(root, local)
+	if errors.Is(err, beneath.ErrHidden) && root == c.beside && c.root != nil {
+		if local, err = c.local(name); err == nil {
+			file, _, err = c.open(c.root, local)
+		}
+	}
 	if err != nil {
 		return nil, opening("extent", name, err)
 	}
@@ -177,6 +184,9 @@ func (c *folder) data(name string) (virtual.Reader, error) {
 		return nil, err
 	}
 	file, _, err := c.open(c.root, local)
+	if err == nil {
+		err = virtual.CheckDisk(file, virtual.Sector)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("opening %q: %w", name, err)
 	}
@@ -215,6 +225,11 @@ func (c *folder) backing(name, format string) (virtual.Reader, error) {
 		}
 	} else if f, err = ParseFormat(format); err != nil {
 		return nil, fmt.Errorf("opening backing file %q: %w", name, err)
+	}
+	if f.container() == Raw {
+		if err := virtual.CheckDisk(file, 1); err != nil { // QEMU reads zeros behind its end
+			return nil, fmt.Errorf("opening backing file %q: %w", name, err)
+		}
 	}
 	r, err := openContent(file, f, below, "")
 	if err != nil {
@@ -276,7 +291,11 @@ func (a *files) open(root *os.Root, local string) (*raw.Image, os.FileInfo, erro
 		return nil, nil, virtual.Corrupt("a name with a byte 0")
 	}
 	// Asked first, because opening a named pipe waits for its other end.
-	info, err := root.Stat(local)
+	name := filepath.ToSlash(local)
+	local, info, err := beneath.Find(root, local, a.hidden && root == a.root)
+	if errors.Is(err, beneath.ErrHidden) {
+		return nil, nil, fmt.Errorf("%w: %q: %w", ErrBackingFile, name, err)
+	}
 	if err != nil {
 		return nil, nil, reason(err)
 	}

@@ -78,6 +78,8 @@ func (s *sourceFlags) openAppliance(ctx context.Context, path string, unverified
 		return nil, nil
 	case errors.As(err, &remote):
 		return nil, withHint(err, "%s, and in the descriptor a <disk type='file'> with <source file='disk.img'/>", fetchRemote(remote.URL))
+	case errors.Is(err, appliance.ErrHidden) && s.backingDir == "":
+		return nil, withHint(err, "--backing-dir DIR, the folder that the file lies in, if it may be published")
 	case errors.Is(err, appliance.ErrMissing) && s.backingDir == "" && !isPackage(path):
 		return nil, withHint(err, "--backing-dir DIR, the folder that the files lie in")
 	}
@@ -165,6 +167,7 @@ func (o *pushOptions) takeAppliance(a *appliance.Appliance, src source, sources 
 		warnLosses(o.globals, "the OVF", losses)
 	}
 	warnPublished(o.globals, s.wanted)
+	sayAlong(o.globals, path, s.files())
 	for _, f := range s.files() {
 		if strings.EqualFold(pathBase(f.Name), "tpm.dat") { // oVirt's, of which no OVF says what it is
 			o.stderr.warn("%s is published: it is the state of a TPM, with its keys", f.Name)
@@ -255,11 +258,12 @@ func (s *applianceSource) openContent(ctx context.Context, g *globals, o *source
 		return s.openCompressed(ctx, g, o, from)
 	case from.Section != nil:
 		path += ": " + from.Name
-		img, err = disk.OpenReader(from.Section, disk.OpenOptions{Format: format})
+		img, err = disk.OpenReader(from.Section, disk.OpenOptions{Format: format, Described: true})
 	case from.Path != "":
 		path = from.Path
-		backing := cmp.Or(o.backingDir, from.BackingDir)
-		img, err = disk.Open(path, disk.OpenOptions{Format: format, BackingDir: backing, Extents: true})
+		img, err = disk.Open(path, disk.OpenOptions{
+			Format: format, Described: true, BackingDir: from.BackingDir, Hidden: from.Hidden, Extents: true,
+		})
 		err = hintForImage(err, path)
 	default:
 		img, err = disk.OpenReader(blankDisk(s.Envelope.Disks[i].Capacity), disk.OpenOptions{Format: disk.Raw})
@@ -292,7 +296,7 @@ func (s *applianceSource) openCompressed(ctx context.Context, g *globals, o *sou
 		return n, err
 	})
 	src := source{path: s.path + ": " + from.Name}
-	return g.openSpooled(ctx, src, disk.OpenOptions{Format: disk.Format(from.Format)}, "unpacking "+from.Name, bounded, int64(o.maxUnpacked))
+	return g.openSpooled(ctx, src, disk.OpenOptions{Format: disk.Format(from.Format), Described: true}, "unpacking "+from.Name, bounded, int64(o.maxUnpacked))
 }
 
 // A blankDisk has a size and no content.
@@ -360,6 +364,7 @@ func (s *applianceSource) describe(disks []artifact.DiskDescriptor) ([]byte, []m
 // layerTypes are the media types of package files.
 var layerTypes = map[appliance.Role]string{
 	appliance.RoleFile:        artifact.TypeFile,
+	appliance.RoleCD:          artifact.TypeFile,
 	appliance.RoleNVRAM:       artifact.TypeNVRAM,
 	appliance.RoleManifest:    artifact.TypeOVFManifest,
 	appliance.RoleCertificate: artifact.TypeOVFCert,

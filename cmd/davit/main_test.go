@@ -61,6 +61,7 @@ func TestScripts(t *testing.T) {
 			"disk":     cmdDisk,
 			"gpt":      cmdGPT,
 			"sectors":  cmdSectors,
+			"mark":     cmdMark,
 			"image":    cmdImage,
 			"index":    cmdIndex,
 			"key":      cmdKey,
@@ -129,6 +130,23 @@ func cmdDisk(ts *testscript.TestScript, neg bool, args []string) {
 		_, err := f.WriteAt(p, random.Int64N(int64(size)-int64(len(p))+1))
 		ts.Check(err)
 	}
+}
+
+// mark KIND FILE: writes into a file what makes it the image of a CD, or the
+// variables of a firmware.
+func cmdMark(ts *testscript.TestScript, neg bool, args []string) {
+	marks := map[string]struct {
+		offset int64
+		text   string
+	}{"cd": {16 * 2048, "\x01CD001\x01"}, "nvram": {0, "MRVN"}}
+	if neg || len(args) != 2 || marks[args[0]].text == "" {
+		ts.Fatalf("usage: mark cd|nvram FILE")
+	}
+	f, err := os.OpenFile(ts.MkAbs(args[1]), os.O_RDWR|os.O_CREATE, 0o600)
+	ts.Check(err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte(marks[args[0]].text), marks[args[0]].offset)
+	ts.Check(err)
 }
 
 // registry [USER:PASSWORD]: an empty registry at $REG, gone with the script.

@@ -2,10 +2,12 @@ package main
 
 import (
 	"cmp"
+	"fmt"
 	"regexp"
 	"strings"
 
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/appliance"
 )
 
 // warnPublished warns of what a machine's description has that everybody who
@@ -25,6 +27,29 @@ func warnPublished(g *globals, e *machine.Envelope) {
 		case m.NVRAM != "":
 			g.stderr.warn("%s%s is published: the firmware's variables can hold keys", m.NVRAM, where)
 		}
+	}
+}
+
+// maxAlong is how many files are named of those that go along with a machine.
+const maxAlong = 20
+
+// sayAlong names the files of the host, or of an archive, that are published as
+// they are because a descriptor names them. Of a firmware's variables
+// [warnPublished] tells.
+func sayAlong(g *globals, path string, files []appliance.File) {
+	var names []string
+	for _, f := range files {
+		if f.Role == appliance.RoleFile || f.Role == appliance.RoleCD {
+			names = append(names, printable(f.Name))
+		}
+	}
+	more := ""
+	if len(names) > maxAlong {
+		more = fmt.Sprintf(" and %d more", len(names)-maxAlong)
+		names = names[:maxAlong]
+	}
+	if len(names) > 0 {
+		g.say("%s: these files go along, and are published as they are: %s%s", path, strings.Join(names, ", "), more)
 	}
 }
 

@@ -85,7 +85,7 @@ func (s *sourceFlags) open(ctx context.Context, g *globals, src source) (*image,
 }
 
 func (s *sourceFlags) openImage(ctx context.Context, g *globals, src source) (*image, error) {
-	o := disk.OpenOptions{Format: s.format.Format, BackingDir: s.backingDir, Extents: true, Snapshot: s.snapshot}
+	o := disk.OpenOptions{Format: s.format.Format, BackingDir: s.backingDir, Hidden: true, Extents: true, Snapshot: s.snapshot}
 	if src.path == "-" {
 		return s.openStdin(ctx, g, src, o)
 	}

@@ -35,6 +35,10 @@ var (
 	// ErrMissing says that a file that the descriptor names is not there, or
 	// not where it may be opened.
 	ErrMissing = errors.New("file is missing")
+
+	// ErrHidden says that the path of a file has a part that begins with a dot,
+	// and that BackingDir does not allow it.
+	ErrHidden = errors.New("file is not opened")
 )
 
 // A RemoteError is an [ErrMissing] of what is no file on this host at all, but
@@ -62,6 +66,9 @@ type Options struct {
 	// BackingDir is the folder in which the files of a VMX, a libvirt domain or
 	// a .vbox may lie, besides the descriptor's own; none if empty. Symbolic
 	// links must not lead out. OVFs have all files in their folder.
+	//
+	// A file whose path below the descriptor's folder has a part that begins with
+	// a dot is opened if it lies in BackingDir, also that of an OVF.
 	BackingDir string
 
 	// Unverified accepts a package whose manifest or certificate is wrong:
@@ -117,6 +124,7 @@ type Appliance struct {
 
 	// Of a package with an OVF.
 	lookup  func(name string) (Section, error) // opens a file, or is fs.ErrNotExist
+	onHost  bool                               // the files are of the host, not of an archive
 	members map[string]Section                 // those that were opened, by name
 	listed  []*listed                          // in the manifest's order
 	hashing *hashing
@@ -150,9 +158,11 @@ type Source struct {
 	Limit       int64
 
 	// Path is for disk.Open, and lies in the descriptor's folder or in
-	// Options.BackingDir. It may name further files, which may lie in BackingDir.
+	// Options.BackingDir. It may name further files, which may lie in BackingDir;
+	// Hidden is for those as well.
 	Path       string
 	BackingDir string
+	Hidden     bool
 }
 
 // Role is what a file is in its package.
@@ -162,7 +172,8 @@ type Role string
 const (
 	RoleDescriptor  Role = "descriptor"
 	RoleDisk        Role = "disk"
-	RoleFile        Role = "file" // a CD image, or anything that was referred to
+	RoleFile        Role = "file" // anything that was referred to
+	RoleCD          Role = "cd"   // the image of a CD
 	RoleNVRAM       Role = "nvram"
 	RoleManifest    Role = "manifest"
 	RoleCertificate Role = "certificate"

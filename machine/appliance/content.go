@@ -29,9 +29,10 @@ func (a *Appliance) Disk(i int) (Source, error) {
 	}
 	if f, ok := a.paths[d.File]; ok {
 		s := Source{Name: d.File, Format: d.Format, Path: f.path, BackingDir: a.options.BackingDir}
+		s.Hidden = s.BackingDir != ""
 		// A raw disk that is not said to be one could name a second file.
 		if d.Format != "" && f.local != "" && s.BackingDir == "" {
-			s.BackingDir = f.dir
+			s.BackingDir = f.in.real()
 		}
 		return s, nil
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/davit-oci/davit/internal/beneath"
 	"github.com/davit-oci/davit/machine"
 )
 
@@ -61,9 +62,10 @@ type fileSection struct {
 func (f fileSection) Size() int64 { return f.size }
 
 // openIn opens a regular file below a root, out of which no symbolic link
-// leads. A pipe would keep it waiting for the other end.
-func openIn(root *os.Root, name string) (*fileSection, error) {
-	info, err := root.Stat(name)
+// leads, nor to what is hidden unless that is allowed. A pipe would keep it
+// waiting for the other end.
+func openIn(root *os.Root, name string, hidden bool) (*fileSection, error) {
+	name, info, err := beneath.Find(root, name, hidden)
 	if err == nil && !info.Mode().IsRegular() {
 		err = errors.New("it is no regular file")
 	}
@@ -86,11 +88,12 @@ func openIn(root *os.Root, name string) (*fileSection, error) {
 
 // A tree is a folder in which files of a machine may lie.
 type tree struct {
-	root  *os.Root
-	names []string // absolute: as it is called, and without symbolic links
+	root   *os.Root
+	names  []string // absolute: as it is called, and without symbolic links
+	hidden bool     // what is hidden in it may be opened: the user has named the folder for that
 }
 
-func openTree(dir string) (tree, error) {
+func openTree(dir string, hidden bool) (tree, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return tree{}, err
@@ -100,7 +103,17 @@ func openTree(dir string) (tree, error) {
 		return tree{}, err
 	}
 	root, err := os.OpenRoot(real)
-	return tree{root, []string{abs, real}}, err
+	return tree{root, []string{abs, real}, hidden}, err
+}
+
+// local are the names in the tree of a file that has an absolute name.
+func (p tree) local(abs string) (names []string) {
+	for _, root := range p.names {
+		if rel, err := filepath.Rel(root, abs); err == nil && filepath.IsLocal(rel) && rel != "." {
+			names = append(names, rel)
+		}
+	}
+	return names
 }
 
 // real is the folder without symbolic links.
@@ -117,42 +130,43 @@ type beside struct {
 type located struct {
 	path  string
 	local string // in the descriptor's folder, with slashes; empty: it is not in there
-	root  *os.Root
+	in    tree
 	rel   string
-	dir   string // of the tree
 }
 
+func (f located) open() (*fileSection, error) { return openIn(f.in.root, f.rel, f.in.hidden) }
+
 // find returns the file that a descriptor means. [ErrMissing] is one that is
-// not there or not in a tree, which the message tells apart, or a [RemoteError].
+// not there or not in a tree, which the message tells apart, [ErrHidden] one
+// that is there for others; or it is a [RemoteError].
 func (b *beside) find(name string) (located, error) {
 	if remoteName.MatchString(name) {
 		return located{}, &RemoteError{name}
 	}
 	dir := b.trees[len(b.trees)-1]
 	var problem error
-	for _, spelling := range b.spellings(name) {
+	for i, spelling := range b.spellings(name) {
+		if i > 0 && b.kind == VMX && errors.Is(problem, beneath.ErrHidden) && !strings.ContainsAny(spelling, `/\`) {
+			break // not another file for one that must not be read
+		}
 		for _, base := range dir.names {
 			abs := filepath.Clean(spelling)
 			if !filepath.IsAbs(spelling) {
 				abs = filepath.Join(base, spelling)
 			}
 			for i, p := range b.trees {
-				for _, root := range p.names {
-					rel, err := filepath.Rel(root, abs)
-					if err != nil || !filepath.IsLocal(rel) || rel == "." {
-						continue
-					}
-					info, err := p.root.Stat(rel)
+				for _, rel := range p.local(abs) {
+					_, info, err := beneath.Find(p.root, rel, p.hidden)
 					if err == nil && !info.Mode().IsRegular() && (info.Mode()&os.ModeDevice == 0 || info.Mode()&os.ModeCharDevice != 0) {
 						err = errors.New("it is no regular file")
 					}
 					if err != nil {
-						if problem == nil || errors.Is(problem, fs.ErrNotExist) {
+						if problem == nil || errors.Is(problem, fs.ErrNotExist) || errors.Is(err, beneath.ErrHidden) {
 							problem = reason(err)
 						}
 						continue
 					}
-					f := located{path: filepath.Join(p.real(), rel), root: p.root, rel: rel, dir: p.real()}
+					f := located{path: filepath.Join(p.real(), rel), in: p, rel: rel}
 					if i == len(b.trees)-1 {
 						f.local = filepath.ToSlash(rel)
 					} else if in, err := filepath.Rel(dir.real(), f.path); err == nil && filepath.IsLocal(in) {
@@ -163,8 +177,11 @@ func (b *beside) find(name string) (located, error) {
 			}
 		}
 	}
-	if problem == nil {
+	switch {
+	case problem == nil:
 		return located{}, fmt.Errorf("%w: %q lies outside of %s, and its folder was not allowed", ErrMissing, name, dir.names[0])
+	case errors.Is(problem, beneath.ErrHidden):
+		return located{}, fmt.Errorf("%w: %q: %w", ErrHidden, name, problem)
 	}
 	return located{}, fmt.Errorf("%w: %q: %w", ErrMissing, name, problem)
 }
@@ -215,13 +232,13 @@ func (a *Appliance) openBeside(path string, o Options) error {
 	b := &beside{kind: a.Kind}
 	a.closeLater(b.close)
 	if o.BackingDir != "" {
-		p, err := openTree(o.BackingDir)
+		p, err := openTree(o.BackingDir, true)
 		if err != nil {
 			return err
 		}
 		b.trees = append(b.trees, p)
 	}
-	p, err := openTree(filepath.Dir(path))
+	p, err := openTree(filepath.Dir(path), false)
 	if err != nil {
 		return err
 	}
@@ -241,6 +258,9 @@ func (a *Appliance) openBeside(path string, o Options) error {
 			if used[f.Name] == RoleDisk {
 				return fmt.Errorf("a disk of %s: %w", a.Descriptor.Name, err)
 			}
+			if errors.Is(err, ErrHidden) {
+				return fmt.Errorf("a file of %s: %w", a.Descriptor.Name, err)
+			}
 			a.lose(f.Name, reasonOf(f.Name, err))
 			renamed[f.Name] = ""
 			continue
@@ -248,12 +268,15 @@ func (a *Appliance) openBeside(path string, o Options) error {
 		name := title(found, titles)
 		renamed[f.Name], a.paths[name] = name, found
 		if used[f.Name] != RoleDisk {
-			s, err := openIn(found.root, found.rel)
+			s, err := found.open()
 			if err != nil {
 				return fmt.Errorf("opening %q: %w", name, reason(err))
 			}
 			a.closeLater(s.Close)
 			role := used[f.Name]
+			if err := checkRole(role, s, ""); err != nil {
+				return fmt.Errorf("%q: %w", f.Name, err)
+			}
 			if role == "" {
 				role = RoleFile
 			}
@@ -306,7 +329,7 @@ func fileUses(e *machine.Envelope) map[string]Role {
 			uses[m.NVRAM] = RoleNVRAM
 		}
 		for _, c := range m.CDROMs {
-			uses[c.File] = RoleFile
+			uses[c.File] = RoleCD
 		}
 	}
 	for _, d := range e.Disks {

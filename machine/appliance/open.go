@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/davit-oci/davit/internal/beneath"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/libvirt"
 	"github.com/davit-oci/davit/machine/ovf"
@@ -136,19 +137,34 @@ func (a *Appliance) openOVA(ctx context.Context) error {
 
 // openFolder opens the package whose OVF lies in dir.
 func (a *Appliance) openFolder(ctx context.Context, dir, descriptor string) error {
-	root, err := os.OpenRoot(dir)
+	folder, err := openTree(dir, false)
 	if err != nil {
 		return err
 	}
-	a.closeLater(root.Close)
+	a.closeLater(folder.root.Close)
+	allowed := tree{}
+	if a.options.BackingDir != "" {
+		if allowed, err = openTree(a.options.BackingDir, true); err != nil {
+			return err
+		}
+		a.closeLater(allowed.root.Close)
+	}
 	a.lookup = func(name string) (Section, error) {
-		s, err := openIn(root, filepath.FromSlash(name))
+		local := filepath.FromSlash(name)
+		s, err := openIn(folder.root, local, name == descriptor) // which the user has named
+		if errors.Is(err, beneath.ErrHidden) {
+			err = fmt.Errorf("%w: %w", ErrHidden, err)
+			if in := allowed.local(filepath.Join(folder.real(), local)); len(in) > 0 {
+				s, err = openIn(allowed.root, in[0], true)
+			}
+		}
 		if err != nil {
 			return nil, reason(err)
 		}
 		a.closeLater(s.Close)
 		return s, nil
 	}
+	a.onHost = true
 	names, err := namesIn(dir)
 	if err != nil {
 		return err
@@ -182,6 +198,7 @@ func companion(names []string, descriptor, ext string, alone bool) (string, erro
 		case !hasExtension(name, ext) || isAppleDouble(name):
 		case name[:len(name)-len(ext)] == stem:
 			return name, nil
+		case strings.HasPrefix(name[strings.LastIndexByte(name, '/')+1:], "."): // no part of the package
 		default:
 			others = append(others, name)
 		}
@@ -397,6 +414,7 @@ func (a *Appliance) findFiles(all []string) error {
 	var (
 		uses    = fileUses(a.Envelope)
 		roles   = make(map[string]Role)
+		packed  = make(map[string]string) // by what files are compressed
 		renamed = make(map[string]string)
 		files   []machine.File
 		order   []string
@@ -421,6 +439,7 @@ func (a *Appliance) findFiles(all []string) error {
 		if f.ChunkSize == 0 {
 			renamed[f.Name] = names[0]
 			f.Name = names[0]
+			packed[f.Name] = f.Compression
 		}
 		files = append(files, f)
 	}
@@ -465,8 +484,13 @@ func (a *Appliance) findFiles(all []string) error {
 		}
 		if role == "" {
 			role = RoleFile
-			if hasExtension(name, ".nvram") {
+			if hasExtension(name, ".nvram") && (!a.onHost || checkNVRAM(s) == nil) {
 				role = RoleNVRAM
+			}
+		}
+		if a.onHost {
+			if err := checkRole(role, s, packed[name]); err != nil {
+				return fmt.Errorf("%q: %w", name, err)
 			}
 		}
 		a.files = append(a.files, File{name, role, s})

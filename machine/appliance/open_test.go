@@ -185,7 +185,7 @@ func mustOpen(t *testing.T, path string, o Options) *Appliance {
 
 var (
 	twoDisks = []fileOf{{name: "disk1.vmdk", data: noise(11, 70001)}, {name: "sub/disk2.vmdk", data: noise(12, 1024)}}
-	isoFile  = []fileOf{{name: "cd.iso", data: noise(13, 5000)}, {name: "vm.nvram", data: noise(14, 264)}}
+	isoFile  = []fileOf{{name: "cd.iso", data: cdOf(noise(13, 5000))}, {name: "vm.nvram", data: nvramOf(noise(14, 264))}}
 )
 
 func TestPackagesInEveryForm(t *testing.T) {
@@ -227,7 +227,7 @@ func TestPackagesInEveryForm(t *testing.T) {
 						t.Errorf("%s has other bytes", f.Name)
 					}
 				}
-				want := []string{"cd.iso file", "vm.nvram nvram"}
+				want := []string{"cd.iso cd", "vm.nvram nvram"}
 				if algorithm != "" {
 					want = append(want, "vm.mf manifest")
 				}
@@ -604,7 +604,7 @@ func TestFilesOfAFolderThatAreRefused(t *testing.T) {
 
 func TestFilesThatNothingNeeds(t *testing.T) {
 	// A file of the References that is not there, and one that is.
-	p := newPacket("", twoDisks[:1], []fileOf{{name: "notes.txt", data: []byte("x")}, {name: "cd.iso", data: []byte("y")}})
+	p := newPacket("", twoDisks[:1], []fileOf{{name: "notes.txt", data: []byte("x")}, {name: "cd.iso", data: cdOf([]byte("y"))}})
 	a := mustOpen(t, p.without("notes.txt").ova(t, tar.FormatUSTAR), Options{})
 	if len(a.Envelope.Files) != 2 || len(a.Machines[0].Unread) == 0 || a.Machines[0].Unread[len(a.Machines[0].Unread)-1].Value != "notes.txt" {
 		t.Errorf("files %v, unread %v", a.Envelope.Files, a.Machines[0].Unread)

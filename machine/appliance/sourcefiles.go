@@ -47,7 +47,7 @@ func (a *Appliance) SourceFiles(blobs map[string]string) ([]SourceFile, error) {
 			continue
 		}
 		if f, ok := a.paths[d.File]; ok {
-			s, err := openIn(f.root, f.rel)
+			s, err := f.open()
 			if err != nil {
 				return nil, fmt.Errorf("opening %q: %w", d.File, reason(err))
 			}

@@ -203,6 +203,9 @@ func (i *Image) extent(line extentLine, f openFile) (extent, error) {
 		if size := f.Size(); line.offset > size || line.size > size-line.offset {
 			return extent{}, virtual.Corrupt("%d bytes at %#x: the file ends at %#x", line.size, line.offset, size)
 		}
+		if err := virtual.CheckDisk(f, virtual.Sector); err != nil {
+			return extent{}, err
+		}
 		return extent{length: line.size, kind: mapped.Data, host: f.base + line.offset}, nil
 	}
 
