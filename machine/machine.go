@@ -65,6 +65,9 @@ type Envelope struct {
 	EULAs      []string   // of the collection
 	Properties []Property // of the collection
 	Unread     []Loss     // of what belongs to no single machine
+
+	// Warnings say what a reader took though it is not as the format wants it.
+	Warnings []string
 }
 
 // CommonLosses are what a descriptor of one machine does not say: what e says of

@@ -34,9 +34,26 @@ type applianceSource struct {
 	report *appliance.Report // of verify; nil: there is no manifest
 }
 
-// newApplianceSource is about all machines of a.
-func newApplianceSource(a *appliance.Appliance, path string) *applianceSource {
+// newApplianceSource is about all machines of a. It tells what is not as it
+// should be.
+func newApplianceSource(g *globals, a *appliance.Appliance, path string) *applianceSource {
+	warnQuirks(g, path, a)
 	return &applianceSource{Appliance: a, path: path, wanted: a.Envelope, names: artifactNames(a.Disks), own: a.OVF != nil}
+}
+
+// maxQuirks is how many are told of those of one descriptor.
+const maxQuirks = 20
+
+// warnQuirks tells what of a descriptor was taken though it is not as it should be.
+func warnQuirks(g *globals, path string, a *appliance.Appliance) {
+	warnings := a.Warnings()
+	for i, w := range warnings {
+		if i == maxQuirks {
+			g.stderr.warn("%s: %d more of the like", path, len(warnings)-i)
+			return
+		}
+		g.stderr.warn("%s: %s", path, printable(w))
+	}
 }
 
 // openAppliance opens the SOURCE that describes a machine, nil if what was named
@@ -149,7 +166,7 @@ func (o *pushOptions) takeAppliance(a *appliance.Appliance, src source, sources 
 	if o.machine.given() {
 		return nil, errMachineGiven(path)
 	}
-	s := newApplianceSource(a, path)
+	s := newApplianceSource(o.globals, a, path)
 	if o.machineID != "" {
 		var err error
 		if s.wanted, err = oneMachine(a.Envelope, o.machineID); err != nil {
@@ -448,7 +465,11 @@ func (s *applianceSource) verify(ctx context.Context, g *globals) error {
 		g.stderr.warn("%s: its manifest does not name %s, which is not checked", s.path, name)
 	}
 	if len(r.Wrong) == 0 {
-		g.say("%s: %d files are what its manifest says", s.path, len(r.Files))
+		files := make(map[string]bool) // which can have several digests
+		for _, f := range r.Files {
+			files[f.Name] = true
+		}
+		g.say("%s: %d files are what its manifest says", s.path, len(files))
 	}
 	switch c := r.Certificate; {
 	case c == nil || !c.SignedOK:

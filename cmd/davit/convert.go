@@ -190,7 +190,7 @@ func (o *convertOptions) openAppliance(ctx context.Context, src source) (*applia
 			case o.bare.given():
 				return nil, errors.Join(errMachineGiven(src.path), a.Close())
 			}
-			return newApplianceSource(a, src.path), nil
+			return newApplianceSource(o.globals, a, src.path), nil
 		}
 	}
 	switch {

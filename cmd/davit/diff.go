@@ -138,7 +138,7 @@ func (o *diffOptions) openSide(ctx context.Context, name string) (s *diffSide, e
 				return s, err
 			}
 			if a != nil {
-				return s, o.openMachines(ctx, s, newApplianceSource(a, src.path))
+				return s, o.openMachines(ctx, s, newApplianceSource(o.globals, a, src.path))
 			}
 		}
 		img, err := o.source.open(ctx, o.globals, src)

@@ -421,6 +421,7 @@ func inspectFile(ctx context.Context, stdout io.Writer, src source, o inspectOpt
 	if o.source.format.Format == "" && src.path != "-" {
 		a, err := appliance.Open(ctx, src.path, appliance.Options{DescriptorOnly: true})
 		if err == nil {
+			warnQuirks(o.globals, src.path, a)
 			return inspectAppliance(stdout, src, a, o)
 		}
 		if !errors.Is(err, appliance.ErrNotMachine) || folderExists(src.path) {

@@ -64,7 +64,7 @@ func runMachineShow(ctx context.Context, stdout io.Writer, name string, o machin
 	var e *machine.Envelope
 	var err error
 	if isFile(name) {
-		e, err = readDescriptor(ctx, name)
+		e, err = readDescriptor(ctx, o.globals, name)
 	} else {
 		e, err = o.fetchEnvelope(ctx, name)
 	}
@@ -87,7 +87,7 @@ func runMachineShow(ctx context.Context, stdout io.Writer, name string, o machin
 
 // readDescriptor reads a SOURCE that describes machines. No other file is
 // opened.
-func readDescriptor(ctx context.Context, path string) (e *machine.Envelope, err error) {
+func readDescriptor(ctx context.Context, g *globals, path string) (e *machine.Envelope, err error) {
 	if path == "-" {
 		return nil, usagef(`"-" is a disk: a descriptor is a file`)
 	}
@@ -99,6 +99,7 @@ func readDescriptor(ctx context.Context, path string) (e *machine.Envelope, err 
 		return nil, err
 	}
 	defer closeInto(&err, a)
+	warnQuirks(g, path, a)
 	return a.Envelope, nil
 }
 
@@ -245,7 +246,7 @@ func runMachineConvert(ctx context.Context, stdout io.Writer, from, to string, o
 	if err != nil {
 		return err
 	}
-	e, err := readDescriptor(ctx, from)
+	e, err := readDescriptor(ctx, o.globals, from)
 	if err != nil {
 		return err
 	}

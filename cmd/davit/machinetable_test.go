@@ -197,7 +197,7 @@ func TestMachineTables(t *testing.T) {
 	}
 	for _, table := range tables {
 		name := strings.TrimSuffix(filepath.Base(table), ".txt")
-		e, err := readDescriptor(t.Context(), filepath.Join("../../testdata/machines", name))
+		e, err := readDescriptor(t.Context(), &globals{stderr: &console{file: os.Stderr}}, filepath.Join("../../testdata/machines", name))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
@@ -76,6 +77,18 @@ func (m *pulledMachines) findFiles(e *machine.Envelope) {
 		for _, name := range appliance.Names(*ref) {
 			if _, ok := m.files[name]; ok {
 				*ref = name
+				return
+			}
+		}
+		for _, name := range appliance.Names(*ref) { // the push has told that
+			var similar []string
+			for title := range m.files {
+				if strings.EqualFold(title, name) {
+					similar = append(similar, title)
+				}
+			}
+			if len(similar) == 1 {
+				*ref = similar[0]
 				return
 			}
 		}

@@ -114,16 +114,21 @@ type Appliance struct {
 	// OVF is the source's own OVF; nil: Kind is neither OVA nor OVF.
 	OVF []byte
 
-	options Options
-	source  *fileSection // the file that was opened
-	archive []member     // of an OVA, in its order
-	report  Report       // as far as it is known
-	wrong   []error
-	files   []File
-	signing []File // manifest and certificate
+	options  Options
+	warnings []string
+	source   *fileSection // the file that was opened
+	archive  []member     // of an OVA, in its order
+	report   Report       // as far as it is known
+	wrong    []error
+	files    []File
+	signing  []File // manifest and certificate
+
+	certificate string // File.Name; empty: there is none
 
 	// Of a package with an OVF.
 	lookup  func(name string) (Section, error) // opens a file, or is fs.ErrNotExist
+	similar func(name string) []string         // files whose names differ from it in case alone
+	folder  string                             // of an archive, in which the OVF lies, with a slash; or empty
 	onHost  bool                               // the files are of the host, not of an archive
 	members map[string]Section                 // those that were opened, by name
 	listed  []*listed                          // in the manifest's order

@@ -56,6 +56,10 @@ func (a *Appliance) Disk(i int) (Source, error) {
 	return s, nil
 }
 
+// Warnings say what was taken though it is not as it should be, of the
+// descriptor first.
+func (a *Appliance) Warnings() []string { return slices.Concat(a.Envelope.Warnings, a.warnings) }
+
 // Files are the files that travel as they are, neither the descriptor nor those
 // of disks: in the order of the descriptor's, then others of the package, then
 // the manifest and the certificate. Their names differ even without regard to
@@ -66,14 +70,16 @@ func (a *Appliance) Files() []File { return slices.Clone(a.files) }
 type listed struct {
 	digest
 	file *hashedSection // nil: it is not there
+	sum  int            // which of those of the file
 }
 
 // check compares the file with its digest, of which it returns the hex.
 func (l *listed) check(ctx context.Context, manifest string) (string, error) {
-	sum, err := l.file.sum(ctx)
+	sums, err := l.file.sums(ctx)
 	if err != nil {
 		return "", fmt.Errorf("reading %s: %w", l.name, err)
 	}
+	sum := sums[l.sum]
 	if !bytes.Equal(sum, l.want) {
 		return hex.EncodeToString(sum), wrongDigest("%s has %s %x, and %s says %x", l.name, l.algorithm, sum, manifest, l.want)
 	}

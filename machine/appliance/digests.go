@@ -39,8 +39,8 @@ type digest struct {
 //	SHA256 (x.ovf) = 0123…    BSD, shasum --tag
 //	0123…  x.ovf              sha256sum; "*x.ovf" if it was read as binary
 //
-// Files are named once, or with one digest: who reads only one of two lines
-// would be told another story.
+// A file can have several digests, one of each algorithm. Two that differ are
+// refused: who reads only one of the lines would be told another story.
 func parseManifest(data []byte) ([]digest, error) {
 	if len(data) > maxManifest {
 		return nil, machine.Malformed("%d bytes, more than %d", len(data), maxManifest)
@@ -49,9 +49,11 @@ func parseManifest(data []byte) ([]digest, error) {
 	if !utf8.Valid(data) || bytes.IndexByte(data, 0) >= 0 {
 		return nil, machine.Malformed("it is no text in UTF-8")
 	}
+	type key struct{ name, algorithm string }
 	var (
 		digests []digest
-		lines   = make(map[string]digest)
+		lines   = make(map[key]digest)
+		names   = make(map[string]string) // by themselves in lower case
 		n       int
 	)
 	for line := range strings.SplitSeq(string(data), "\n") {
@@ -64,20 +66,21 @@ func parseManifest(data []byte) ([]digest, error) {
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n, err)
 		}
-		key := strings.ToLower(d.name)
-		if other, twice := lines[key]; twice {
-			switch {
-			case d.name != other.name || d.algorithm != other.algorithm:
-				return nil, machine.Malformed("line %d: a second, different digest of %q", n, d.name)
-			case !bytes.Equal(d.want, other.want): // whatever the file is, it is not what one of them says
+		lower := strings.ToLower(d.name)
+		if name, known := names[lower]; known && name != d.name {
+			return nil, machine.Malformed("line %d: %q is %q but for the case of letters", n, d.name, name)
+		} else if !known && len(names) == maxMembers {
+			return nil, machine.Malformed("more than %d files", maxMembers)
+		}
+		names[lower] = d.name
+		k := key{lower, d.algorithm}
+		if other, twice := lines[k]; twice {
+			if !bytes.Equal(d.want, other.want) { // whatever the file is, it is not what one of them says
 				return nil, wrongDigest("line %d: a second, different digest of %q", n, d.name)
 			}
 			continue
 		}
-		if len(digests) == maxMembers {
-			return nil, machine.Malformed("more than %d files", maxMembers)
-		}
-		lines[key] = d
+		lines[k] = d
 		digests = append(digests, d)
 	}
 	return digests, nil

@@ -116,6 +116,33 @@ func (p tree) local(abs string) (names []string) {
 	return names
 }
 
+// maxSimilar bounds what is looked through for files that differ in case.
+const maxSimilar = 16
+
+// similar are the files of the tree whose names, with slashes, differ from name
+// in case alone.
+func (p tree) similar(name string) []string {
+	found := []string{""}
+	for element := range strings.SplitSeq(name, "/") {
+		var next []string
+		for _, dir := range found {
+			d, err := p.root.Open(filepath.FromSlash(path.Join(".", dir)))
+			if err != nil {
+				continue
+			}
+			names, _ := d.Readdirnames(maxNames) // those that there are
+			d.Close()
+			for _, n := range names {
+				if strings.EqualFold(n, element) && len(next) < maxSimilar {
+					next = append(next, path.Join(dir, n))
+				}
+			}
+		}
+		found = next
+	}
+	return found
+}
+
 // real is the folder without symbolic links.
 func (p tree) real() string { return p.names[1] }
 

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -101,28 +102,34 @@ func (a *Appliance) openOVA(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	descriptor, err := onlyOVF(members)
+	if err != nil {
+		return err
+	}
+	if a.folder, descriptor = path.Split(descriptor); a.folder != "" {
+		if err := relativeTo(a.folder, members); err != nil {
+			return err
+		}
+	}
 	a.archive = members
 	names := make([]string, len(members))
 	index := make(map[string]Section)
-	var descriptor string
 	for i, m := range members {
 		names[i], index[m.name] = m.name, m.Section
-		if !isOVF(m.name) {
-			continue
-		}
-		if descriptor != "" {
-			return machine.Malformed("there are two OVFs in it: %s and %s", descriptor, m.name)
-		}
-		descriptor = m.name
-	}
-	if descriptor == "" {
-		return machine.Malformed("there is no .ovf in it")
 	}
 	a.lookup = func(name string) (Section, error) {
 		if s, ok := index[name]; ok {
 			return s, nil
 		}
 		return nil, fs.ErrNotExist
+	}
+	a.similar = func(name string) (similar []string) {
+		for _, other := range names {
+			if strings.EqualFold(other, name) {
+				similar = append(similar, other)
+			}
+		}
+		return similar
 	}
 	manifest, err := companion(names, descriptor, ".mf", true)
 	if err != nil {
@@ -133,6 +140,41 @@ func (a *Appliance) openOVA(ctx context.Context) error {
 		return err
 	}
 	return a.openPackage(ctx, descriptor, manifest, certificate, names)
+}
+
+// onlyOVF is the name of the OVF of an archive.
+func onlyOVF(members []member) (name string, err error) {
+	for _, m := range members {
+		if !isOVF(m.name) {
+			continue
+		}
+		if name != "" {
+			return "", machine.Malformed("there are two OVFs in it: %s and %s", name, m.name)
+		}
+		name = m.name
+	}
+	if name == "" {
+		return "", machine.Malformed("there is no .ovf in it")
+	}
+	return name, nil
+}
+
+// relativeTo calls members as seen from the folder of the archive that the OVF
+// lies in: that is where its references begin (DSP0243, 7.1), as in an archive
+// that was made by "tar cf vm.ova vm". What lies elsewhere keeps its name, if no
+// other gets that now.
+func relativeTo(folder string, members []member) error {
+	known := make(map[string]bool)
+	for i, m := range members {
+		name, _ := strings.CutPrefix(m.name, folder)
+		if lower := strings.ToLower(name); known[lower] {
+			return machine.Malformed("%q is in the OVF's folder and outside of it", name)
+		} else {
+			known[lower] = true
+		}
+		members[i].name = name
+	}
+	return nil
 }
 
 // openFolder opens the package whose OVF lies in dir.
@@ -164,7 +206,7 @@ func (a *Appliance) openFolder(ctx context.Context, dir, descriptor string) erro
 		a.closeLater(s.Close)
 		return s, nil
 	}
-	a.onHost = true
+	a.similar, a.onHost = folder.similar, true
 	names, err := namesIn(dir)
 	if err != nil {
 		return err
@@ -252,7 +294,7 @@ func (a *Appliance) readManifest(ctx context.Context, manifest, certificate stri
 		}
 		return nil
 	}
-	a.report.Manifest = manifest
+	a.report.Manifest, a.certificate = manifest, certificate
 	data, err := a.readSmall(ctx, manifest, RoleManifest)
 	if err != nil {
 		return err
@@ -323,35 +365,55 @@ func (a *Appliance) refuse(err error) error {
 // list opens a file that the manifest names, to be hashed as it is read.
 func (a *Appliance) list(d digest) error {
 	l := &listed{digest: d}
-	a.listed = append(a.listed, l)
-	if !slices.Contains(a.report.Algorithms, d.algorithm) {
-		a.report.Algorithms = append(a.report.Algorithms, d.algorithm)
-	}
 	name, s, err := a.find(d.name)
 	switch {
 	case errors.Is(err, ErrMissing):
+		a.note(l)
 		if a.options.DescriptorOnly {
 			return nil
 		}
 		return a.refuse(wrongDigest("%s, which %s names, is not in the package", d.name, a.report.Manifest))
 	case err != nil:
+		a.note(l)
 		return a.refuse(fmt.Errorf("%s: %w", a.report.Manifest, err))
-	}
-	if _, twice := s.(*hashedSection); twice {
-		return a.refuse(machine.Malformed("%s: two lines for %q", a.report.Manifest, name))
+	case name == a.report.Manifest || name == a.certificate:
+		// Made by "sha256sum * >x.mf": it was empty then. No file can hold its own digest,
+		// and the signature over the manifest comes after it. DSP0243 has neither in it.
+		a.warn("%s names %s, which it cannot vouch for: the line is ignored", a.report.Manifest, name)
+		return nil
 	}
 	l.name = name
-	l.file = a.hashing.add(s, algorithms[d.algorithm]())
-	a.members[name] = l.file
+	if file, again := s.(*hashedSection); again {
+		if slices.ContainsFunc(a.listed, func(o *listed) bool { return o.file == file && o.algorithm == d.algorithm }) {
+			return a.refuse(machine.Malformed("%s: two lines for %q", a.report.Manifest, name))
+		}
+		l.file = file
+	} else {
+		l.file = a.hashing.add(s)
+		a.members[name] = l.file
+	}
+	l.sum = l.file.also(algorithms[d.algorithm]())
+	a.note(l)
 	return nil
+}
+
+// note keeps a line of the manifest.
+func (a *Appliance) note(l *listed) {
+	a.listed = append(a.listed, l)
+	if !slices.Contains(a.report.Algorithms, l.algorithm) {
+		a.report.Algorithms = append(a.report.Algorithms, l.algorithm)
+	}
 }
 
 // checkDescriptor compares the OVF with the manifest, now that it was read.
 func (a *Appliance) checkDescriptor(ctx context.Context) error {
 	for _, l := range a.listed {
 		if l.name == a.Descriptor.Name && l.file != nil {
-			_, err := l.check(ctx, a.report.Manifest)
-			return a.refuse(err)
+			if _, err := l.check(ctx, a.report.Manifest); err != nil {
+				if err = a.refuse(err); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil
@@ -388,9 +450,17 @@ func Names(ref string) (names []string) {
 	return names
 }
 
-// find opens the file that a reference means.
+// find opens the file that a reference means. Where systems tell no case apart,
+// names that differ in it are one: so if no file has the name, the only one that
+// has it but for that is taken, and told.
 func (a *Appliance) find(ref string) (string, Section, error) {
-	for _, name := range Names(ref) {
+	names := Names(ref)
+	for _, name := range slices.Clone(names) { // or as it is called in the archive
+		if rest, in := strings.CutPrefix(name, a.folder); in && a.folder != "" && rest != "" {
+			names = append(names, rest)
+		}
+	}
+	for _, name := range names {
 		s, err := a.member(name)
 		if err == nil {
 			return name, s, nil
@@ -399,6 +469,21 @@ func (a *Appliance) find(ref string) (string, Section, error) {
 			return "", nil, fmt.Errorf("opening %q: %w", ref, err)
 		}
 	}
+	for _, name := range names {
+		similar := a.similar(name)
+		if len(similar) > 1 {
+			return "", nil, fmt.Errorf("%w: %q, which %d files are called but for the case of letters", ErrMissing, ref, len(similar))
+		}
+		if len(similar) == 0 {
+			continue
+		}
+		s, err := a.member(similar[0])
+		if err != nil {
+			return "", nil, fmt.Errorf("opening %q: %w", similar[0], err)
+		}
+		a.warn("%q is not in the package: %q is taken for it", ref, similar[0])
+		return similar[0], s, nil
+	}
 	if scheme, _, ok := strings.Cut(ref, ":"); ok && len(scheme) > 1 && !strings.ContainsAny(scheme, "/.") {
 		return "", nil, machine.Unsupported("%q is not in the package: download it first, and make the OVF name the file", ref)
 	}
@@ -406,6 +491,13 @@ func (a *Appliance) find(ref string) (string, Section, error) {
 		return "", nil, machine.Malformed("%q is no name of a file in the package", ref)
 	}
 	return "", nil, fmt.Errorf("%w: %q", ErrMissing, ref)
+}
+
+// warn notes what is taken though it is not as it should be, once.
+func (a *Appliance) warn(format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); !slices.Contains(a.warnings, text) {
+		a.warnings = append(a.warnings, text)
+	}
 }
 
 // findFiles opens the files that the OVF names. Those of the manifest and of the
@@ -440,6 +532,7 @@ func (a *Appliance) findFiles(all []string) error {
 			renamed[f.Name] = names[0]
 			f.Name = names[0]
 			packed[f.Name] = f.Compression
+			a.compareSize(f)
 		}
 		files = append(files, f)
 	}
@@ -500,6 +593,19 @@ func (a *Appliance) findFiles(all []string) error {
 		return a.refuse(wrongDigest("%s is signed, and does not name %s", a.report.Manifest, strings.Join(a.report.Unlisted, ", ")))
 	}
 	return nil
+}
+
+// compareSize tells of a file that has not the size that the OVF says. Without a
+// manifest that is the only sign of one that was cut.
+func (a *Appliance) compareSize(f machine.File) {
+	size := a.members[f.Name].Size()
+	switch {
+	case f.Size < 0 || size == f.Size:
+	case size < f.Size:
+		a.warn("%s has %d bytes, and %s says %d: it may have been cut short", f.Name, size, a.Descriptor.Name, f.Size)
+	default:
+		a.warn("%s has %d bytes, and %s says %d", f.Name, size, a.Descriptor.Name, f.Size)
+	}
 }
 
 // findParts opens a file of the References, or the parts that it was cut into:

@@ -196,6 +196,13 @@ func TestPackagesInEveryForm(t *testing.T) {
 			dotted[i].name = "./" + dotted[i].name
 		}
 		last := slices.Concat(p[1:], p[:1])
+		inFolder := func(folder string, p packet) packet { // as of "tar cf vm.ova folder"
+			p = slices.Clone(p)
+			for i := range p {
+				p[i].name = folder + p[i].name
+			}
+			return p
+		}
 		folder := p.folder(t)
 		for _, test := range []struct{ name, path string }{
 			{"ustar", p.ova(t, tar.FormatUSTAR)},
@@ -203,6 +210,9 @@ func TestPackagesInEveryForm(t *testing.T) {
 			{"PAX", p.ova(t, tar.FormatPAX)},
 			{"names with ./", dotted.ova(t, tar.FormatGNU)},
 			{"the OVF last", last.ova(t, tar.FormatUSTAR)},
+			{"in a folder", inFolder("vm/", p).ova(t, tar.FormatUSTAR)},
+			{"in ./ and folders", inFolder("./my vms/vm/", p).ova(t, tar.FormatGNU)},
+			{"in a folder of a long name", inFolder(strings.Repeat("größe", 40)+"/", last).ova(t, tar.FormatPAX)},
 			{"OVF", folder},
 			{"folder", filepath.Dir(folder)},
 		} {

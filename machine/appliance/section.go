@@ -59,11 +59,11 @@ func newHashing() *hashing {
 // reader's own goroutine and from its own buffer; what is read a little before
 // is kept until then. What nobody seems to read (the space between two blocks
 // of an image) or was not worth keeping is read here, when there is no room
-// left to keep what follows it, or at the end, by sum.
+// left to keep what follows it, or at the end, by sums.
 type hashedSection struct {
 	Section
-	all  *hashing
-	hash hash.Hash
+	all    *hashing
+	hashes []hash.Hash
 
 	// With all.mu held, but for what the goroutine does that set busy.
 	next    int64   // all before it is hashed
@@ -82,10 +82,17 @@ type early struct {
 
 func (s early) end() int64 { return s.off + int64(len(s.data)) }
 
-func (h *hashing) add(s Section, hash hash.Hash) *hashedSection {
-	f := &hashedSection{Section: s, all: h, hash: hash}
+func (h *hashing) add(s Section) *hashedSection {
+	f := &hashedSection{Section: s, all: h}
 	h.files = append(h.files, f)
 	return f
+}
+
+// also adds a hash to a file of which nothing was read yet, and returns which of
+// its sums is that.
+func (f *hashedSection) also(h hash.Hash) int {
+	f.hashes = append(f.hashes, h)
+	return len(f.hashes) - 1
 }
 
 func (f *hashedSection) ReadAt(p []byte, off int64) (int, error) {
@@ -150,7 +157,9 @@ func (f *hashedSection) work(first func()) {
 // feed hashes p, which is at f.next. Others go on meanwhile.
 func (f *hashedSection) feed(p []byte) {
 	f.all.mu.Unlock()
-	f.hash.Write(p)
+	for _, h := range f.hashes {
+		h.Write(p)
+	}
 	f.all.mu.Lock()
 	f.next += int64(len(p))
 	f.all.moved.Broadcast()
@@ -239,8 +248,8 @@ func (h *hashing) forget(f *hashedSection) bool {
 	return true
 }
 
-// sum reads what is missing and returns the digest of the file.
-func (f *hashedSection) sum(ctx context.Context) ([]byte, error) {
+// sums reads what is missing and returns the digests of the file.
+func (f *hashedSection) sums(ctx context.Context) (sums [][]byte, err error) {
 	h := f.all
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -257,7 +266,10 @@ func (f *hashedSection) sum(ctx context.Context) ([]byte, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	return f.hash.Sum(nil), nil
+	for _, h := range f.hashes {
+		sums = append(sums, h.Sum(nil))
+	}
+	return sums, nil
 }
 
 // readFull reads len(p) bytes.

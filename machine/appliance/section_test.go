@@ -84,6 +84,21 @@ func (p readPlan) bytes() (n int64) {
 // anEighth are limits for files and windows of an eighth.
 var anEighth = limits{maxHeld / 8, maxHeldAll / 8, maxAhead / 8}
 
+// hashed is a file whose SHA-256 is taken.
+func hashed(h *hashing, s Section) *hashedSection {
+	f := h.add(s)
+	f.also(sha256.New())
+	return f
+}
+
+func sumOf(ctx context.Context, f *hashedSection) ([]byte, error) {
+	sums, err := f.sums(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return sums[0], nil
+}
+
 func TestDigestsOfFilesInEveryOrder(t *testing.T) {
 	const size = 40<<17 + 1234
 	data := noise(1, size)
@@ -120,12 +135,12 @@ func TestDigestsOfFilesInEveryOrder(t *testing.T) {
 			src := &counted{Reader: bytes.NewReader(data)}
 			h := newHashing()
 			h.limits = anEighth
-			f := h.add(src, sha256.New())
+			f := hashed(h, src)
 			test.plan.run(t, f, data, 6)
 			if f.held > anEighth.file+(6<<17) || f.held != h.held {
 				t.Errorf("%d bytes are kept, %d of all files", f.held, h.held)
 			}
-			sum, err := f.sum(t.Context())
+			sum, err := sumOf(t.Context(), f)
 			if err != nil || !bytes.Equal(sum, want[:]) {
 				t.Fatalf("digest %x, %v; want %x", sum, err, want)
 			}
@@ -152,7 +167,7 @@ func TestDigestsOfManyFilesShareTheirMemory(t *testing.T) {
 	h.limits = anEighth
 	var files []*hashedSection
 	for range 6 { // each is left with an eighth of 15 MiB that wait for their turn
-		f := h.add(bytes.NewReader(data), sha256.New())
+		f := hashed(h, bytes.NewReader(data))
 		files = append(files, f)
 		for off := 1 << 17; off < 16<<17; off += 1 << 17 {
 			if _, err := f.ReadAt(make([]byte, 1<<17), int64(off)); err != nil {
@@ -165,7 +180,7 @@ func TestDigestsOfManyFilesShareTheirMemory(t *testing.T) {
 	}
 	want := sha256.Sum256(data)
 	for i, f := range files {
-		if sum, err := f.sum(t.Context()); err != nil || !bytes.Equal(sum, want[:]) {
+		if sum, err := sumOf(t.Context(), f); err != nil || !bytes.Equal(sum, want[:]) {
 			t.Errorf("file %d: %x, %v", i, sum, err)
 		}
 	}
@@ -181,7 +196,7 @@ func (zeros) ReadAt(p []byte, _ int64) (int, error) { clear(p); return len(p), n
 // read what is before them.
 func TestTablesAtTheEndOfALargeFile(t *testing.T) {
 	const size = 1 << 30
-	f := newHashing().add(zeros{size}, sha256.New())
+	f := hashed(newHashing(), zeros{size})
 	for off := int64(size) - 30<<20; off < size; off += 64 << 10 {
 		if _, err := f.ReadAt(make([]byte, 64<<10), off); err != nil {
 			t.Fatal(err)
@@ -193,7 +208,7 @@ func TestTablesAtTheEndOfALargeFile(t *testing.T) {
 }
 
 func TestWhatIsReadAgainIsKeptOnce(t *testing.T) {
-	f := newHashing().add(zeros{4 << 20}, sha256.New())
+	f := hashed(newHashing(), zeros{4 << 20})
 	for range 3 {
 		for _, e := range []struct{ off, n int64 }{{1 << 20, 1 << 20}, {1 << 20, 1000}, {1<<20 + 5000, 1<<20 - 5000}} {
 			if _, err := f.ReadAt(make([]byte, e.n), e.off); err != nil {
@@ -217,14 +232,14 @@ func (t torn) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func TestDigestOfAFileThatCannotBeRead(t *testing.T) {
-	f := newHashing().add(torn{bytes.NewReader(noise(1, 1<<20))}, sha256.New())
-	if sum, err := f.sum(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) {
+	f := hashed(newHashing(), torn{bytes.NewReader(noise(1, 1<<20))})
+	if sum, err := sumOf(t.Context(), f); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("digest %x, %v", sum, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	f = newHashing().add(bytes.NewReader(noise(1, 1<<20)), sha256.New())
-	if sum, err := f.sum(ctx); !errors.Is(err, context.Canceled) {
+	f = hashed(newHashing(), bytes.NewReader(noise(1, 1<<20)))
+	if sum, err := sumOf(ctx, f); !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled: digest %x, %v", sum, err)
 	}
 }
