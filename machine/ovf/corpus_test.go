@@ -110,19 +110,12 @@ var refused = map[string]string{
 	external + "security-test-content/ovf/negative-size-disk/haoUnOS2VMs.ovf":   "ovf:size",
 	external + "security-test-content/ovf/out-of-bounds-disk/haoUnOS2VMs.ovf":   "ovf:size",
 	external + "unsupported-ovfs/unsupportedSection.ovf":                        "<UnsupportedSectionFoo>",
-	// Written by hand for tests of govmomi; the schema requires what they lack.
-	"vmware__govmomi/ovf/fixtures/mixed-disks.ovf": "no ovf:format (9.1)",
-	"vmware__govmomi/ovf/fixtures/qualifiers.ovf":  "no ovf:format (9.1)",
-	"vmware__govmomi/ovf/fixtures/uber.ovf":        "no ovf:format (9.1)",
-
 	// What VMware's ovftool refuses.
 	ovftool + "DiskSection/Neg/dup_diskid.ovf":                     `two disks called "vmdisk1" (9.1)`,
 	ovftool + "DiskSection/Neg/no_capacity.ovf":                    "capacity",
 	ovftool + "DiskSection/Neg/no_diskid.ovf":                      "without ovf:diskId (9.1)",
-	ovftool + "DiskSection/Neg/no_format.ovf":                      "no ovf:format (9.1)",
 	ovftool + "DiskSection/Neg/popsize_gt_capacity.ovf":            "populatedSize",
 	ovftool + "DiskSection_1_0/Neg/dup_diskid.ovf":                 `two disks called "vmdisk1" (9.1)`,
-	ovftool + "DiskSection_1_0/Neg/no_format.ovf":                  "no ovf:format (9.1)",
 	ovftool + "DiskSection_1_0/Neg/not_in_order_disks.ovf":         "in the order of References",
 	ovftool + "Envelope/Neg/content_vmwithnoid.ovf":                "without ovf:id (7.2)",
 	ovftool + "Envelope/Neg/invalid_empty_env.ovf":                 "(7.2)",

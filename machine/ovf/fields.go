@@ -60,7 +60,7 @@ func collect(v reflect.Value, path string, all *[]field) {
 func jsonName(f reflect.StructField) string {
 	name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 	switch {
-	case name == "-", f.Name == "Unread":
+	case name == "-", f.Name == "Unread", f.Name == "Warnings":
 		return ""
 	case name == "":
 		return strings.ToLower(f.Name)

@@ -34,6 +34,7 @@ type resource struct {
 	kind       int // rasd:ResourceType
 	name       string
 	controller *machine.Controller // what it is, if it is one
+	parent     *resource           // of a drive whose Parent is empty; or nil
 	attached   attached            // to it
 	unit       int                 // of a drive, on its controller; -1: any
 }

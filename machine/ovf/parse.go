@@ -18,9 +18,11 @@ import (
 //
 // A third of the OVFs of products is not as the schema wants it. What cannot be
 // misunderstood is read: elements in any order, InstanceId for InstanceID,
-// attributes and elements without a namespace, a memory without units. What has
-// two meanings or points to nothing is refused: an identifier twice, a number
-// that is none, a file, disk, parent or network that is not there.
+// attributes and elements without a namespace, a memory without units. What is
+// hardly misunderstood is read and is in Warnings: units in words, a disk that
+// says no format, a drive whose Parent is empty. What has two meanings or points
+// to nothing is refused: an identifier twice, a number that is none, a file,
+// disk, parent or network that is not there.
 //
 // Of several configurations the default is read, of several virtual hardwares
 // one; Unread says which were not. A capacity that is a property (${size}) is
@@ -489,6 +491,11 @@ func (p *parser) disk(root, e *xmltree.Element) (machine.Disk, error) {
 		}
 	}
 	var err error
+	if _, err := parseUnits(units); err != nil {
+		if _, err := parseMemoryUnits(units); err == nil {
+			p.warn(e, "disk %q: units %q are no units of DSP0004: they are taken for those of memory", d.Name, units)
+		}
+	}
 	if d.Capacity, err = parseCapacity(capacity, units); err != nil {
 		return bad("%v", err)
 	}
@@ -500,7 +507,7 @@ func (p *parser) disk(root, e *xmltree.Element) (machine.Disk, error) {
 
 	format := p.attr(e, "format")
 	if format == "" && d.File != "" && !p.ovirt { // of a blank disk there is none to tell
-		return bad("it has no ovf:format")
+		p.warn(e, "disk %q: it has no ovf:format: its content says what it is", d.Name)
 	}
 	whole := strings.ToLower(format)
 	before, _, _ := strings.Cut(whole, "#")
@@ -710,6 +717,11 @@ func (p *parser) text(e *xmltree.Element) string {
 		return t
 	}
 	return p.messages[p.attr(e, "msgid")]
+}
+
+// warn notes what is read though it is not as the standard wants it.
+func (p *parser) warn(e *xmltree.Element, format string, args ...any) {
+	p.env.Warnings = append(p.env.Warnings, fmt.Sprintf("line %d: %s", e.Line, fmt.Sprintf(format, args...)))
 }
 
 func malformedAt(e *xmltree.Element, format string, args ...any) error {

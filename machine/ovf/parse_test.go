@@ -71,6 +71,91 @@ func one(t *testing.T, ovf string) (*machine.Envelope, *machine.Machine) {
 	return e, e.Machines[0]
 }
 
+// What can hardly be misunderstood is read, and told.
+func TestParseWarns(t *testing.T) {
+	disk := func(attrs string) string {
+		return envelope(`<Disk ovf:diskId="a" ovf:fileRef="f" ` + attrs + `/>`)
+	}
+	in := func(units string) string {
+		return disk(`ovf:capacity="8" ovf:format="x" ovf:capacityAllocationUnits="` + units + `"`)
+	}
+	words := func(units string) []string {
+		return []string{`line 1: disk "a": units "` + units + `" are no units of DSP0004: they are taken for those of memory`}
+	}
+	for _, test := range []struct {
+		name     string
+		ovf      string
+		capacity int64
+		want     []string
+	}{
+		{"as it should be", in("byte * 2^30"), 8 << 30, nil},
+		{"MegaBytes", in("MegaBytes"), 8 << 20, words("MegaBytes")},
+		{"GigaBytes", in("GigaBytes"), 8 << 30, words("GigaBytes")},
+		{"GB", in("GB"), 8 << 30, words("GB")},
+		{"gigabyte", in("gigabyte"), 8 << 30, words("gigabyte")},
+		{"KiB", in("KiB"), 8 << 10, words("KiB")},
+		{"TeraBytes", in("TeraBytes"), 8 << 40, words("TeraBytes")},
+		{"bytes", in("bytes"), 8, words("bytes")},
+		{"capitals", in("Byte * 2^20"), 8 << 20, words("Byte * 2^20")},
+		{"several bytes", in("bytes * 2^20"), 8 << 20, words("bytes * 2^20")},
+		{"no format", disk(`ovf:capacity="1"`), 1, []string{`line 1: disk "a": it has no ovf:format: its content says what it is`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			e, err := Parse([]byte(test.ovf))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(e.Disks) != 1 || e.Disks[0].Capacity != test.capacity || e.Disks[0].Format != "" || !slices.Equal(e.Warnings, test.want) {
+				t.Errorf("disks %+v, warnings %q; want %d bytes, %q", e.Disks, e.Warnings, test.capacity, test.want)
+			}
+		})
+	}
+}
+
+// open-vmdk leaves the Parent of all disks but the first empty.
+func TestParseEmptyParents(t *testing.T) {
+	scsi := func(id, address string) string {
+		return rasd(id, "Address="+address, "ElementName=SCSI "+address, "ResourceType=6", "ResourceSubType=lsilogic")
+	}
+	ide := rasd("9", "Address=0", "ResourceType=5")
+	drive := func(id, kind, parent, unit string) string {
+		return rasd(id, "ResourceType="+kind, "<rasd:Parent>"+parent+"</rasd:Parent>", "AddressOnParent="+unit, "HostResource=ovf:/disk/a")
+	}
+	const typeOfDisk, typeOfCD = "17", "15"
+	for _, test := range []struct {
+		name  string
+		items string
+		want  string // controllers and units of disks
+		told  int
+	}{
+		{"as open-vmdk writes it", scsi("3", "0") + drive("5", typeOfDisk, "3", "0") + drive("6", typeOfDisk, "", "1") + drive("7", typeOfDisk, "", "2"), "scsi0:0 scsi0:1 scsi0:2", 2},
+		{"the controller of the disk before it", scsi("3", "0") + scsi("4", "1") + drive("5", typeOfDisk, "4", "0") + drive("6", typeOfDisk, "", "1"), "scsi1:0 scsi1:1", 1},
+		{"a unit that is taken", scsi("3", "0") + drive("6", typeOfDisk, "", "1") + drive("5", typeOfDisk, "3", "1"), "scsi0:0 scsi0:1", 1},
+		{"the only controller", scsi("3", "0") + drive("5", typeOfDisk, " ", "0"), "scsi0:0", 1},
+		{"the only one that is not for CDs", ide + scsi("3", "0") + drive("5", typeOfDisk, "", "0"), "scsi0:0", 1},
+		{"one of two", scsi("3", "0") + scsi("4", "1") + drive("5", typeOfDisk, "", "0"), ":0", 0},
+		{"no controller", drive("5", typeOfDisk, "", "0"), ":0", 0},
+		{"no Parent at all", scsi("3", "0") + rasd("5", "ResourceType=17", "HostResource=ovf:/disk/a"), ":0", 0},
+		{"after a CD drive", ide + scsi("3", "0") + drive("5", typeOfDisk, "3", "0") + drive("8", typeOfCD, "9", "0") + drive("6", typeOfDisk, "", "1"), "scsi0:0 scsi0:1", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			e, m := one(t, withHardware(test.items))
+			var got []string
+			for _, d := range m.Disks {
+				got = append(got, fmt.Sprintf("%s:%d", d.Controller, d.Unit))
+			}
+			if strings.Join(got, " ") != test.want || len(e.Warnings) != test.told {
+				t.Errorf("disks %q, warnings %q; want %q, %d", got, e.Warnings, test.want, test.told)
+			}
+			for _, w := range e.Warnings {
+				if !strings.Contains(w, "its Parent is empty: Item ") {
+					t.Errorf("warning %q", w)
+				}
+			}
+		})
+	}
+}
+
 func TestParseDisks(t *testing.T) {
 	disk := func(name string, capacity int64) []machine.Disk {
 		return []machine.Disk{{Name: name, Capacity: capacity}}
@@ -185,7 +270,6 @@ func TestParseRefuses(t *testing.T) {
 		{"one attribute twice", disk(`ovf:diskId="a" ovf:diskId="b" ovf:capacity="1"`), "two attributes"},
 		{"no name", disk(`ovf:capacity="1"`), "without ovf:diskId"},
 		{"no capacity", disk(`ovf:diskId="a"`), `capacity ""`},
-		{"no format of a file", disk(`ovf:diskId="a" ovf:fileRef="f" ovf:capacity="1"`), "no ovf:format"},
 		{"file that is not there", disk(`ovf:diskId="a" ovf:fileRef="g" ovf:capacity="1" ovf:format="x"`), `"g" is no file`},
 		{"parent that is not there", disk(`ovf:diskId="a" ovf:parentRef="g" ovf:capacity="1"`), `"g" is no disk`},
 		{"populated beyond its capacity", disk(`ovf:diskId="a" ovf:populatedSize="2" ovf:capacity="1"`), "populatedSize"},

@@ -100,16 +100,72 @@ func (s *system) controllers() {
 	}
 }
 
-// reserve gives each drive that says its unit that one: the first of those that
-// say the same, as VirtualBox wrote them for IDE until version 4.
-func (s *system) reserve() error {
+// adopt finds the controllers of disks whose Parent is there and empty, as
+// open-vmdk writes it for all but the first: that of the disk before it, else the
+// only one there is.
+func (s *system) adopt() {
+	last := s.onlyController()
 	for _, i := range s.items {
-		switch i.kind {
-		case typeDisk, typeLogicalDisk, typeStorage, typeCD, typeDVD:
-		default:
+		if !isDrive(i) || i.kind == typeCD || i.kind == typeDVD {
 			continue
 		}
-		parent, address := s.byID[i.get("Parent")], i.get("AddressOnParent")
+		if parent := s.byID[i.get("Parent")]; parent != nil && parent.controller != nil {
+			last = parent
+		} else if parents := i.all("Parent"); !s.ovirt && len(parents) > 0 && parents[0] == "" && last != nil {
+			i.parent = last
+			s.warn(i.Element, "%s: its Parent is empty: %s is taken for it", i, last)
+		}
+	}
+}
+
+// onlyController is the one for disks, if there are no two: nil. IDE counts if
+// there is no other, since CD drives are on it.
+func (s *system) onlyController() (only *resource) {
+	for _, i := range s.items {
+		switch {
+		case i.controller == nil || i.controller.Type == machine.USB:
+		case only == nil || only.controller.Type == machine.IDE && i.controller.Type != machine.IDE:
+			only = i
+		case i.controller.Type != machine.IDE:
+			return nil
+		}
+	}
+	return only
+}
+
+func isDrive(i *resource) bool {
+	switch i.kind {
+	case typeDisk, typeLogicalDisk, typeStorage, typeCD, typeDVD:
+		return true
+	}
+	return false
+}
+
+// parentOf is the item that a drive is attached to; nil: none that is there.
+func (s *system) parentOf(i *resource) *resource {
+	if i.parent != nil {
+		return i.parent
+	}
+	return s.byID[i.get("Parent")]
+}
+
+// reserve gives each drive that says its unit that one: the first of those that
+// say the same, as VirtualBox wrote them for IDE until version 4. Those that do
+// not say their controller come last.
+func (s *system) reserve() error {
+	s.adopt()
+	drives := slices.DeleteFunc(slices.Clone(s.items), func(i *resource) bool { return !isDrive(i) })
+	slices.SortStableFunc(drives, func(a, b *resource) int {
+		switch {
+		case a.parent == nil && b.parent != nil:
+			return -1
+		case a.parent != nil && b.parent == nil:
+			return 1
+		}
+		return 0
+	})
+	for _, i := range drives {
+		parent, address := s.parentOf(i), i.get("AddressOnParent")
 		if i.unit = -1; parent == nil || parent.controller == nil || address == "" {
 			continue
 		}
@@ -138,11 +194,11 @@ func (s *system) ideControllers() (n int) {
 // the next that is free.
 func (s *system) place(i *resource) (controller string, bus machine.Bus, unit int, err error) {
 	id := i.get("Parent")
-	if id == "" || s.ovirt && strings.Trim(id, "0-") == "" {
+	parent := s.parentOf(i)
+	switch {
+	case parent == nil && (id == "" || s.ovirt && strings.Trim(id, "0-") == ""):
 		return "", "", 0, nil
-	}
-	parent := s.byID[id]
-	if parent == nil {
+	case parent == nil:
 		return "", "", 0, malformedAt(i.Element, "%s: Parent %q is no Item (8.3)", i, id)
 	}
 	c := parent.controller

@@ -18,6 +18,11 @@ func parseCapacity(capacity, units string) (int64, error) {
 	}
 	factor, err := parseUnits(units)
 	if err != nil {
+		if words, other := parseMemoryUnits(units); other == nil {
+			factor, err = words, nil
+		}
+	}
+	if err != nil {
 		return 0, err
 	}
 	if n > machine.MaxCapacity/factor {
@@ -54,20 +59,20 @@ func parseUnits(units string) (int64, error) {
 	return bytes, nil
 }
 
-// memoryUnits are the words of products for units of memory: VMware before OVF
-// 1.0 and VirtualBox wrote MegaBytes, by which all mean 2^20.
+// memoryUnits are the words of products for units of memory, and of disks: VMware
+// before OVF 1.0 and VirtualBox wrote MegaBytes, by which all mean 2^20.
 var memoryUnits = map[string]int64{
-	"byte": 1, "bytes": 1,
-	"kilobytes": 1 << 10, "kb": 1 << 10, "kib": 1 << 10,
-	"megabytes": 1 << 20, "mb": 1 << 20, "mib": 1 << 20,
-	"gigabytes": 1 << 30, "gb": 1 << 30, "gib": 1 << 30,
-	"terabytes": 1 << 40, "tb": 1 << 40, "tib": 1 << 40,
+	"byte":     1,
+	"kilobyte": 1 << 10, "kb": 1 << 10, "kib": 1 << 10, "kibibyte": 1 << 10,
+	"megabyte": 1 << 20, "mb": 1 << 20, "mib": 1 << 20, "mebibyte": 1 << 20,
+	"gigabyte": 1 << 30, "gb": 1 << 30, "gib": 1 << 30, "gibibyte": 1 << 30,
+	"terabyte": 1 << 40, "tb": 1 << 40, "tib": 1 << 40, "tebibyte": 1 << 40,
 }
 
 // parseMemoryUnits reads units of memory.
 func parseMemoryUnits(units string) (int64, error) {
 	word := strings.ToLower(strings.TrimSpace(units))
-	if n, ok := memoryUnits[word]; ok {
+	if n, ok := memoryUnits[strings.TrimSuffix(word, "s")]; ok {
 		return n, nil
 	}
 	if n, err := parseUnits(strings.Replace(word, "bytes", "byte", 1)); err == nil {

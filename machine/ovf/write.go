@@ -34,7 +34,7 @@ type WriteOptions struct {
 
 // Write returns an OVF 1.1 of e, which validates against DMTF DSP8023 1.1.1 and
 // depends on e and o alone. [Parse] reads it as e, but that
-//   - what belongs to no list is not there: Unread, and how Envelope.Disks are
+//   - what belongs to no list is not there: Unread, Warnings, and how Envelope.Disks are
 //     attached, which Machine.Disks say;
 //   - names of files are URIs, so a "#" is %23;
 //   - the files of disks are in the order of the disks;
