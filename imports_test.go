@@ -62,7 +62,7 @@ var imports = map[string]struct {
 	"disk/internal/virtual": {},
 	"disk/internal/vmdk": { // zlib to compress: that of the standard library takes three times as long
 		may: []string{"disk/internal/blocks", "disk/internal/gather", "disk/internal/inflate", "disk/internal/mapped",
-			"disk/internal/virtual", compress},
+			"disk/internal/virtual", "internal/charset", compress},
 		tests: []string{"disk", "disk/disktest", "disk/internal/hostfile", "disk/internal/raw"},
 	},
 	"disk/internal/xz": {may: []string{"disk/internal/virtual", xz}}, // of the module only what decodes a block: its reader is unbounded
@@ -75,6 +75,7 @@ var imports = map[string]struct {
 	},
 	"internal/beneath": {},                                                   // what images and descriptors may name of the host, which is one rule
 	"internal/own":     {},                                                   // whether what is there is ours
+	"internal/charset": {may: []string{text}},                                // encodings of names, in descriptors of disks as of machines
 	"internal/bundle":  {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
 	"internal/secret":  {},
 	"internal/space":   {may: []string{sys}},
@@ -88,13 +89,12 @@ var imports = map[string]struct {
 	"machine/appliance":        {may: []string{"internal/beneath", "machine", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx"}},
 	"machine/hyperv":           {may: []string{"machine"}},
 	"machine/internal/attach":  {may: []string{"machine"}},
-	"machine/internal/charset": {may: []string{"machine", text}},
-	"machine/internal/xmltree": {may: []string{"machine", "machine/internal/charset"}},
+	"machine/internal/xmltree": {may: []string{"machine", "internal/charset"}},
 	"machine/libvirt":          {may: []string{"machine", "machine/internal/xmltree"}},
 	"machine/ovf":              {may: []string{"machine", "machine/internal/attach", "machine/internal/xmltree"}},
 	"machine/vbox":             {may: []string{"machine", "machine/internal/xmltree"}},
-	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "machine/internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
-	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                                                   // measures the real code with made-up artifacts
+	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
+	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                                           // measures the real code with made-up artifacts
 	"cmd/davit": {
 		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/own", "internal/secret", "internal/space",
 			"machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",

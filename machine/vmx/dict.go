@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/davit-oci/davit/machine"
-	"github.com/davit-oci/davit/machine/internal/charset"
+	"github.com/davit-oci/davit/internal/charset"
 )
 
 // Limits of a VMX.
@@ -167,13 +167,14 @@ func (d *dictionary) decode() error {
 		}
 		return nil
 	}
-	from, err := charset.Find(name)
-	if err != nil {
-		return err
+	from, ok := charset.Find(name)
+	if !ok {
+		return machine.Unsupported("encoding %.40q is not read: save it as UTF-8", name)
 	}
 	for _, e := range d.order {
 		for _, s := range []*string{&e.name, &e.value} {
-			if *s, err = from.NewDecoder().String(*s); err != nil || strings.ContainsRune(*s, utf8.RuneError) {
+			var err error
+			if *s, err = charset.Decode(from, *s); err != nil {
 				return machine.Malformed("%s: it is not in %.40s, which .encoding says", shorten(e.name), name)
 			}
 		}

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/davit-oci/davit/disk/internal/virtual"
+	"github.com/davit-oci/davit/internal/charset"
 )
 
 // # The Descriptor File
@@ -289,34 +290,23 @@ func decode(name, encoding string) (string, error) {
 	if isASCII(name) {
 		return name, nil
 	}
-	switch strings.ToLower(encoding) {
-	case "utf-8", "utf8":
-		return name, nil
-	case "":
+	if encoding == "" {
 		if utf8.ValidString(name) {
 			return name, nil
 		}
-	case "windows-1252", "cp1252", "iso-8859-1", "latin1", "us-ascii":
-	default:
-		return "", virtual.Unsupported("name %q in encoding %q", name, encoding)
+		encoding = "windows-1252"
 	}
-	var b strings.Builder
-	for n := range len(name) {
-		c := rune(name[n])
-		if c >= 0x80 && c < 0xa0 {
-			c = windows1252[c-0x80]
-		}
-		b.WriteRune(c)
+	from, ok := charset.Find(encoding)
+	if !ok {
+		return "", virtual.Unsupported("name %q in encoding %.40q", name, encoding)
 	}
-	return b.String(), nil
+	decoded, err := charset.Decode(from, name)
+	if err != nil {
+		return "", virtual.Corrupt("name %q is not in %.40s, which the descriptor says", name, encoding)
+	}
+	return decoded, nil
 }
 
 func isASCII(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r >= utf8.RuneSelf }) < 0
-}
-
-// windows1252 are the characters 0x80 to 0x9f; the others are those of Unicode.
-var windows1252 = [...]rune{
-	'€', 0x81, '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', 0x8d, 'Ž', 0x8f,
-	0x90, '‘', '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', 0x9d, 'ž', 'Ÿ',
 }

@@ -40,6 +40,16 @@ func TestReadDescriptor(t *testing.T) {
 		"Windows-1252":            {strings.Replace(usual, "disk", "Gr\xf6\xdfe \x80", 1) + "encoding=\"windows-1252\"", "Größe €-flat.vmdk"},
 		"Windows-1252, unsaid":    {strings.Replace(usual, "disk", "Gr\xf6\xdfe \x80", 1), "Größe €-flat.vmdk"},
 		"other, but ASCII":        {usual + "encoding=\"Shift_JIS\"", "disk-flat.vmdk"},
+		"unknown, but ASCII":      {usual + "encoding=\"klingon\"", "disk-flat.vmdk"},
+		"GBK":                     {strings.Replace(usual, "disk", "\xb4\xc5\xc5\xcc", 1) + "encoding=\"GBK\"", "磁盘-flat.vmdk"},
+		"GB18030":                 {strings.Replace(usual, "disk", "\xb4\xc5\x81\x30\x81\x30", 1) + "encoding=\"GB18030\"", "磁\u0080-flat.vmdk"},
+		"Big5":                    {strings.Replace(usual, "disk", "\xba\xcf\xba\xd0", 1) + "encoding=\"Big5\"", "磁碟-flat.vmdk"},
+		"Big5 with a backslash":   {strings.Replace(usual, "disk", "\xb3\x5c", 1) + "encoding=\"Big5\"", "許-flat.vmdk"},
+		"Shift_JIS":               {strings.Replace(usual, "disk", "\x95\x5c\x83\x5c", 1) + "encoding=\"Shift_JIS\"", "表ソ-flat.vmdk"},
+		"EUC-JP":                  {strings.Replace(usual, "disk", "\xa5\xc7", 1) + "encoding=\"EUC-JP\"", "デ-flat.vmdk"},
+		"EUC-KR":                  {strings.Replace(usual, "disk", "\xb5\xf0", 1) + "encoding=\"EUC-KR\"", "디-flat.vmdk"},
+		"windows-1251":            {strings.Replace(usual, "disk", "\xe4\xe8\xf1\xea", 1) + "encoding=\"windows-1251\"", "диск-flat.vmdk"},
+		"windows-1250":            {strings.Replace(usual, "disk", "\x9e", 1) + "encoding=\"windows-1250\"", "ž-flat.vmdk"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -99,7 +109,9 @@ func TestReadDescriptorRefused(t *testing.T) {
 		"encrypted by a filter":       {usual + "ddb.iofilters = \"vmwarevmcrypt\"\n", disk.ErrUnsupported, "encryption"},
 		"CID that is none":            {strings.Replace(usual, "0000abcd", "xyz", 1), disk.ErrCorrupt, "cid"},
 		"CID that is too long":        {strings.Replace(usual, "ffffffff", "1ffffffff", 1), disk.ErrCorrupt, "parentcid"},
-		"name in another encoding":    {strings.Replace(usual, "disk", "\x83\x66", 1) + "encoding=\"Shift_JIS\"", disk.ErrUnsupported, "Shift_JIS"},
+		"name in an unknown encoding": {strings.Replace(usual, "disk", "\x83\x66", 1) + "encoding=\"klingon\"", disk.ErrUnsupported, `in encoding "klingon"`},
+		"name that is no Shift_JIS":   {strings.Replace(usual, "disk", "\x83", 1) + "encoding=\"Shift_JIS\"", disk.ErrCorrupt, "not in Shift_JIS"},
+		"name that is no UTF-8":       {strings.Replace(usual, "disk", "\xb4\xc5", 1) + "encoding=\"UTF-8\"", disk.ErrCorrupt, "not in UTF-8"},
 		"too many extents":            {with(strings.Repeat("RW 1 ZERO\n", 4097)), disk.ErrUnsupported, "more than 4096 extents"},
 		"name without a delta":        {usual + "parentFileNameHint=\"x.vmdk\"\n", disk.ErrCorrupt, `no parent, but names "x.vmdk"`},
 		"delta without a name":        {strings.Replace(with("RW 10 ZERO"), "ffffffff", "12345678", 1), disk.ErrCorrupt, "does not name its parent"},

@@ -18,7 +18,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/davit-oci/davit/machine"
-	"github.com/davit-oci/davit/machine/internal/charset"
+	"github.com/davit-oci/davit/internal/charset"
 )
 
 // Limits of a document, beside [machine.MaxDescriptor].
@@ -173,9 +173,9 @@ func reencoded(name string, r io.Reader) (io.Reader, error) {
 		// as bytes. Programs on .NET that make their XML as a string write that.
 		return r, nil
 	}
-	from, err := charset.Find(name)
-	if err != nil {
-		return nil, err
+	from, ok := charset.Find(name)
+	if !ok {
+		return nil, machine.Unsupported("encoding %.40q is not read: save it as UTF-8", name)
 	}
 	return from.NewDecoder().Reader(r), nil
 }
