@@ -151,7 +151,9 @@ type OpenOptions struct {
 	// BackingDir is the folder in which the other files of an image may lie,
 	// none if empty: backing files, parents, extents, data files. A name is
 	// taken relative to the folder of the image that has it, an absolute name
-	// as it is; symbolic links must not lead out either.
+	// as it is; symbolic links must not lead out either. Where nothing is under
+	// that name the file is looked for by the last element of it, beside the image
+	// and in BackingDir: see [Image.Moved].
 	//
 	// A backing file is read as the format that the image records. If it
 	// records none, only a file that looks like no format at all is read, as
@@ -297,6 +299,24 @@ func (i *Image) Files() []*os.File {
 		files[n] = f.File
 	}
 	return files
+}
+
+// A MovedFile is a second file of an image that is not where the image has it.
+type MovedFile struct {
+	Name string // as the image has it
+	Path string // where it was found by its last element
+}
+
+// Moved are the files of the image that lie elsewhere than it says. For a backing
+// file or a data file of qcow2, and an extent of a VMDK, nothing but that name
+// says that it is the one.
+func (i *Image) Moved() (moved []MovedFile) {
+	for _, f := range i.files.opened {
+		if f.named != "" {
+			moved = append(moved, MovedFile{f.named, f.Name()})
+		}
+	}
+	return moved
 }
 
 // Close closes all files of the image. Nothing may be read after it.

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -39,6 +40,7 @@ type files struct {
 type openFile struct {
 	*os.File
 	image *raw.Image // nil: that of the file that the user named
+	named string     // what an image calls it that has it elsewhere; empty: it is there
 }
 
 // A folder opens files for the names in one image: it is its [virtual.Folder].
@@ -51,7 +53,7 @@ type folder struct {
 
 // newFolder prepares for the image at path, open as f.
 func newFolder(path string, f *os.File, o OpenOptions) (*folder, error) {
-	all := &files{opened: []openFile{{f, nil}}, hidden: o.Hidden}
+	all := &files{opened: []openFile{{File: f}}, hidden: o.Hidden}
 	c := &folder{files: all, first: true}
 	info, err := f.Stat()
 	if err != nil {
@@ -115,24 +117,24 @@ func (a *files) close() error {
 }
 
 // Parent opens the image file that the one of c continues in.
+//
+// The formats that ask here know their parents by IDs, and look for a file that
+// was moved by its last element, when they have tried all the names that they
+// have.
 func (c *folder) Parent(name string) (virtual.Reader, virtual.Folder, error) {
-	file, parent, err := c.parent(name)
+	file, parent, err := c.parent(name, !strings.ContainsAny(name, `/\`))
 	return file, parent, opening("parent", name, err)
 }
 
-func (c *folder) parent(name string) (*raw.Image, *folder, error) {
-	local, err := c.local(name)
-	if err != nil {
-		return nil, nil, err
-	}
+func (c *folder) parent(name string, moved bool) (*raw.Image, *folder, error) {
 	if len(c.above) == maxChain {
 		return nil, nil, virtual.Unsupported("a chain of more than %d images", maxChain)
 	}
-	file, info, err := c.open(c.root, local)
+	file, info, local, err := c.second(name, moved)
 	if err != nil {
 		return nil, nil, err
 	}
-	if slices.ContainsFunc(c.above, func(i os.FileInfo) bool { return os.SameFile(i, info) }) {
+	if c.inChain(info) {
 		c.Forget(file)
 		return nil, nil, virtual.Corrupt("the backing chain is a loop: %q is in it already", name)
 	}
@@ -141,6 +143,71 @@ func (c *folder) parent(name string) (*raw.Image, *folder, error) {
 		dirs:  []string{filepath.Dir(filepath.Join(c.roots[1], local))},
 		above: append(slices.Clone(c.above), info),
 	}, nil
+}
+
+func (c *folder) inChain(info os.FileInfo) bool {
+	return slices.ContainsFunc(c.above, func(i os.FileInfo) bool { return os.SameFile(i, info) })
+}
+
+// second opens a second file of the image of c, which it returns with its name
+// in root. Images are moved with their files, and have the paths of the host that
+// they were on: where nothing is at such a path, and that is allowed, the file is
+// looked for by its last element, beside the image and in root.
+func (c *folder) second(name string, moved bool) (*raw.Image, os.FileInfo, string, error) {
+	local, err := c.local(name)
+	if err == nil {
+		var file *raw.Image
+		var info os.FileInfo
+		if file, info, err = c.open(c.root, local); err == nil {
+			return file, info, local, nil
+		}
+	}
+	if !moved || !errors.Is(err, fs.ErrNotExist) && !(errors.Is(err, errOutside) && !c.exists(name)) {
+		return nil, nil, "", err
+	}
+	for _, local := range c.elsewhere(name) {
+		file, info, other := c.open(c.root, local)
+		switch {
+		case errors.Is(other, fs.ErrNotExist):
+			continue
+		case other != nil:
+			return nil, nil, "", other
+		case c.inChain(info): // an image can be called as its backing file was
+			c.Forget(file)
+			continue
+		}
+		c.opened[len(c.opened)-1].named = name
+		return file, info, local, nil
+	}
+	return nil, nil, "", err
+}
+
+// elsewhere are the names in root under which a file may lie that is called name.
+func (c *folder) elsewhere(name string) (locals []string) {
+	if isDrive(name) {
+		name = strings.ReplaceAll(name, `\`, "/")
+	}
+	last := name[strings.LastIndex(name, "/")+1:]
+	if !filepath.IsLocal(last) || last == "." {
+		return nil
+	}
+	if beside, err := c.local(last); err == nil {
+		locals = append(locals, beside)
+	}
+	return append(locals, last)
+}
+
+// exists says whether a file is at a path outside of root: then it was not
+// moved, and the user did not allow it. Nobody is asked over a network.
+func (c *folder) exists(name string) bool {
+	paths, err := c.paths(name)
+	if err != nil || strings.HasPrefix(name, `\\`) || strings.HasPrefix(name, "//") {
+		return false
+	}
+	return slices.ContainsFunc(paths, func(path string) bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	})
 }
 
 // Forget closes a file of Parent that is not the one: it is no part of the image.
@@ -157,11 +224,11 @@ func (c *folder) Extent(name string) (virtual.Reader, error) {
 	root, local := c.beside, name
 	// A descriptor that says ".vmdk" promises extents beside it, and nowhere else.
 	if root == nil || !c.first || strings.ContainsAny(name, `/\:`) || !filepath.IsLocal(name) {
-		var err error
-		root = c.root
-		if local, err = c.local(name); err != nil {
-			return nil, err
+		file, _, _, err := c.second(name, true)
+		if err != nil {
+			return nil, opening("extent", name, err)
 		}
+		return file, nil
 	}
 	file, _, err := c.open(root, local)
 	if errors.Is(err, beneath.ErrHidden) && root == c.beside && c.root != nil {
@@ -179,16 +246,15 @@ func (c *folder) Extent(name string) (virtual.Reader, error) {
 // exception for what lies beside a .vmdk is not for it: a raw extent is named so
 // as well, and its guest may have written a header onto it.
 func (c *folder) data(name string) (virtual.Reader, error) {
-	local, err := c.local(name)
-	if err != nil {
-		return nil, err
-	}
-	file, _, err := c.open(c.root, local)
+	file, _, _, err := c.second(name, true)
 	if err == nil {
 		err = virtual.CheckDisk(file, virtual.Sector)
 	}
+	if err != nil && !errors.Is(err, ErrBackingFile) {
+		err = fmt.Errorf("opening %q: %w", name, err)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("opening %q: %w", name, err)
+		return nil, err
 	}
 	return file, nil
 }
@@ -212,7 +278,7 @@ func (c *folder) NamesIn(dir string) ([]string, error) {
 // backing opens a backing file that may be of any format ("" if the image does
 // not record it).
 func (c *folder) backing(name, format string) (virtual.Reader, error) {
-	file, below, err := c.parent(name)
+	file, below, err := c.parent(name, true)
 	if err != nil {
 		return nil, opening("backing file", name, err)
 	}
@@ -238,32 +304,61 @@ func (c *folder) backing(name, format string) (virtual.Reader, error) {
 	return r, nil
 }
 
+var errOutside = errors.New("it is outside")
+
 // local is the name of a file inside of root. What symbolic links make of it is
 // root's to check.
 func (c *folder) local(name string) (string, error) {
-	if c.root == nil {
-		return "", fmt.Errorf("%w: %q", ErrBackingFile, name)
+	paths, err := c.paths(name)
+	if err != nil {
+		return "", err
 	}
-	path := name
-	if scheme, rest, ok := strings.Cut(name, ":"); ok && !strings.Contains(scheme, "/") && filepath.VolumeName(name) == "" {
-		if scheme != "file" {
-			return "", fmt.Errorf("%w: %q is not the name of a file", ErrBackingFile, name)
-		}
-		path = rest
-	}
-	path = filepath.FromSlash(path)
-	for _, dir := range c.dirs {
-		abs := filepath.Clean(path)
-		if !filepath.IsAbs(path) {
-			abs = filepath.Join(dir, path)
-		}
+	for _, path := range paths {
 		for _, root := range c.roots {
-			if rel, err := filepath.Rel(root, abs); err == nil && filepath.IsLocal(rel) {
+			if rel, err := filepath.Rel(root, path); err == nil && filepath.IsLocal(rel) {
 				return rel, nil
 			}
 		}
 	}
-	return "", fmt.Errorf("%w: %q is outside of %s", ErrBackingFile, name, c.roots[0])
+	return "", outsideError{fmt.Errorf("%w: %q is outside of %s", ErrBackingFile, name, c.roots[0])}
+}
+
+// An outsideError is also errOutside.
+type outsideError struct{ error }
+
+func (e outsideError) Unwrap() []error { return []error{e.error, errOutside} }
+
+// paths are the absolute names of a file that the image of c names.
+func (c *folder) paths(name string) ([]string, error) {
+	if c.root == nil {
+		return nil, fmt.Errorf("%w: %q", ErrBackingFile, name)
+	}
+	path := name
+	if scheme, rest, ok := strings.Cut(name, ":"); ok && !strings.Contains(scheme, "/") && filepath.VolumeName(name) == "" {
+		switch {
+		case scheme == "file":
+			path = rest
+		case isDrive(name):
+			return nil, outsideError{fmt.Errorf("%w: %q is outside of %s", ErrBackingFile, name, c.roots[0])}
+		default:
+			return nil, fmt.Errorf("%w: %q is not the name of a file", ErrBackingFile, name)
+		}
+	}
+	path = filepath.FromSlash(path)
+	if filepath.IsAbs(path) {
+		return []string{filepath.Clean(path)}, nil
+	}
+	var paths []string
+	for _, dir := range c.dirs {
+		paths = append(paths, filepath.Join(dir, path))
+	}
+	return paths, nil
+}
+
+// isDrive says whether name is a path of Windows with a drive.
+func isDrive(name string) bool {
+	return len(name) > 2 && name[1] == ':' && (name[2] == '\\' || name[2] == '/') &&
+		(name[0]|0x20 >= 'a' && name[0]|0x20 <= 'z')
 }
 
 // opening says which file err was met with.
@@ -311,6 +406,6 @@ func (a *files) open(root *os.Root, local string) (*raw.Image, os.FileInfo, erro
 		f.Close()
 		return nil, nil, err
 	}
-	a.opened = append(a.opened, openFile{f, file})
+	a.opened = append(a.opened, openFile{File: f, image: file})
 	return file, info, nil
 }

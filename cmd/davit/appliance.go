@@ -288,6 +288,7 @@ func (s *applianceSource) openContent(ctx context.Context, g *globals, o *source
 	if err != nil {
 		return nil, err
 	}
+	warnMoved(g, img, path)
 	return &image{img, "", path, true, nil, func() error { return nil }, 0}, nil
 }
 

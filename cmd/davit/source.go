@@ -99,7 +99,15 @@ func (s *sourceFlags) openImage(ctx context.Context, g *globals, src source) (*i
 	case err != nil:
 		return nil, hintForImage(err, src.path)
 	}
+	warnMoved(g, img, src.path)
 	return &image{img, src.name, src.path, false, nil, func() error { return nil }, 0}, nil
+}
+
+// warnMoved tells of files that an image has elsewhere.
+func warnMoved(g *globals, img *disk.Image, path string) {
+	for _, f := range img.Moved() {
+		g.stderr.warn("%s: nothing is at %s, which it continues in: %s is read instead", path, printable(f.Name), f.Path)
+	}
 }
 
 func (s *sourceFlags) openStdin(ctx context.Context, g *globals, src source, o disk.OpenOptions) (*image, error) {
