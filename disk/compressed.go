@@ -83,19 +83,6 @@ func compressedBy(head []byte) string {
 	return ""
 }
 
-// orCompressed is why a file is not what the user said that it is: err, or
-// that it has to be unpacked first.
-func orCompressed(file Reader, err error) error {
-	head := make([]byte, min(headLen, file.Size()))
-	if n, _ := file.ReadAt(head, 0); n < len(head) {
-		return err
-	}
-	if by := compressedBy(head); by != "" {
-		return &CompressedError{by}
-	}
-	return err
-}
-
 // isLZMA recognises the header of LZMA_Alone, which has no magic number, as xz
 // does: usual properties, a dictionary of 2^n or 2^n + 2^(n-1) bytes, and a size
 // that is unknown or below 256 GiB.

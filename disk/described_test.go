@@ -3,6 +3,7 @@ package disk_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -118,4 +119,47 @@ func TestDescribedRawDisks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A file of one format that is called another is said to be that, and not a
+// damaged one of the other.
+func TestFilesOfAnotherFormatThanSaid(t *testing.T) {
+	t.Parallel()
+	content := disktest.Mixture(1<<20, 1)
+	dir := t.TempDir()
+	files := map[disk.Format]string{}
+	for format, args := range map[disk.Format][]string{disk.QCOW2: {"qcow2"}, disk.VMDK: {"vmdk", "-o", "subformat=streamOptimized"},
+		disk.VDI: {"vdi"}, disk.VHD: {"vpc"}, disk.VHDX: {"vhdx"}} {
+		files[format] = filepath.Join(dir, string(format))
+		disktest.Make(t, files[format], args[0], content, args[1:]...)
+	}
+	for is, path := range files {
+		for said := range files {
+			img, err := disk.Open(path, disk.OpenOptions{Format: said})
+			if is == said {
+				if err != nil {
+					t.Errorf("%s: %v", is, err)
+				} else {
+					img.Close()
+				}
+				continue
+			}
+			var other *disk.FormatError
+			if wantError(t, img, err, disk.ErrCorrupt, "it is "+is.Title()+", not "+said.Title()); !errors.As(err, &other) || other.Said != said || other.Found != is.Title() {
+				t.Errorf("%s called %s: %+v", is, said, other)
+			}
+		}
+		if got := disk.Looks(bytes.NewReader(disktest.ReadFile(t, path))); got != is.Title() {
+			t.Errorf("%s looks like %q", is, got)
+		}
+	}
+	qed := append([]byte("QED\x00"), make([]byte, 4092)...)
+	img, err := disk.OpenReader(bytes.NewReader(qed), disk.OpenOptions{Format: disk.VMDK})
+	wantError(t, img, err, disk.ErrCorrupt, "it is QED, not VMDK")
+	if got := disk.Looks(bytes.NewReader(content)); got != "" {
+		t.Errorf("a raw disk looks like %q", got)
+	}
+	// What looks like nothing may be a damaged one.
+	img, err = disk.OpenReader(bytes.NewReader(content), disk.OpenOptions{Format: disk.QCOW2})
+	wantError(t, img, err, disk.ErrCorrupt, "not a qcow2 image")
 }

@@ -2,6 +2,8 @@ package disk
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 
 	"github.com/davit-oci/davit/disk/internal/vhd"
 	"github.com/davit-oci/davit/disk/internal/virtual"
@@ -48,6 +50,67 @@ var magics = []magic{
 	{-512, "koly", "", "DMG"},
 }
 
+// A FormatError says that a file is not of the format that somebody said, which
+// is [ErrCorrupt] as well.
+type FormatError struct {
+	Said  Format
+	Found string // another format, as people call it
+	err   error  // of who read it as Said
+}
+
+func (e *FormatError) Error() string {
+	return fmt.Sprintf("%v: it is %s, not %s", ErrCorrupt, e.Found, e.Said.Title())
+}
+
+// Unwrap returns what its reader said of it.
+func (e *FormatError) Unwrap() []error { return []error{ErrCorrupt, e.err} }
+
+// orAnother is why a file is not what it was said to be: err, or that it is
+// something else.
+func orAnother(file Reader, said Format, err error) error {
+	found, other := detect(file)
+	var is string
+	switch unknown := (*unknownError)(nil); {
+	case errors.Is(other, ErrCompressed):
+		return other // what is unpacked can be it
+	case errors.As(other, &unknown):
+		is = unknown.format
+	case other != nil || found == said || found == Raw:
+		return err
+	default:
+		is = found.Title()
+	}
+	return &FormatError{said, is, err}
+}
+
+// An unknownError is of a format that is known, and not read.
+type unknownError struct{ format string }
+
+func (e *unknownError) Error() string {
+	return fmt.Sprintf("%v: format %s (if these are the bytes of a disk, say that it is raw)", ErrUnsupported, e.format)
+}
+
+// Is is for [errors.Is].
+func (e *unknownError) Is(target error) bool { return target == ErrUnsupported }
+
+// Looks says what a file is by its content, as people call it: the title of a
+// format, or the name of one that is not read. Empty: it is raw, as far as one can
+// tell, or it cannot be read.
+func Looks(r Reader) string {
+	found, err := detect(r)
+	var unknown *unknownError
+	var compressed *CompressedError
+	switch {
+	case errors.As(err, &unknown):
+		return unknown.format
+	case errors.As(err, &compressed):
+		return "compressed by " + compressed.By
+	case err != nil || found == Raw:
+		return ""
+	}
+	return found.Title()
+}
+
 // detect finds the format of a file by its content. A file without a known
 // magic number is raw.
 //
@@ -92,7 +155,7 @@ func detectHead(head, tail []byte) (Format, error) {
 			continue
 		}
 		if m.format == "" {
-			return "", virtual.Unsupported("format %s (if these are the bytes of a disk, say that it is raw)", m.name)
+			return "", &unknownError{m.name}
 		}
 		return m.format, nil
 	}

@@ -246,8 +246,8 @@ func open(file virtual.Reader, c *folder, o OpenOptions) (_ virtual.Reader, _ Fo
 		}
 	}
 	content, err := openContent(file, format, c, o.Snapshot)
-	if errors.Is(err, ErrCorrupt) && o.Format != "" {
-		err = orCompressed(file, err)
+	if o.Format != "" && (errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnsupported)) {
+		err = orAnother(file, format, err)
 	}
 	return content, format, err
 }

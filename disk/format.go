@@ -50,6 +50,16 @@ func ParseFormat(s string) (Format, error) {
 	return "", virtual.Unsupported("format %q", s)
 }
 
+// Title is what people call the format of a file, whatever its variant: VMDK,
+// but qcow2 and raw.
+func (f Format) Title() string {
+	switch f = f.container(); f {
+	case VMDK, VDI, VHD, VHDX:
+		return strings.ToUpper(string(f))
+	}
+	return string(f)
+}
+
 // FormatOf is the format that the extension of path stands for, in any case of
 // letters; false if it stands for none.
 func FormatOf(path string) (Format, bool) {

@@ -250,14 +250,43 @@ func (s *applianceSource) find(name string) (int, error) {
 func (s *applianceSource) open(ctx context.Context, g *globals, o *sourceFlags, i int) (*image, error) {
 	img, err := s.openContent(ctx, g, o, s.wanted.Disks[i].Name)
 	if err != nil {
-		return nil, sourceError{fmt.Errorf("%s: disk %s: %w", s.path, s.names[i], err)}
+		return nil, sourceError{fmt.Errorf("%s: disk %s: %w", s.path, s.names[i], s.misnamed(i, err))}
 	}
 	img.name = s.names[i]
 	img.findSectors(g, describedSector(s.wanted, s.wanted.Disks[i].Name))
+	if s.wanted.Disks[i].Format == string(disk.Raw) {
+		// Its guest may have written that, so it stays what it is called.
+		if looks := disk.Looks(img); looks != "" {
+			g.stderr.warn("%s: disk %s: %s calls it raw, and it looks like %s: it is read as raw", s.path, img.name, descriptors[s.Kind], looks)
+		}
+	}
 	if said := s.wanted.Disks[i].Capacity; said > 0 && said != img.Size() {
 		g.stderr.warn("%s: disk %s has %d bytes, and %s says %d", s.path, img.name, img.Size(), s.Descriptor.Name, said)
 	}
 	return img, nil
+}
+
+// descriptors are what people call the files that describe machines.
+var descriptors = map[appliance.Kind]string{
+	appliance.OVA: "the OVF", appliance.OVF: "the OVF", appliance.VMX: "the VMX", appliance.Libvirt: "the domain", appliance.VirtualBox: "the .vbox",
+}
+
+// misnamed says of a disk that cannot be opened that it is another format than
+// the descriptor says, if it is.
+func (s *applianceSource) misnamed(i int, err error) error {
+	said := disk.Format(s.wanted.Disks[i].Format)
+	var is string
+	var other *disk.FormatError
+	var compressed *disk.CompressedError
+	switch {
+	case errors.As(err, &other):
+		is = other.Found
+	case said != "" && errors.As(err, &compressed):
+		is = "compressed by " + compressed.By
+	default:
+		return err
+	}
+	return fmt.Errorf("%s: %s calls it %s, and it is %s", printable(s.wanted.Disks[i].File), descriptors[s.Kind], said.Title(), is)
 }
 
 // openContent opens the disk of that name in the envelope.
