@@ -26,12 +26,17 @@ import (
 	"github.com/davit-oci/davit/disk/internal/vhdx"
 	"github.com/davit-oci/davit/disk/internal/virtual"
 	"github.com/davit-oci/davit/disk/internal/vmdk"
+	"github.com/davit-oci/davit/internal/beneath"
 )
 
 var (
 	// ErrBackingFile says that the image continues in a second file, and that file may
 	// not be opened or its format is not known for sure.
 	ErrBackingFile = virtual.ErrBackingFile
+
+	// ErrHidden says that a second file has a part of its path that begins with a dot,
+	// which is [ErrBackingFile] as well: see [OpenOptions].
+	ErrHidden = beneath.ErrHidden
 
 	// ErrUnknownSnapshot says that the image has no snapshot of that name or ID.
 	ErrUnknownSnapshot = virtual.ErrUnknownSnapshot

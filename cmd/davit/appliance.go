@@ -96,7 +96,7 @@ func (s *sourceFlags) openAppliance(ctx context.Context, path string, unverified
 	case errors.As(err, &remote):
 		return nil, withHint(err, "%s, and in the descriptor a <disk type='file'> with <source file='disk.img'/>", fetchRemote(remote.URL))
 	case errors.Is(err, appliance.ErrHidden) && s.backingDir == "":
-		return nil, withHint(err, "--backing-dir DIR, the folder that the file lies in, if it may be published")
+		return nil, withHint(err, hintHidden)
 	case errors.Is(err, appliance.ErrMissing) && s.backingDir == "" && !isPackage(path):
 		return nil, withHint(err, "--backing-dir DIR, the folder that the files lie in")
 	}

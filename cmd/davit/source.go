@@ -190,6 +190,8 @@ func openAsIs(path string, o disk.OpenOptions) (*disk.Image, error) {
 	return img, hintForImage(err, path)
 }
 
+const hintHidden = "--backing-dir DIR, the folder that the file lies in, if it may be published"
+
 // hintForImage adds the command that mends an image that cannot be read as it is.
 func hintForImage(err error, path string) error {
 	switch {
@@ -197,6 +199,8 @@ func hintForImage(err error, path string) error {
 		return hintToUnpack(err, err, path)
 	case errors.Is(err, disk.ErrEncrypted):
 		return withHint(err, "qemu-img convert --object secret,id=key,file=PASSWORD --image-opts driver=qcow2,encrypt.key-secret=key,file.filename=%s -O qcow2 plain.qcow2", path)
+	case errors.Is(err, disk.ErrHidden): // who follows a hint must not publish what the image's author wants
+		return withHint(err, hintHidden)
 	case errors.Is(err, disk.ErrBackingFile):
 		return withHint(err, "--backing-dir %s", filepath.Dir(path))
 	}

@@ -159,6 +159,8 @@ type located struct {
 	local string // in the descriptor's folder, with slashes; empty: it is not in there
 	in    tree
 	rel   string
+
+	instead string // what the descriptor calls it, in other case; empty: it is called so
 }
 
 func (f located) open() (*fileSection, error) { return openIn(f.in.root, f.rel, f.in.hidden) }
@@ -204,6 +206,11 @@ func (b *beside) find(name string) (located, error) {
 			}
 		}
 	}
+	if errors.Is(problem, fs.ErrNotExist) && b.kind != Libvirt { // which has all names from a system that tells case apart
+		if f, ok := b.findSimilar(name); ok {
+			return f, nil
+		}
+	}
 	switch {
 	case problem == nil:
 		return located{}, fmt.Errorf("%w: %q lies outside of %s, and its folder was not allowed", ErrMissing, name, dir.names[0])
@@ -211,6 +218,26 @@ func (b *beside) find(name string) (located, error) {
 		return located{}, fmt.Errorf("%w: %q: %w", ErrHidden, name, problem)
 	}
 	return located{}, fmt.Errorf("%w: %q: %w", ErrMissing, name, problem)
+}
+
+// findSimilar returns the only file beside the descriptor whose name differs from
+// the one that it has in case alone.
+func (b *beside) findSimilar(name string) (located, bool) {
+	dir := b.trees[len(b.trees)-1]
+	for _, spelling := range b.spellings(name) {
+		abs := spelling
+		if !filepath.IsAbs(abs) {
+			abs = filepath.Join(dir.real(), spelling)
+		}
+		for _, rel := range dir.local(abs) {
+			if similar := dir.similar(filepath.ToSlash(rel)); len(similar) == 1 {
+				f, err := b.find(similar[0])
+				f.instead = name
+				return f, err == nil
+			}
+		}
+	}
+	return located{}, false
 }
 
 // spellings are the paths that a name can mean here. The name of a VMX may be
@@ -291,6 +318,9 @@ func (a *Appliance) openBeside(path string, o Options) error {
 			a.lose(f.Name, reasonOf(f.Name, err))
 			renamed[f.Name] = ""
 			continue
+		}
+		if found.instead != "" {
+			a.warn("%q is not there: %q is taken for it", found.instead, found.local)
 		}
 		name := title(found, titles)
 		renamed[f.Name], a.paths[name] = name, found

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -186,4 +187,28 @@ func TestNamesThatDifferInCase(t *testing.T) {
 	// A name that is there is that, whatever else there is.
 	q := newPacket("", []fileOf{{name: "disk1.vmdk", data: twoDisks[0].data}}, nil).set("other/DISK1.vmdk", []byte("x"))
 	q.both(t, func(t *testing.T, a *Appliance, err error) { wantWarnings(t, a, err) })
+}
+
+// So it is with a VMX or a .vbox, which come from Windows; libvirt's do not.
+func TestNamesBesideADescriptorThatDifferInCase(t *testing.T) {
+	dir := layout(t, "Sub/Disk.VMDK", "other.vmdk")
+	if _, err := os.Stat(filepath.Join(dir, "sub")); err == nil {
+		return // this system takes one for the other itself
+	}
+	vmx := writeFile(t, filepath.Join(dir, "vm.vmx"), []byte(vmxOf("", `sub\disk.vmdk`, "other.vmdk")))
+	a, err := Open(t.Context(), vmx, Options{})
+	wantWarnings(t, a, err, `"sub\\disk.vmdk" is not there: "Sub/Disk.VMDK" is taken for it`)
+	defer a.Close()
+	if s, err := a.Disk(0); err != nil || s.Path != filepath.Join(dir, "Sub", "Disk.VMDK") {
+		t.Errorf("disk %+v, %v", s, err)
+	}
+	layout := func(name string) { writeFile(t, filepath.Join(dir, "Sub", name), []byte("x")) }
+	layout("DISK.vmdk")
+	if a, err := Open(t.Context(), vmx, Options{}); !errors.Is(err, ErrMissing) {
+		t.Errorf("two that fit: %v, %v", a, err)
+	}
+	xml := writeFile(t, filepath.Join(dir, "vm.xml"), []byte(domainOf(filepath.Join(dir, "Other.vmdk"), "")))
+	if a, err := Open(t.Context(), xml, Options{}); !errors.Is(err, ErrMissing) {
+		t.Errorf("libvirt: %v, %v", a, err)
+	}
 }

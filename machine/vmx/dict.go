@@ -8,8 +8,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/internal/charset"
+	"github.com/davit-oci/davit/machine"
 )
 
 // Limits of a VMX.

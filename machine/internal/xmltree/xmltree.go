@@ -17,8 +17,8 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
-	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/internal/charset"
+	"github.com/davit-oci/davit/machine"
 )
 
 // Limits of a document, beside [machine.MaxDescriptor].
