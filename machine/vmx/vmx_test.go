@@ -539,6 +539,7 @@ func TestWriteLoses(t *testing.T) {
 		{"a version is raised", func(m *machine.Machine) { m.HardwareVersion = "vmx-07" }, "hardwareVersion", `virtualHW.version = "14"`},
 		{"the first of several that has all", func(m *machine.Machine) { m.HardwareVersion = "vmx-21 vmx-10 vmx-14" }, "hardwareVersion", `virtualHW.version = "14"`},
 		{"a version of another product", func(m *machine.Machine) { m.HardwareVersion, m.NVRAM = "virtualbox-2.2", "" }, "hardwareVersion", `virtualHW.version = "14"`},
+		{"a version that is one space", func(m *machine.Machine) { m.HardwareVersion, m.NVRAM = " ", "" }, "hardwareVersion", `virtualHW.version = "14"`},
 		{"a version with NVMe", func(m *machine.Machine) {
 			m.HardwareVersion = ""
 			m.NVRAM = ""

@@ -311,7 +311,7 @@ func (w *writer) hardwareVersion(drives []*drive, controllers []attach.Controlle
 	if i = slices.IndexFunc(versions, func(n int) bool { return n >= w.hardware }); i >= 0 {
 		version = versions[i]
 	}
-	if word := hardwareVersion(int64(version)); len(said) > 0 && w.m.HardwareVersion != word {
+	if word := hardwareVersion(int64(version)); w.m.HardwareVersion != "" && w.m.HardwareVersion != word {
 		w.lose("hardwareVersion", w.m.HardwareVersion, "it is %s, which has all its devices", word)
 	}
 	return version
