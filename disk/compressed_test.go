@@ -15,25 +15,23 @@ import (
 
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/disktest"
+	"github.com/davit-oci/davit/internal/programs"
 )
 
 // pack compresses content with a program, which is the judge of what a
 // compressed file is.
-func pack(t testing.TB, content []byte, program string, args ...string) []byte {
+func pack(t testing.TB, content []byte, name string, args ...string) []byte {
 	t.Helper()
-	out, stderr, err := pipe(t, content, program, args...)
+	out, stderr, err := pipe(t, content, name, args...)
 	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", program, args, err, stderr)
+		t.Fatalf("%s %s: %v\n%s", name, args, err, stderr)
 	}
 	return out
 }
 
-func pipe(t testing.TB, in []byte, program string, args ...string) (out []byte, stderr string, err error) {
+func pipe(t testing.TB, in []byte, name string, args ...string) (out []byte, stderr string, err error) {
 	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		t.Fatalf("%v: install gzip, xz-utils, zstd and bzip2", err)
-	}
-	cmd := exec.CommandContext(context.Background(), program, args...)
+	cmd := exec.CommandContext(context.Background(), programs.Need(t, name), args...)
 	var messages bytes.Buffer
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(in), &messages
 	out, err = cmd.Output()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/disktest"
+	"github.com/davit-oci/davit/internal/programs"
 )
 
 // testImage tests that the image at path has this content.
@@ -293,9 +294,6 @@ func readAll(path string) ([]byte, error) {
 // 7-Zip has readers of its own for what others wrote, and takes no word of ours
 // from QEMU.
 func TestSevenZipReadsWhatWeWrite(t *testing.T) {
-	if _, err := exec.LookPath("7zz"); err != nil {
-		t.Fatalf("%v: install 7zip", err)
-	}
 	for _, content := range [][]byte{disktest.Mixture(5<<19, 1), disktest.Mixture(1<<20+7*512, 1)} {
 		for _, format := range writable {
 			if format == disk.Raw || format == disk.QCOW2Zstd { // which it does not know
@@ -321,7 +319,7 @@ func testSevenZip(t *testing.T, format disk.Format, sector int, content []byte) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := exec.CommandContext(t.Context(), "7zz", "e", "-so", path).Output()
+	got, err := exec.CommandContext(t.Context(), programs.Need(t, "7zz"), "e", "-so", path).Output()
 	if err != nil {
 		t.Errorf("%s, sectors of %d bytes: %v", format, sector, err)
 	}

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/davit-oci/davit/internal/programs"
 	"github.com/olareg/olareg"
 	olaregconfig "github.com/olareg/olareg/config"
 	"github.com/opencontainers/go-digest"
@@ -37,11 +38,10 @@ var backends = []struct {
 	{"olareg", func(t *testing.T) string { return olaregHost(t, true) + "/" + newName() }},
 	{"olareg without referrers", func(t *testing.T) string { return olaregHost(t, false) + "/" + newName() }},
 	{"docker-registry", func(t *testing.T) string {
-		return registryHost(t, "docker-registry", "apt-get install docker-registry") + "/" + newName()
+		return registryHost(t, "docker-registry") + "/" + newName()
 	}},
 	{"distribution", func(t *testing.T) string {
-		return registryHost(t, filepath.Join(tools, "registry"),
-			"go install github.com/distribution/distribution/v3/cmd/registry@v3.1.2, into the folder bin of DAVIT_TOOLS") + "/" + newName()
+		return registryHost(t, "registry") + "/" + newName()
 	}},
 	{"layout", func(t *testing.T) string { return "oci:" + filepath.Join(t.TempDir(), "layout") }},
 	{"archive", func(t *testing.T) string { return "oci-archive:" + filepath.Join(t.TempDir(), "archive.tar") }},
@@ -84,15 +84,6 @@ func newOlareg(t *testing.T, referrers bool) http.Handler {
 	})
 }
 
-// tools is where .ci/run puts programs that it builds. It is found before the tests get a home of their own.
-var tools = func() string {
-	if dir := os.Getenv("DAVIT_TOOLS"); dir != "" {
-		return dir
-	}
-	home, _ := os.UserHomeDir() // without one there are no tools
-	return filepath.Join(home, ".cache", "davit-tools", "bin")
-}()
-
 var (
 	listening  = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
 	registries struct {
@@ -126,12 +117,9 @@ func TestMain(m *testing.M) {
 }
 
 // registryHost starts a registry that is a program, once for all tests.
-func registryHost(t *testing.T, program, how string) string {
+func registryHost(t *testing.T, name string) string {
 	t.Helper()
-	path, err := exec.LookPath(program)
-	if err != nil {
-		t.Skipf("no %s; what would run this test: %s", filepath.Base(program), how)
-	}
+	path := programs.Need(t, name)
 	registries.Lock()
 	defer registries.Unlock()
 	if host := registries.hosts[path]; host != "" {
@@ -183,7 +171,7 @@ http: {addr: "127.0.0.1:0"}
 	select {
 	case host, ok := <-address:
 		if !ok {
-			t.Fatalf("%s ended before it listened", program)
+			t.Fatalf("%s ended before it listened", name)
 		}
 		if registries.hosts == nil {
 			registries.hosts = make(map[string]string)
@@ -191,7 +179,7 @@ http: {addr: "127.0.0.1:0"}
 		registries.hosts[path] = host
 		return host
 	case <-time.After(30 * time.Second):
-		t.Fatalf("%s does not say where it listens", program)
+		t.Fatalf("%s does not say where it listens", name)
 	}
 	return ""
 }

@@ -9,12 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/davit-oci/davit/internal/programs"
 	"github.com/davit-oci/davit/sign"
 	"github.com/davit-oci/davit/verify"
 	"github.com/olareg/olareg"
@@ -32,25 +32,10 @@ type cosign struct {
 
 const passphrase = "hunter2"
 
-// newCosign finds cosign 3 in $DAVIT_TOOLS, or where CI builds it.
+// newCosign is the cosign 3 that .ci/tools builds.
 func newCosign(t *testing.T) cosign {
 	t.Helper()
-	dir := os.Getenv("DAVIT_TOOLS")
-	if dir == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir = filepath.Join(home, ".cache", "davit-tools", "bin")
-	}
-	path := filepath.Join(dir, "cosign")
-	if runtime.GOOS == "windows" {
-		path += ".exe"
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("%v; this test runs with cosign 3 in $DAVIT_TOOLS: GOBIN=$DAVIT_TOOLS go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3", err)
-	}
-	return cosign{path, t.TempDir()}
+	return cosign{programs.Need(t, "cosign"), t.TempDir()}
 }
 
 // run returns what cosign prints to stdout, and its error with what it prints to stderr.

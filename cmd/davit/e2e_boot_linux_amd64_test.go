@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/davit-oci/davit/internal/programs"
 )
 
 // A machine goes from bare disk to OVA to libvirt by way of a registry, and
@@ -41,9 +43,9 @@ func TestLibvirtBoots(t *testing.T) {
 // bootsInLibvirt returns what the guest says on its console.
 func bootsInLibvirt(t *testing.T, kind, nonce, machine string) string {
 	t.Helper()
-	needTool(t, "virt-qemu-run") // comes with the driver, which is no program
-	needTool(t, "swtpm_setup")
-	needTool(t, "dpkg-deb")
+	programs.Need(t, "virt-qemu-run") // comes with the driver, which is no program
+	programs.Need(t, "swtpm_setup")
+	programs.Need(t, "dpkg-deb")
 	h := newHost(t)
 	makeDemoDisk(t, kind, nonce, h.path("disk.raw"))
 	if err := os.WriteFile(h.path("machine.yaml"), []byte(machine), 0o600); err != nil {
@@ -127,7 +129,7 @@ func newLibvirt(t *testing.T) *libvirtHost {
 // no container has.
 func (l *libvirtHost) virsh(commands string) string {
 	l.t.Helper()
-	cmd := exec.CommandContext(l.t.Context(), needTool(l.t, "virsh"), "-c", "qemu:///embed?root="+filepath.Join(l.dir, "embed"), commands)
+	cmd := exec.CommandContext(l.t.Context(), programs.Need(l.t, "virsh"), "-c", "qemu:///embed?root="+filepath.Join(l.dir, "embed"), commands)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + l.dir, "XDG_RUNTIME_DIR=" + filepath.Join(l.dir, "run")}
 	if os.Getuid() == 0 {
 		const nobody = 65534

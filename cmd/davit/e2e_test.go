@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/davit-oci/davit/internal/programs"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -127,7 +128,7 @@ func (h *host) exits(code int, args ...string) result {
 // tool runs another program, which must succeed, and returns its stdout.
 func (h *host) tool(name string, args ...string) string {
 	h.t.Helper()
-	r := h.exec(needTool(h.t, name), args...)
+	r := h.exec(programs.Need(h.t, name), args...)
 	if r.code != 0 {
 		h.t.Fatalf("%s %s: exit code %d\n%s%s", name, strings.Join(args, " "), r.code, r.stdout, r.stderr)
 	}
@@ -170,42 +171,6 @@ func (h *host) files() string {
 	return b.String()
 }
 
-// toolPackages says where programs come from.
-var toolPackages = map[string]string{
-	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "docker-registry": "docker-registry", "skopeo": "skopeo", "mke2fs": "e2fsprogs",
-	"mkfs.xfs": "xfsprogs", "mkntfs": "ntfs-3g", "ntfscp": "ntfs-3g", "mkfs.vfat": "dosfstools", "mcopy": "mtools", "sgdisk": "gdisk", "sfdisk": "fdisk",
-	"virsh": "libvirt-clients", "virt-qemu-run": "libvirt-daemon-driver-qemu", "swtpm_setup": "swtpm-tools ovmf", "qemu-system-x86_64": "qemu-system-x86", "dpkg-deb": "dpkg",
-}
-
-// needTool returns the path of a program, or skips the test and says how to get it.
-func needTool(t testing.TB, name string) string {
-	t.Helper()
-	for _, dir := range []string{"", toolsDir, "/usr/sbin", "/sbin"} {
-		if dir != "" {
-			if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
-				continue
-			}
-			return filepath.Join(dir, name)
-		}
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if p := toolPackages[name]; p != "" {
-		t.Skipf("no %s; what would run this test: apt-get install %s", name, p)
-	}
-	t.Skipf("no %s in $DAVIT_TOOLS; what would run this test: .ci/tools", name)
-	return ""
-}
-
-var toolsDir = func() string {
-	if dir := os.Getenv("DAVIT_TOOLS"); dir != "" {
-		return dir
-	}
-	home, _ := os.UserHomeDir() // without one there are no tools
-	return filepath.Join(home, ".cache", "davit-tools", "bin")
-}()
-
 // A server is a registry that is a program, with its storage in a folder.
 type server struct {
 	host string
@@ -229,7 +194,7 @@ func newOlareg(t *testing.T) server {
 // program of version 3, or Debian's of version 2.8.
 func newDistribution(t *testing.T, program string) server {
 	t.Helper()
-	path := needTool(t, program)
+	path := programs.Need(t, program)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, `version: 0.1

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/davit-oci/davit/internal/programs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -174,7 +175,7 @@ func TestE2ESigned(t *testing.T) {
 // cosign takes our signatures and we take its, but an attestation alone is none.
 func TestE2ECosign(t *testing.T) {
 	t.Parallel()
-	needTool(t, "cosign")
+	programs.Need(t, "cosign")
 	h := newHost(t)
 	h.key("davit")
 	s := newOlareg(t)

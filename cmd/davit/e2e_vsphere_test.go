@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/davit-oci/davit/internal/programs"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/ovf"
@@ -16,7 +17,7 @@ import (
 
 // vCenter, as far as govmomi simulates it, imports an OVA that davit writes, and then has that machine.
 func TestVSphereImports(t *testing.T) {
-	needTool(t, "govcsim")
+	programs.Need(t, "govcsim")
 	root := machine.Disk{Name: "root", Capacity: 64 << 20, Format: "vmdk", File: "root.vmdk"}
 	data := machine.Disk{Name: "data", Capacity: 1 << 30, Format: "vmdk", File: "data.vmdk"}
 	on := func(d machine.Disk, controller string, bus machine.Bus, unit int) machine.Disk {
@@ -95,7 +96,7 @@ func TestVSphereImports(t *testing.T) {
 // So it does with one that was pulled.
 func TestVSphereImportsPulled(t *testing.T) {
 	t.Parallel()
-	needTool(t, "govcsim")
+	programs.Need(t, "govcsim")
 	h := newHost(t)
 	writeFileAt(t, h.path("root.raw"), 9<<20, map[int64][]byte{0: prose(1, 1<<20)})
 	writeFileAt(t, h.path("data.raw"), 3<<20+512, map[int64][]byte{1 << 20: fill(2, 1<<20)})

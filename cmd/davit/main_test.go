@@ -19,11 +19,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/internal/programs"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
 	"github.com/olareg/olareg"
@@ -54,9 +56,11 @@ func TestScripts(t *testing.T) {
 			e.Setenv("XDG_CACHE_HOME", filepath.Join(home, ".cache"))
 			e.Setenv("XDG_RUNTIME_DIR", filepath.Join(home, "run"))
 			e.Setenv("NO_PROXY", "127.0.0.1")
+			e.Values[testKey{}] = e.T()
 			return os.Mkdir(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"need":     cmdNeed,
 			"exits":    cmdExits,
 			"disk":     cmdDisk,
 			"gpt":      cmdGPT,
@@ -72,6 +76,21 @@ func TestScripts(t *testing.T) {
 			"flip":     cmdFlip,
 		},
 	})
+}
+
+type testKey struct{} // of the test that a script is
+
+// need PROGRAM...: or the script is skipped, and says what would run it.
+func cmdNeed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: need PROGRAM...")
+	}
+	for _, name := range args {
+		dir := filepath.Dir(programs.Need(ts.Value(testKey{}).(testing.TB), name))
+		if path := ts.Getenv("PATH"); !slices.Contains(filepath.SplitList(path), dir) {
+			ts.Setenv("PATH", path+string(filepath.ListSeparator)+dir)
+		}
+	}
 }
 
 // exits CODE PROGRAM ARG...: the program ends with that exit code, and without

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/programs"
 	"github.com/davit-oci/davit/internal/space"
 	"github.com/davit-oci/davit/registry"
 )
@@ -58,8 +59,8 @@ func repeated(member []byte, n int) io.Reader {
 func TestBombs(t *testing.T) {
 	const limit = 1 << 20
 	zeros := make([]byte, 8<<20)
-	for program, level := range map[string]string{"gzip": "-9", "xz": "-1", "zstd": "-3", "bzip2": "-9"} {
-		cmd := exec.CommandContext(t.Context(), program, level)
+	for name, level := range map[string]string{"gzip": "-9", "xz": "-1", "zstd": "-3", "bzip2": "-9"} {
+		cmd := exec.CommandContext(t.Context(), programs.Need(t, name), level)
 		cmd.Stdin = bytes.NewReader(zeros)
 		member, err := cmd.Output()
 		if err != nil {
@@ -72,11 +73,11 @@ func TestBombs(t *testing.T) {
 		}
 		store := openTestStore(t)
 		if _, err := spool(t.Context(), store, plain, limit); err == nil || !strings.Contains(err.Error(), "--max-unpacked") {
-			t.Errorf("%s: got error %v", program, err)
+			t.Errorf("%s: got error %v", name, err)
 		}
 		plain.Close()
 		if n := spooledBytes(t, store); n > limit {
-			t.Errorf("%s: %d bytes were written", program, n)
+			t.Errorf("%s: %d bytes were written", name, n)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/programs"
 )
 
 // QEMU runs qemu-img or qemu-io, which decide what an image holds, and returns
@@ -24,10 +25,8 @@ func QEMU(t testing.TB, args ...string) string {
 }
 
 func qemu(t testing.TB, args ...string) (string, error) {
-	if _, err := exec.LookPath(args[0]); err != nil {
-		t.Fatalf("%v: install qemu-utils", err)
-	}
-	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), programs.Need(t, args[0]), args[1:]...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out)
 	}

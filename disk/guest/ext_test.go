@@ -21,16 +21,13 @@ import (
 
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/disktest"
+	"github.com/davit-oci/davit/internal/programs"
 )
 
 // tool runs a program that is where administrators' are.
 func tool(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	path, err := exec.LookPath(name)
-	if err != nil {
-		path = filepath.Join("/usr/sbin", name)
-	}
-	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd := exec.CommandContext(t.Context(), programs.Need(t, name), args...)
 	cmd.Env = append(os.Environ(), "DEBUGFS_PAGER=cat", "PAGER=cat", "LC_ALL=C", "E2FSPROGS_FAKE_TIME=1700000000")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/programs"
 )
 
 func TestFAT(t *testing.T) {
@@ -251,7 +252,7 @@ func lastCluster(t *testing.T, b []byte, bits int) int64 {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, _ := exec.CommandContext(t.Context(), "fsck.fat", "-n", "-v", path).CombinedOutput()
+	out, _ := exec.CommandContext(t.Context(), programs.Need(t, "fsck.fat"), "-n", "-v", path).CombinedOutput()
 	m := regexp.MustCompile(`/(\d+) clusters`).FindStringSubmatch(string(out))
 	if m == nil {
 		t.Fatalf("fsck.fat says %s", out)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/disktest"
+	"github.com/davit-oci/davit/internal/programs"
 )
 
 const mib = 1 << 20
@@ -40,16 +41,13 @@ func partitioned(t testing.TB, size int, script string) []byte {
 	if err := os.WriteFile(path, p, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	sfdisk, err := exec.LookPath("sfdisk")
-	if err != nil {
-		sfdisk = "/usr/sbin/sfdisk"
-	}
-	cmd := exec.CommandContext(t.Context(), sfdisk, "-q", path)
+	cmd := exec.CommandContext(t.Context(), programs.Need(t, "sfdisk"), "-q", path)
 	cmd.Stdin = strings.NewReader(script)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("sfdisk: %v\n%s", err, out)
 	}
-	if p, err = os.ReadFile(path); err != nil {
+	p, err := os.ReadFile(path)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return p

@@ -23,6 +23,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/davit-oci/davit/internal/programs"
 )
 
 // pki is a root, what it vouches for, and a stranger.
@@ -176,10 +178,7 @@ func TestCertificateOfPackage(t *testing.T) {
 		t.Error(err)
 	}
 
-	openssl, err := exec.LookPath("openssl")
-	if err != nil {
-		t.Skip("openssl is missing: apt-get install openssl runs the rest of this test")
-	}
+	openssl := programs.Need(t, "openssl") // for the rest of this test
 	dir := t.TempDir()
 	public, err := x509.MarshalPKIXPublicKey(&pki.key.PublicKey)
 	if err != nil {

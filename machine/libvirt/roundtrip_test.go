@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/davit-oci/davit/internal/programs"
 	"github.com/davit-oci/davit/machine"
 )
 
@@ -454,10 +455,7 @@ const schema = "/usr/share/libvirt/schemas/domain.rng"
 // them.
 func defines(t *testing.T, domains [][]byte) {
 	t.Helper()
-	virsh, err := exec.LookPath("virsh")
-	if err != nil {
-		t.Skip("virsh is missing: apt-get install libvirt-clients libxml2-utils runs this test")
-	}
+	virsh, xmllint := programs.Need(t, "virsh"), programs.Need(t, "xmllint")
 	folder := t.TempDir()
 	write := func(name string, data []byte) string {
 		name = filepath.Join(folder, name)
@@ -479,7 +477,7 @@ func defines(t *testing.T, domains [][]byte) {
 	if err != nil || bytes.Count(out, []byte(" defined from ")) != len(domains) {
 		t.Errorf("libvirt does not define %d domains: %v\n%s", len(domains), err, out)
 	}
-	if out, err := exec.CommandContext(t.Context(), "xmllint", validate...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), xmllint, validate...).CombinedOutput(); err != nil {
 		t.Errorf("not all are valid: %v\n%s", err, out)
 	}
 }

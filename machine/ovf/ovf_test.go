@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/davit-oci/davit/internal/programs"
 	"github.com/davit-oci/davit/machine"
 )
 
@@ -71,10 +72,7 @@ func TestBareVectors(t *testing.T) {
 }
 
 func TestBareValidates(t *testing.T) {
-	xmllint, err := exec.LookPath("xmllint")
-	if err != nil {
-		t.Skip("xmllint is missing: apt-get install libxml2-utils runs this test")
-	}
+	xmllint := programs.Need(t, "xmllint")
 	for _, disks := range [][]machine.Disk{
 		{{Name: "disk0", Capacity: 16384}},
 		{{Name: "disk0"}, {Name: "data.1", Capacity: 1 << 57}, {Name: "A_b-c", Capacity: 513}},

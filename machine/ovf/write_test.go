@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/davit-oci/davit/internal/programs"
 	"github.com/davit-oci/davit/machine"
 )
 
@@ -54,10 +55,7 @@ func fixed(e *machine.Envelope, targets ...Target) (written [][]byte, err error)
 // validate checks documents against the schema of OVF 1.1.1.
 func validate(t *testing.T, documents map[string][]byte) {
 	t.Helper()
-	xmllint, err := exec.LookPath("xmllint")
-	if err != nil {
-		t.Skip("xmllint is missing: apt-get install libxml2-utils runs this test")
-	}
+	xmllint := programs.Need(t, "xmllint")
 	dir := t.TempDir()
 	args := []string{"--nonet", "--noout", "--schema", "../../testdata/schema/dsp8023_1.1.1.xsd"}
 	for name, data := range documents {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk/internal/virtual"
+	"github.com/davit-oci/davit/internal/programs"
 )
 
 func createFile(t *testing.T) *os.File {
@@ -24,10 +25,7 @@ func createFile(t *testing.T) *os.File {
 
 func check(t *testing.T, f *os.File) {
 	t.Helper()
-	if _, err := exec.LookPath("qemu-img"); err != nil {
-		t.Fatalf("%v: install qemu-utils", err)
-	}
-	if out, err := exec.CommandContext(t.Context(), "qemu-img", "check", "-f", "qcow2", f.Name()).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), programs.Need(t, "qemu-img"), "check", "-f", "qcow2", f.Name()).CombinedOutput(); err != nil {
 		t.Errorf("qemu-img check: %v\n%s", err, out)
 	}
 }

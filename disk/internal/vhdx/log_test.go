@@ -11,6 +11,7 @@ import (
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/disktest"
 	"github.com/davit-oci/davit/disk/internal/vhdx"
+	"github.com/davit-oci/davit/internal/programs"
 )
 
 // The image of TestLog: block 0 is there, block 1 is elsewhere in the file
@@ -202,7 +203,7 @@ func TestLog(t *testing.T) {
 				return
 			}
 			path := i.save(t, tempFile(t))
-			out, err := exec.CommandContext(t.Context(), "qemu-img", "check", "-T", "unsafe", "-r", "all", "-f", "vhdx", path).CombinedOutput()
+			out, err := exec.CommandContext(t.Context(), programs.Need(t, "qemu-img"), "check", "-T", "unsafe", "-r", "all", "-f", "vhdx", path).CombinedOutput()
 			if (err == nil) != (len(test.want) == 2) {
 				t.Errorf("QEMU's replay: %v\n%s", err, out)
 			} else if err == nil && !bytes.Equal(disktest.Flat(t, "-f", "vhdx", path), content) {
