@@ -1,5 +1,5 @@
 // Command gotest reads the events of "go test -json" on its standard input and prints what a person wants to see of them: go test's
-// own closing line of each package as it comes, all output of what failed, and at the end what was skipped, with its words.
+// own closing line of each package as it comes, all output of what failed, and at the end what was skipped, by what would run it.
 //
 // It exits 1 if a test failed, if a fuzz target ran without a seed (it tests nothing), or, with -noskip, if a test was skipped.
 //
@@ -11,7 +11,10 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -34,7 +37,9 @@ func main() {
 	output := map[key]*strings.Builder{} // of tests still running, and of failed ones until they are printed
 	children := map[key]int{}
 	var passed, failed int
-	var skipped, unseeded []string
+	skipped := map[string][]string{} // tests, by why
+	var skips int
+	var unseeded []string
 
 	in := bufio.NewReader(os.Stdin)
 	for {
@@ -95,39 +100,50 @@ func main() {
 			case "fail":
 				fmt.Print(text)
 			case "skip":
-				skipped = append(skipped, e.Package+" "+e.Test+": "+why(text))
+				w := why(text)
+				skipped[w] = append(skipped[w], e.Package+" "+e.Test)
+				skips++
 			}
 		}
 	}
 
-	fmt.Printf("\n%d tests passed, %d packages failed, %d tests skipped\n", passed, failed, len(skipped))
-	for _, s := range skipped {
-		fmt.Println("SKIP", s)
+	fmt.Printf("\n%d tests passed, %d packages failed, %d tests skipped\n", passed, failed, skips)
+	for _, w := range slices.Sorted(maps.Keys(skipped)) {
+		fmt.Printf("SKIPPED %d: %s\n", len(skipped[w]), w)
+		for _, s := range skipped[w] {
+			fmt.Println("    " + s)
+		}
 	}
 	for _, s := range unseeded {
 		fmt.Println("FAIL", s, "is a fuzz target without seeds: it tests nothing")
 	}
-	if len(skipped) > 0 {
+	if skips > 0 {
 		if *noSkip {
 			fmt.Println("FAIL: here a skipped test is a failure")
 		} else {
-			fmt.Println("What was skipped needs programs that this machine lacks: .ci/tools and .ci/packages install them.")
+			fmt.Println("What was skipped needs programs that this machine lacks. make tools installs all of them.")
 		}
 	}
-	if failed > 0 || len(unseeded) > 0 || *noSkip && len(skipped) > 0 || passed == 0 {
+	if failed > 0 || len(unseeded) > 0 || *noSkip && skips > 0 || passed == 0 {
 		os.Exit(1)
 	}
 }
 
+// place is where go test says that words were said.
+var place = regexp.MustCompile(`^\S+\.go:\d+: `)
+
 // why is what a test said when it skipped itself, without the frame that go test puts around it.
 func why(text string) string {
-	var words []string
+	said := "it does not say why"
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "--- ") {
 			continue
 		}
-		words = append(words, line)
+		said = place.ReplaceAllString(line, "")
+		if strings.Contains(said, "what would run this test") {
+			break // a script goes on, with its log
+		}
 	}
-	return strings.Join(words, " ")
+	return said
 }
