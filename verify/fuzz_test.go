@@ -1,7 +1,10 @@
 package verify
 
 import (
+	"bytes"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -128,4 +131,37 @@ func stringOf(raw json.RawMessage) string {
 		return ""
 	}
 	return s
+}
+
+// FuzzLoadPublicKey wants of any key file that it is refused, or that it holds
+// one key, public, whose name is that of its canonical form.
+func FuzzLoadPublicKey(f *testing.F) {
+	seeds(f, "testdata/*.pub")
+	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"))
+	f.Add([]byte("-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		key, err := LoadPublicKey(data)
+		if err != nil {
+			if key != nil {
+				t.Error("refused, and yet there is a key")
+			}
+			return
+		}
+		block, rest := pem.Decode(data)
+		if more, _ := pem.Decode(rest); block == nil || more != nil || bytes.Contains(data, []byte("PRIVATE KEY-----\n")) {
+			t.Error("the file does not hold just one public key")
+		}
+		public, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := x509.MarshalPKIXPublicKey(public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := LoadPublicKey(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+		if err != nil || again.Hint() != key.Hint() {
+			t.Errorf("as it is written canonically it is another: %v", err)
+		}
+	})
 }
