@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -20,7 +21,7 @@ func TestMemoryOfLoads(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		loaded := 0
+		var loaded atomic.Int64
 		end := make(chan bool)
 		for range 3 {
 			go func() {
@@ -29,19 +30,19 @@ func TestMemoryOfLoads(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				loaded++
+				loaded.Add(1)
 				<-end
 				done()
 			}()
 		}
 		synctest.Wait()
-		if loaded != 0 {
-			t.Errorf("beside one that needs all the memory %d were loaded", loaded)
+		if n := loaded.Load(); n != 0 {
+			t.Errorf("beside one that needs all the memory %d were loaded", n)
 		}
 		large()
 		synctest.Wait()
-		if loaded != 2 {
-			t.Errorf("%d of 40 bytes were loaded at once with 100, want 2", loaded)
+		if n := loaded.Load(); n != 2 {
+			t.Errorf("%d of 40 bytes were loaded at once with 100, want 2", n)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		why := errors.New("stopped")
@@ -51,8 +52,8 @@ func TestMemoryOfLoads(t *testing.T) {
 		}
 		close(end)
 		synctest.Wait()
-		if loaded != 3 {
-			t.Errorf("%d were loaded in the end, want 3", loaded)
+		if n := loaded.Load(); n != 3 {
+			t.Errorf("%d were loaded in the end, want 3", n)
 		}
 	})
 }
