@@ -190,14 +190,24 @@ func TestE2EWhatWasCheckedIsKnown(t *testing.T) {
 	cold := received("push", "--cache", "none", "--sign", "--key", "davit.key", next, ref("cold"))
 	known := received("push", "--sign", "--key", "davit.key", next, ref("pulled"))
 	again := received("push", "--cache", "none", "--sign", "--key", "davit.key", next, ref("cold"))
+	builder.key("own")
+	builder.ok("push", "--sign", "--key", "own.key", next, ref("audited"))
+	auditor := newHost(t)
+	auditor.key("davit")
+	auditor.ok("verify", "--deep", "--key", builder.path("own.pub"), ref("audited"))
+	w.take()
+	auditor.ok("sign", "--key", "davit.key", ref("audited"))
+	audited := w.take().received
 	builder.ok("push", next, ref("later"))
 	signed := received("sign", "--cache", "none", "--key", "davit.key", ref("later"))
 	w.take()
-	builder.key("own")
 	builder.ok("sign", "--key", "own.key", ref("later"))
 	own := w.take().received
 	if signed < 100<<10 {
 		t.Errorf("what nobody has checked was signed after %d bytes were fetched", signed)
+	}
+	if audited > signed/2 {
+		t.Errorf("after verify --deep of all of it %d bytes were fetched to sign it, %d without", audited, signed)
 	}
 	if own > signed/2 {
 		t.Errorf("to sign what this host has pushed %d bytes were fetched, %d to sign what it has not", own, signed)

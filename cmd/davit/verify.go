@@ -246,7 +246,10 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 		for _, t := range deep {
 			err := open(t, func(img *artifact.Image) error {
 				addIndexes(t, img)
-				return o.checkDeep(ctx, r, img)
+				if err := o.checkDeep(ctx, r, img); err != nil {
+					return err
+				}
+				return recordChecked(store, img.Checked())
 			})
 			if err != nil {
 				return err
