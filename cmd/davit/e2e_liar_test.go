@@ -3,14 +3,18 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -161,6 +165,67 @@ func (l *liar) signedWithoutALook(name string) {
 	defer repo.Close()
 	if _, err := attachSignatures(l.t.Context(), repo, l.desc, []*sign.Key{key}, sign.Subject{Digest: l.desc.Digest}); err != nil {
 		l.t.Fatal(err)
+	}
+}
+
+// An index is signed if what it says of its artifacts is true: a pull refuses
+// what has another size.
+func TestE2ELyingIndexIsNotSigned(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.key("davit")
+	layout := filepath.Join(t.TempDir(), "layout")
+	h.ok("push", writeFileAt(t, h.path("disk.raw"), 1<<20, map[int64][]byte{0: prose(1, 1<<18)}), "oci:"+layout+":v1")
+	desc := layoutIndex(t, layout).Manifests[0]
+	wrong := desc
+	wrong.Size++
+	tagIndex(t, layout, "wrong", wrong)
+	tagIndex(t, layout, "many", slices.Repeat([]ocispec.Descriptor{desc}, 100)...)
+
+	for _, more := range [][]string{nil, {"--any"}} {
+		h.refuses([]string{"not signed", desc.Digest.String()}, append([]string{"sign", "--key", "davit.key", "oci:" + layout + ":wrong"}, more...)...)
+	}
+	if stdout := h.exits(0, "inspect", "--json", "--referrers", "oci:"+layout+":wrong").stdout; strings.Contains(stdout, "bundle") {
+		t.Errorf("refused, and signed:\n%s", stdout)
+	}
+
+	// Listed many times, an artifact is signed, and read, once.
+	h.ok("sign", "--key", "davit.key", "oci:"+layout+":many")
+	r := h.exits(0, "verify", "--deep", "--key", "davit.pub", "oci:"+layout+":many")
+	if n := strings.Count(r.stderr, "named by the index"); n != 1 {
+		t.Errorf("the artifact was read %d times", n)
+	}
+}
+
+func layoutIndex(t *testing.T, layout string) (index ocispec.Index) {
+	t.Helper()
+	(&forgery{t: t}).decode(filepath.Join(layout, "index.json"), &index)
+	return index
+}
+
+// tagIndex puts an index of these artifacts, for this host, into a layout.
+func tagIndex(t *testing.T, layout, tag string, artifacts ...ocispec.Descriptor) {
+	t.Helper()
+	f := &forgery{t: t, layout: layout}
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	for _, a := range artifacts {
+		index.Manifests = append(index.Manifests, ocispec.Descriptor{MediaType: a.MediaType, Digest: a.Digest, Size: a.Size,
+			Platform: &ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}})
+	}
+	raw, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	desc := ocispec.Descriptor{MediaType: index.MediaType, Annotations: map[string]string{ocispec.AnnotationRefName: tag}}
+	f.put(&desc, raw)
+	all := layoutIndex(t, layout)
+	all.Manifests = append(all.Manifests, desc)
+	b, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(layout, "index.json"), b, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -320,6 +320,24 @@ func parseIndex(raw []byte) (*ocispec.Index, error) {
 	return &index, nil
 }
 
+// manifestsIn returns what an index lists, each once: two platforms can have the
+// same artifact, and whoever can push can list one thousands of times.
+func manifestsIn(index *ocispec.Index) (all []ocispec.Descriptor) {
+	type id struct {
+		mediaType string
+		digest    digest.Digest
+		size      int64
+	}
+	seen := map[id]bool{}
+	for _, m := range index.Manifests {
+		if i := (id{m.MediaType, m.Digest, m.Size}); !seen[i] {
+			seen[i] = true
+			all = append(all, ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size})
+		}
+	}
+	return all
+}
+
 // platformOf is what the descriptor in an index says, as OS/ARCH[/VARIANT].
 func platformOf(m ocispec.Descriptor) string {
 	if p := m.Annotations[artifact.AnnotationPlatform]; p != "" || m.Platform == nil {

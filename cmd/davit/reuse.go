@@ -142,19 +142,26 @@ func (r *reuse) addAuto(ctx context.Context, repo *registry.Repository, plan pus
 	return nil
 }
 
-// expandIndexes puts the children of OCI indexes in the place of these.
+// expandIndexes puts the children of OCI indexes in the place of these. Each
+// artifact comes once.
 func expandIndexes(ctx context.Context, repo *registry.Repository, descs []ocispec.Descriptor, moving int) (out []ocispec.Descriptor, outMoving int) {
+	seen := map[digest.Digest]bool{}
 	for i, desc := range descs {
 		children := []ocispec.Descriptor{desc}
 		if desc.MediaType == ocispec.MediaTypeImageIndex {
 			children = nil
 			if raw, err := repo.Manifest(ctx, desc); err == nil {
 				if index, err := parseIndex(raw); err == nil {
-					children = index.Manifests
+					children = manifestsIn(index)
 				}
 			}
 		}
-		out = append(out, children...)
+		for _, c := range children { // tags name artifacts that an index has, too
+			if !seen[c.Digest] {
+				seen[c.Digest] = true
+				out = append(out, c)
+			}
+		}
 		if i < moving {
 			outMoving = len(out)
 		}

@@ -184,15 +184,11 @@ func checkDavits(ctx context.Context, repo *registry.Repository, desc ocispec.De
 	if len(index.Manifests) == 0 {
 		return fmt.Errorf("index %s of nothing: %w", desc.Digest, artifact.ErrNotArtifact)
 	}
-	for _, m := range index.Manifests {
+	for _, m := range manifestsIn(index) {
 		if !registry.IsManifest(m.MediaType) || m.MediaType == ocispec.MediaTypeImageIndex {
 			return fmt.Errorf("index %s: %s of type %q: %w", desc.Digest, m.Digest, m.MediaType, artifact.ErrNotArtifact)
 		}
-		child, err := repo.Resolve(ctx, m.Digest.String())
-		if err == nil {
-			err = checkDavits(ctx, repo, child)
-		}
-		if err != nil {
+		if err := checkDavits(ctx, repo, m); err != nil {
 			return fmt.Errorf("index %s: %w", desc.Digest, err)
 		}
 	}
@@ -213,16 +209,15 @@ func manifestsOf(ctx context.Context, repo *registry.Repository, desc ocispec.De
 		return nil, err
 	}
 	var found []ocispec.Descriptor
-	for _, m := range index.Manifests {
+	for _, m := range manifestsIn(index) {
 		if !registry.IsManifest(m.MediaType) {
 			continue
 		}
-		// It is there, or nobody signs it.
-		child, err := repo.Resolve(ctx, m.Digest.String())
-		if err != nil {
-			return nil, fmt.Errorf("in the index: %w", err)
+		// It is there, and is what the index says, as a pull wants it: or nobody signs it.
+		if _, err := repo.Manifest(ctx, m); err != nil {
+			return nil, fmt.Errorf("not signed: in the index: %w", err)
 		}
-		found = append(found, child)
+		found = append(found, m)
 	}
 	return found, nil
 }

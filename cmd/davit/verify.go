@@ -182,7 +182,7 @@ func (o *verifyOptions) artifactsOf(ctx context.Context, r *verifyReport, repo *
 		return nil, err
 	}
 	foreign := fmt.Errorf("the index has no artifact: %w", artifact.ErrNotArtifact)
-	for _, m := range parsed.Manifests {
+	for _, m := range manifestsIn(parsed) {
 		if registry.IsManifest(m.MediaType) {
 			t, err := index.child(ctx, repo, m)
 			if err != nil {
