@@ -30,7 +30,7 @@ func learnSecrets(args, environ []string) *secret.Filter {
 		case secret.Names(name):
 			f.Know(value)
 		case slices.Contains(ownVariables, name):
-			f.LearnInput(value)
+			f.LearnInput(notInAFolder(value))
 		default:
 			f.Learn(value)
 		}
@@ -51,10 +51,15 @@ func learnSecrets(args, environ []string) *secret.Filter {
 		if isPath(arg) {
 			continue
 		}
-		f.LearnInput(arg)
-		if assigned && !isPath(value) {
+		if assigned {
+			if isPath(value) {
+				value = ""
+			}
+			value = notInAFolder(value)
 			f.LearnInput(value)
+			arg = name + "=" + value
 		}
+		f.LearnInput(notInAFolder(arg))
 	}
 	return f
 }
@@ -68,6 +73,26 @@ var ownVariables = []string{"DAVIT_CACHE", "DAVIT_CONFIG", "DAVIT_POLICY", "DOCK
 func isPath(s string) bool {
 	_, err := os.Lstat(s)
 	return err == nil
+}
+
+// notInAFolder returns what of a word is not the name of a folder that exists:
+// of oci:/home/me/Build2026x64/vm:v1 that is vm:v1, if the rest is there. Long
+// names with capitals and numbers in them look like secrets, and are none.
+func notInAFolder(s string) string {
+	for _, scheme := range []string{"oci:", "oci-archive:"} {
+		s = strings.TrimPrefix(s, scheme)
+	}
+	rest := s
+	for i := range len(s) {
+		if !os.IsPathSeparator(s[i]) || i == 0 {
+			continue
+		}
+		if !isPath(s[:i]) {
+			break
+		}
+		rest = s[i+1:]
+	}
+	return rest
 }
 
 // refuseKeys refuses a private key in the place of anything else. davit takes

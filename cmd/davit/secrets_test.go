@@ -413,6 +413,35 @@ func TestNoSecretInMessagesOfFiles(t *testing.T) {
 	}
 }
 
+// What is in a folder that exists is not hidden, whatever that is called.
+func TestNamesOfFoldersAreShown(t *testing.T) {
+	ownHome(t)
+	const folder = "TestE2ELyingIndexIsNotSigned629585497/003"
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{folder, filepath.Join(here, folder)} {
+		for _, test := range []struct {
+			args []string
+			want string
+		}{
+			{[]string{"push", path + "/none.raw", "oci:l:v1"}, path + "/none.raw"},
+			{[]string{"pull", "oci:" + path + "/new:v1", "x.raw"}, "oci:" + path + "/new:v1"},
+			{[]string{"pull", "oci-archive:" + path + "/new.tar:v1", "x.raw"}, "oci-archive:" + path + "/new.tar:v1"},
+			{[]string{"key", "public", "--key=" + path}, path}, // a folder
+			{[]string{"key", "public", "--key=" + path + "/none.key"}, path + "/none.key"},
+		} {
+			if _, _, stderr := runHere(t, test.args...); !strings.Contains(stderr, test.want) {
+				t.Errorf("davit %v does not name it: %s", test.args, stderr)
+			}
+		}
+	}
+}
+
 // A registry can send back what it got, and a message would quote it.
 func TestNoSecretInAnswers(t *testing.T) {
 	ownHome(t)

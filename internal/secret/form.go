@@ -48,7 +48,7 @@ var forms = []*regexp.Regexp{
 	regexp.MustCompile(`(?i)[a-z][a-z0-9+.-]*://[^\s"'?#<>]*[?#]([^\s"'<>]*[^\s"'<>:;,.)])`),
 	regexp.MustCompile(`(?i)[?&;](?:x-amz-[a-z-]+|x-goog-[a-z-]+|sig|signature|key|code|auth|` + secretName + `|[a-z]+[_-]` + secretName + `)=([^\s"'&;<>]+)`),
 	// Assignments.
-	regexp.MustCompile("(?i)" + secretName + "\\s*=\\s*([^\\s\"'`&,;<>()]{6,})"),
+	regexp.MustCompile("(?i)" + secretName + "\\s*=\\s*([^\\s\"'`&,;<>()]{5,}[^\\s\"'`&,;<>():])"),
 	regexp.MustCompile("(?i)(?:" + secretName + "|\\bauth|identitytoken|registrytoken)[\"']?\\s*[:=]\\s*[\"']([^\"']{4,})[\"']"),
 }
 
@@ -58,8 +58,10 @@ var (
 	base64Run  = regexp.MustCompile(`[A-Za-z0-9+/]{24,}`)
 	userAtHost = regexp.MustCompile("[^\\s\"'`<>()]+@[^\\s\"'`<>()]+")
 	ownDigest  = regexp.MustCompile(`@[a-z0-9+._-]*sha[0-9]+:[^@]*$`)
-	urlScheme  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]*://`)
-	portOfHost = regexp.MustCompile(`^[0-9]{1,5}(?:/|$)`)
+	urlScheme  = regexp.MustCompile(`^(?:[A-Za-z][A-Za-z0-9+.-]*:)?//`)
+
+	folderScheme = regexp.MustCompile(`^oci(?:-archive)?:`)
+	portOfHost   = regexp.MustCompile(`^[0-9]{1,5}(?:/|$)`)
 )
 
 // find returns where in text there is what looks like a secret.
@@ -90,13 +92,12 @@ func mixed(s string) bool {
 
 // userInfo finds USER:PASSWORD in USER:PASSWORD@HOST/REPO, and in a URL. A
 // password may have any sign in it, so the last @ counts. It is none of a
-// REPO@DIGEST, of HOST:PORT/REPO@..., of a file name or an e-mail address.
+// REPO@DIGEST, of HOST:PORT/REPO@..., of a file name or an e-mail address. Of
+// what is in front of a folder's name only a host behind it makes one.
 func userInfo(word string) (span, bool) {
-	start := len(urlScheme.FindString(word))
+	folder := len(folderScheme.FindString(word))
+	start := folder + len(urlScheme.FindString(word[folder:]))
 	rest := word[start:]
-	if strings.HasPrefix(rest, "oci:") || strings.HasPrefix(rest, "oci-archive:") {
-		return span{}, false
-	}
 	if i := ownDigest.FindStringIndex(rest); i != nil {
 		rest = rest[:i[0]]
 	}
@@ -106,12 +107,15 @@ func userInfo(word string) (span, bool) {
 	}
 	before, after := rest[:at], rest[at+1:]
 	user, password, colon := strings.Cut(before, ":")
+	host, _, path := strings.Cut(after, "/")
+	named := path && (host == "localhost" || strings.ContainsAny(host, ".:"))
 	switch {
 	case strings.ContainsAny(user, `/\`):
 		return span{}, false
 	case !colon:
-		host, _, path := strings.Cut(after, "/")
-		return span{start, start + at}, start > 0 || path && (host == "localhost" || strings.ContainsAny(host, ".:"))
+		return span{start, start + at}, start > folder || named
+	case folder > 0 && start == folder && !named:
+		return span{}, false
 	case portOfHost.MatchString(password) && !strings.Contains(after, "/"):
 		return span{}, false
 	case len(user) == 1 && strings.IndexAny(password, `/\`) == 0: // C:\
@@ -207,6 +211,8 @@ func sequence(b []byte) ([]byte, bool) {
 var given = []*regexp.Regexp{
 	// A key that is cut off, to the end.
 	regexp.MustCompile(`(?is)BEGIN` + pemLabel + `(.*?)(?:-+\s*END |\z)`),
+	// One whose beginning is missing.
+	regexp.MustCompile(`(?i)\A([A-Z0-9+/=\\\s]*?)-+\s*END` + pemLabel),
 	// YAML and the like, where a value has no quotes.
 	regexp.MustCompile(`(?im)(?:` + secretName + `|\bauth)["']?[ \t]*[:=][ \t]*["']?([^"'\r\n]{4,})`),
 	// What stands in a query alone.

@@ -96,8 +96,17 @@ func (f *Filter) LearnInput(text string) {
 	}
 }
 
-// Hide returns text with [Hidden] in the place of secrets.
+// Hide returns text with [Hidden] in the place of secrets. Hidden twice, a text
+// is as it was hidden once.
 func (f *Filter) Hide(text string) string {
+	parts := strings.Split(text, Hidden)
+	for i, part := range parts {
+		parts[i] = f.hide(part)
+	}
+	return strings.Join(parts, Hidden)
+}
+
+func (f *Filter) hide(text string) string {
 	spans := find(text)
 	if f != nil {
 		spans = append(spans, f.known(text)...)

@@ -26,6 +26,7 @@ func TestHideLeavesTheRest(t *testing.T) {
 		"oci:/tmp/a@b/c:v1@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
 		"open /home/Me/.cache/davit/scratch/QEMU-2024/VirtualMachines/Debian12Generic/disk0.qcow2: no such file or directory",
 		`open C:\Users\me@example\disk.vmdk: The system cannot find the file specified.`,
+		"oci:/srv/vm:v1@sha256:12: a digest is sha256: and 64 lower-case hex digits", "oci:vm:v1@md5:abc", "oci:a@b/c:v1", "oci:C:/Users/me@home/vm:v1",
 		"open work@2024/disk.qcow2: no such file or directory", "node_modules/@scope/x", "root=a@b/c",
 		"commit 3f786850e387550fdabed836e6dc881de23001b",
 		"signed by CN=me,emailAddress=me@example.com",
@@ -58,9 +59,19 @@ func TestHideByForm(t *testing.T) {
 		{"no token ghp_16C7e42F292c6912E7710c838347 here", "no token (not shown) here"},
 		{`{"auths":{"h":{"auth":"Y2k6cGFzcw=="}}}`, `{"auths":{"h":{"auth":"(not shown)"}}}`},
 		{"password=hunter22, user=ci", "password=(not shown), user=ci"},
+		{"open token=hunter22: no such file", "open token=(not shown): no such file"},
+		{"open oci:ci:p/w@h.example.com/vm:v1: no such file", "open oci:(not shown)@h.example.com/vm:v1: no such file"},
+		{"oci-archive:ci:pw@localhost/vm.tar", "oci-archive:(not shown)@localhost/vm.tar"},
+		{"oci:https://ci:pw@h/vm", "oci:https://(not shown)@h/vm"},
+		{"oci://ci:pw@h/vm", "oci://(not shown)@h/vm"},
+		{"read //ci:pw@h/vm: is a directory", "read //(not shown)@h/vm: is a directory"},
 	} {
-		if got := (*secret.Filter)(nil).Hide(test.text); got != test.want {
+		got := (*secret.Filter)(nil).Hide(test.text)
+		if got != test.want {
 			t.Errorf("Hide(%q)\n     = %q\nwant = %q", test.text, got, test.want)
+		}
+		if again := (*secret.Filter)(nil).Hide(got); again != got {
+			t.Errorf("Hide(%q)\n     = %q", got, again)
 		}
 	}
 }
@@ -71,13 +82,14 @@ func TestHideParts(t *testing.T) {
 		learn      func(f *secret.Filter)
 		text, want string
 	}{
-		"lower case":      {func(f *secret.Filter) { f.LearnInput("ci:Hunter2xyZk4qW@h") }, "host hunter2xyzk4qw@h", "host (not shown)@h"},
-		"the end":         {func(f *secret.Filter) { f.Know("abcdefgh/IJKLMNOPQRST") }, "IJKLMNOPQRST.raw", "(not shown).raw"},
-		"quoted":          {func(f *secret.Filter) { f.Know("one line of it\nanother line") }, `"one line of it\nanother line"`, `"(not shown)"`},
-		"escaped":         {func(f *secret.Filter) { f.Know("abcdefghijkl+mnopqrstuvwx") }, "/abcdefghijkl%2Bmnopqrstuvwx", "/(not shown)"},
-		"short":           {func(f *secret.Filter) { f.Know("hunter2") }, "no hunter2, but hunter22", "no (not shown), but hunter22"},
-		"a flag's":        {func(f *secret.Filter) { f.LearnInput("password: tr0ub4dor and 3") }, "is tr0ub4dor and 3", "is (not shown)"},
-		"with no letters": {func(f *secret.Filter) { f.Know("........") }, "a........", "a(not shown)"},
+		"lower case":       {func(f *secret.Filter) { f.LearnInput("ci:Hunter2xyZk4qW@h") }, "host hunter2xyzk4qw@h", "host (not shown)@h"},
+		"the end":          {func(f *secret.Filter) { f.Know("abcdefgh/IJKLMNOPQRST") }, "IJKLMNOPQRST.raw", "(not shown).raw"},
+		"quoted":           {func(f *secret.Filter) { f.Know("one line of it\nanother line") }, `"one line of it\nanother line"`, `"(not shown)"`},
+		"escaped":          {func(f *secret.Filter) { f.Know("abcdefghijkl+mnopqrstuvwx") }, "/abcdefghijkl%2Bmnopqrstuvwx", "/(not shown)"},
+		"short":            {func(f *secret.Filter) { f.Know("hunter2") }, "no hunter2, but hunter22", "no (not shown), but hunter22"},
+		"a flag's":         {func(f *secret.Filter) { f.LearnInput("password: tr0ub4dor and 3") }, "is tr0ub4dor and 3", "is (not shown)"},
+		"the end of a key": {func(f *secret.Filter) { f.LearnInput("HhHGHTAz\n" + key[120:]) }, `open "HhHGHTAz\n` + key[120:140] + `"`, `open "(not shown)"`},
+		"with no letters":  {func(f *secret.Filter) { f.Know("........") }, "a........", "a(not shown)"},
 	} {
 		f := new(secret.Filter)
 		test.learn(f)
