@@ -31,7 +31,7 @@ const (
 	maxReferrerBytes   = 16 << 20         // of the manifests of referrers that are read
 	maxReferrerTime    = 10 * time.Second // after which no further page or manifest is asked for
 	maxListedNotes     = 4 << 10          // annotations of an entry of a list; those that are longer are left out
-	referrerJobs       = 8                // referrers asked for at a time
+	referrerJobs       = 64               // referrers asked for at a time: thousands in maxReferrerTime
 )
 
 // Referrers are the places to look for manifests whose subject is the one given. They are what lists say: nothing of an entry has been

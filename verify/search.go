@@ -23,8 +23,9 @@ const (
 	maxReferrerManifest = 256 << 10        // the manifest of a referrer
 	maxBundle           = 1 << 20          // a bundle
 	maxBytes            = 16 << 20         // bundles in all, and as much of the manifests that attach them
-	maxTime             = 10 * time.Second // in all, if there are more than fetches
-	fetches             = 8                // documents fetched at the same time
+	maxTime             = 10 * time.Second // in all, if there are more than few
+	few                 = 8                // referrers may take the time they need
+	fetches             = 64               // documents fetched at the same time: thousands in maxTime, of a registry that is not near
 )
 
 // share is the part of maxBytes that each of maxReferrers has. Documents up to this size are fetched in their turn, since maxBytes is
@@ -94,7 +95,7 @@ type search struct {
 	subject ocispec.Descriptor
 	keys    []*Key
 	policy  Policy
-	few     bool // no more than are looked at at the same time: they may take the time they need
+	few     bool // no more than few
 
 	mu        sync.Mutex
 	turn      *sync.Cond // tasks have changed, or over
@@ -135,7 +136,7 @@ func (s *search) look(ctx context.Context, candidates []ocispec.Descriptor, dead
 	s.turn = sync.NewCond(&s.mu)
 	s.manifests, s.bundles = maxBytes, maxBytes
 	s.begun = make(map[id]bool)
-	s.few = len(candidates) <= fetches
+	s.few = len(candidates) <= few
 	for i, d := range candidates {
 		s.tasks = append(s.tasks, &task{step: fetchManifest, desc: d, sig: &Signature{Referrer: d.Digest}, turn: i})
 	}

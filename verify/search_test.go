@@ -296,12 +296,13 @@ func TestTimeIsBounded(t *testing.T) {
 	}{
 		{name: "one that takes a minute", each: time.Minute, signed: true, most: 2 * time.Minute},
 		{name: "one, and a list that takes a minute", list: time.Minute, each: time.Second, signed: true, most: 62 * time.Second},
+		{name: "4,000 look-alikes before it, at a registry that is far", each: time.Second / 20, heap: 4000, signed: true, most: 10 * time.Second},
 		{name: "thousands, each a second", each: time.Second, heap: 3000, most: 10 * time.Second, want: verify.TooMany},
 		{name: "thousands, each a second, the signature first", each: time.Second, heap: 3000, signed: true, first: true, most: 10 * time.Second, warned: true},
 		{name: "one beside some that are stuck", heap: 5, stuck: 5, signed: true, most: 10 * time.Second, warned: true},
-		{name: "one behind many that are stuck", heap: 50, stuck: 7, signed: true, most: 10 * time.Second, warned: true},
+		{name: "one behind many that are stuck", heap: 200, stuck: 63, signed: true, most: 10 * time.Second, warned: true},
 		{name: "many, and a list that takes a minute", list: time.Minute, heap: 50, each: time.Second / 10, signed: true, most: 65 * time.Second},
-		{name: "all stuck", heap: 50, stuck: 50, most: 10 * time.Second, want: verify.TooMany},
+		{name: "all stuck", heap: 100, stuck: 100, most: 10 * time.Second, want: verify.TooMany},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(func(t *testing.T) {
