@@ -38,7 +38,7 @@ func learnSecrets(args, environ []string) *secret.Filter {
 	for i, arg := range args {
 		name, value, assigned := strings.Cut(arg, "=")
 		// No flag takes a password. Some will try all the same.
-		if strings.HasPrefix(arg, "-") && secret.Names(name) || strings.HasPrefix(arg, "-p") {
+		if strings.HasPrefix(arg, "-") && secret.Names(name) || strings.HasPrefix(arg, "-p") && !isFlag(name[1:]) {
 			if !assigned && i+1 < len(args) {
 				value = args[i+1]
 			}
@@ -62,6 +62,16 @@ func learnSecrets(args, environ []string) *secret.Filter {
 		f.LearnInput(notInAFolder(arg))
 	}
 	return f
+}
+
+// isFlag says whether a flag of any command is called so: with one dash it is a
+// slip, and nobody's password.
+func isFlag(name string) bool {
+	var find func(*cobra.Command) bool
+	find = func(cmd *cobra.Command) bool {
+		return cmd.Flags().Lookup(name) != nil || cmd.PersistentFlags().Lookup(name) != nil || slices.ContainsFunc(cmd.Commands(), find)
+	}
+	return find(newRoot(&globals{}))
 }
 
 // ownVariables are read by davit, and a message can quote them.

@@ -442,6 +442,20 @@ func TestNamesOfFoldersAreShown(t *testing.T) {
 	}
 }
 
+// A flag with one dash is a slip, and is shown; what follows the -p of other
+// tools is a password.
+func TestFlagWithOneDashIsShown(t *testing.T) {
+	ownHome(t)
+	for _, name := range []string{"-platform", "-plain-http", "-progress", "-password-stdin"} {
+		if _, _, stderr := runHere(t, "pull", name, "linux/arm64", "oci:l:v1", "x.raw"); !strings.Contains(stderr, " in "+name+"\n") {
+			t.Errorf("davit pull %s: %s", name, stderr)
+		}
+	}
+	if _, _, stderr := runHere(t, "login", "-phunter2x", "registry.example.com"); strings.Contains(stderr, "hunter2x") {
+		t.Errorf("davit login -phunter2x: %s", stderr)
+	}
+}
+
 // A registry can send back what it got, and a message would quote it.
 func TestNoSecretInAnswers(t *testing.T) {
 	ownHome(t)
