@@ -64,6 +64,7 @@ func TestScripts(t *testing.T) {
 			"exits":    cmdExits,
 			"disk":     cmdDisk,
 			"gpt":      cmdGPT,
+			"mbr":      cmdMBR,
 			"sectors":  cmdSectors,
 			"mark":     cmdMark,
 			"image":    cmdImage,

@@ -76,6 +76,23 @@ func cmdGPT(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), p, 0o600))
 }
 
+// mbr FILE SECTOR: a raw disk of 16 MiB with a partition at 1 MiB, in a master
+// boot record that counts in sectors of that size.
+func cmdMBR(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mbr FILE SECTOR")
+	}
+	sector, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	p := make([]byte, 16<<20)
+	copy(p[446:], "\x80\x00\x02\x00\x83\xff\xff\xff")
+	binary.LittleEndian.PutUint32(p[454:], uint32(1<<20/sector))
+	binary.LittleEndian.PutUint32(p[458:], uint32(14<<20/sector))
+	p[510], p[511] = 0x55, 0xaa
+	copy(p[1<<20:], bytes.Repeat([]byte("content "), 10_000))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), p, 0o600))
+}
+
 // sectors FILE N: the metadata of the VHDX says logical sectors of N bytes. With
 // "make" behind it, it is made to. The layout of a small image is the same.
 func cmdSectors(ts *testscript.TestScript, neg bool, args []string) {

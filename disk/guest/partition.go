@@ -94,9 +94,14 @@ func readMBR(r disk.Reader) (sector []byte, kind int) {
 // SectorSize is the size in bytes of the sectors that a disk was partitioned
 // for, 512 or 4096, whatever [disk.SectorSize] says: where its only GPT is. A
 // guest that has other sectors finds no partition. It is 0 if that cannot be
-// told: no GPT that is whole, or one for either size.
+// told: no GPT that is whole, or one for either size. An MBR is at the same
+// place for both, and counts in the sectors that a disk is said to have: where
+// those have 4096 bytes, and its partitions lie in the disk, it is for them.
 func SectorSize(r disk.Reader) int {
-	if _, kind := readMBR(r); kind != protectiveMBR {
+	switch _, kind := readMBR(r); {
+	case kind == partitionedMBR && disk.SectorSize(r) == 4096 && len(readTable(r).partitions) > 0:
+		return 4096
+	case kind != protectiveMBR:
 		return 0
 	}
 	found := 0

@@ -150,7 +150,8 @@ func TestPartitions4K(t *testing.T) {
 		{"4096, without its mark", unmarked, 0, nil, "", 0},
 		{"mbr, 4096 said", mbr, 4096, []Partition{
 			{Number: 1, Start: 1 << 20, End: 2 << 20}, {Number: 5, Start: 5 << 20, End: 6 << 20}, {Number: 6, Start: 8<<20 + 4096, End: 9 << 20},
-		}, "", 0},
+		}, "", 4096},
+		{"mbr, 512 said", mbr[:5<<20], 512, []Partition{{Number: 1, Start: 256 * 512, End: 512 * 512}}, "the chain of logical partitions is broken", 0},
 	} {
 		r := sectored{bytes.NewReader(test.disk), test.said}
 		if got := readTable(r); !slices.Equal(got.partitions, test.want) || got.doubt != test.doubt {
