@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -135,6 +136,7 @@ func (c challenge) String() string {
 type login struct {
 	realm       *url.URL // of the token service that the registry named
 	noPasswords bool     // nothing is known to log in with
+	unknown     []string // the schemes of a challenge, where all of them are
 }
 
 type loginKey struct{}
@@ -154,10 +156,18 @@ func loginOf(ctx context.Context) *login {
 // challenged leaves the one challenge in resp that is to be answered.
 func (c *client) challenged(resp *http.Response) error {
 	const field = "WWW-Authenticate"
-	chosen, ok := choose(parseChallenges(resp.Header.Values(field)))
+	offered := parseChallenges(resp.Header.Values(field))
+	chosen, ok := choose(offered)
 	resp.Header.Del(field)
-	if !ok || !c.isHome(resp.Request.URL) {
+	if !c.isHome(resp.Request.URL) {
 		return nil // whoever else asks gets nothing
+	}
+	if !ok {
+		l := loginOf(resp.Request.Context())
+		for _, o := range offered {
+			l.unknown = append(l.unknown, o.scheme)
+		}
+		return nil
 	}
 	if realm := chosen.params["realm"]; chosen.scheme == "bearer" && realm != "" {
 		u, err := resp.Request.URL.Parse(realm)
@@ -174,6 +184,21 @@ func (c *client) challenged(resp *http.Response) error {
 	resp.Header.Set(field, chosen.String())
 	return nil
 }
+
+// A SchemeError: a registry offers only ways to log in that davit does not know. It is an [ErrUnauthorized] that no credentials change.
+type SchemeError struct {
+	Registry string   // as in the reference
+	Schemes  []string // lower-case
+
+	answer error
+}
+
+func (e *SchemeError) Error() string {
+	return fmt.Sprintf("%s offers to log in by %.100s only, and davit logs in by Basic and Bearer: %v",
+		e.Registry, printable(strings.Join(slices.Compact(slices.Clone(e.Schemes)), ", ")), e.answer)
+}
+
+func (e *SchemeError) Unwrap() error { return e.answer }
 
 // asksForToken reports whether req is one to the token service, or one that the token service has redirected.
 func asksForToken(req *http.Request) bool {

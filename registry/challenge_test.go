@@ -102,6 +102,26 @@ func TestLoginWithManyChallenges(t *testing.T) {
 	}
 }
 
+// A way to log in that is not known is named: logging in does not help.
+func TestUnknownSchemes(t *testing.T) {
+	t.Parallel()
+	for fields, want := range map[string]string{
+		"Negotiate": "offers to log in by negotiate only",
+		"Negotiate abc==\nNTLM\nDigest realm=\"x, y\"": "offers to log in by negotiate, ntlm, digest only",
+		"": "",
+	} {
+		host := challenging(t, nil, func(string) []string { return strings.Split(fields, "\n") })
+		_, err := open(t, host+"/test", Options{AuthFile: authFileWith(t, host, "alice", "wonder:land")}).Resolve(t.Context(), "v1")
+		_, unknown := errors.AsType[*SchemeError](err)
+		if !errors.Is(err, ErrUnauthorized) || unknown != (want != "") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want %q", fields, err, want)
+		}
+		if err := Login(t.Context(), host, "alice", "wonder:land", Options{AuthFile: filepath.Join(t.TempDir(), "auth.json")}); !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: login: %v, want %q", fields, err, want)
+		}
+	}
+}
+
 // The token service is tried again like the registry, at the start and in the middle of a transfer.
 func TestTokenServiceIsTriedAgain(t *testing.T) {
 	t.Parallel()

@@ -214,9 +214,12 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 	c.reached.Store(true)
 	resp.Body = &download{rc: resp.Body, w: w, parent: parent, ctx: ctx, timeout: c.o.IdleTimeout}
 	if !slices.Contains(want, resp.StatusCode) {
-		err := newResponseError(resp)
+		answer := newResponseError(resp)
 		body.wait()
-		return nil, err
+		if l := loginOf(ctx); len(l.unknown) > 0 && resp.StatusCode == http.StatusUnauthorized {
+			return nil, &SchemeError{c.host, l.unknown, answer}
+		}
+		return nil, answer
 	}
 	return resp, nil
 }

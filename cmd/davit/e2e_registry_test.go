@@ -152,6 +152,20 @@ func TestE2EForeignTokenService(t *testing.T) {
 	}
 }
 
+// A registry that offers only ways to log in that davit does not know is said to do so, and nobody is told to log in.
+func TestE2EUnknownSchemes(t *testing.T) {
+	t.Parallel()
+	host := newMoody(t, newOlareg(t), func(w http.ResponseWriter, r *http.Request) bool {
+		w.Header()["Www-Authenticate"] = []string{"Negotiate", "NTLM"}
+		w.WriteHeader(401)
+		return true
+	})
+	r := newHost(t).run("ls", host+"/vm")
+	if r.code != exitFailed || !strings.Contains(r.stderr, host+" offers to log in by negotiate, ntlm only") || strings.Contains(r.stderr, "hint:") {
+		t.Errorf("exit code %d: %s", r.code, r.stderr)
+	}
+}
+
 // outside serves at an address of this machine that is not on loopback.
 func outside(t *testing.T, s *http.Server) (host string) {
 	t.Helper()

@@ -135,7 +135,8 @@ func withHint(err error, format string, args ...any) error {
 
 // hintOf returns the hint to print after a command has failed, "" for none.
 func hintOf(command string, err error) (hint string) {
-	if errors.Is(err, registry.ErrUnauthorized) && command != "login" {
+	_, hopeless := errors.AsType[*registry.SchemeError](err)
+	if errors.Is(err, registry.ErrUnauthorized) && command != "login" && !hopeless {
 		hint = "davit login HOST"
 	}
 	if errors.Is(err, artifact.ErrMemory) {
