@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"fmt"
 	"regexp"
 	"strings"
 
@@ -30,12 +29,9 @@ func warnPublished(g *globals, e *machine.Envelope) {
 	}
 }
 
-// maxAlong is how many files are named of those that go along with a machine.
-const maxAlong = 20
-
 // sayAlong names the files of the host, or of an archive, that are published as
-// they are because a descriptor names them. Of a firmware's variables
-// [warnPublished] tells.
+// they are because a descriptor names them: all of them, or one would hide behind
+// many others. Of a firmware's variables [warnPublished] tells.
 func sayAlong(g *globals, path string, files []appliance.File) {
 	var names []string
 	for _, f := range files {
@@ -43,13 +39,8 @@ func sayAlong(g *globals, path string, files []appliance.File) {
 			names = append(names, printable(f.Name))
 		}
 	}
-	more := ""
-	if len(names) > maxAlong {
-		more = fmt.Sprintf(" and %d more", len(names)-maxAlong)
-		names = names[:maxAlong]
-	}
 	if len(names) > 0 {
-		g.say("%s: these files go along, and are published as they are: %s%s", path, strings.Join(names, ", "), more)
+		g.say("%s: these files go along, and are published as they are: %s", path, strings.Join(names, ", "))
 	}
 }
 
