@@ -169,7 +169,7 @@ func oneMachine(e *machine.Envelope, id string) (*machine.Envelope, error) {
 	all := strings.Join(ids, ", ")
 	switch {
 	case len(e.Machines) == 0 && id == "":
-		return nil, fmt.Errorf("machine: %w: there is none", errNotFound)
+		return nil, fmt.Errorf("machine: %w: the collection has none", errNotFound)
 	case len(found) == 0:
 		return nil, fmt.Errorf("machine %q: %w: it has %s", id, errNotFound, cmp.Or(all, "none"))
 	case len(found) > 1 && id == "":
