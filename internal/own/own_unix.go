@@ -3,6 +3,7 @@
 package own
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -109,10 +110,7 @@ func mayFollow(at, elem string, link fs.FileInfo, folder bool) error {
 		return nil
 	}
 	if folder {
-		if at == "" {
-			at = "."
-		}
-		dir, err := os.Stat(at)
+		dir, err := os.Stat(cmp.Or(at, "."))
 		if err != nil {
 			return err
 		}

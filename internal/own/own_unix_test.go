@@ -153,6 +153,14 @@ func TestResolveOtherUser(t *testing.T) {
 	if got, err := Resolve("theirs/foreign/x"); err != nil || got != "theirs/../target/x" {
 		t.Errorf("on the way, in its owner's folder: %q, %v", got, err)
 	}
+	// It is called as the user has called it.
+	if err := os.Symlink("target", "here"); err != nil {
+		t.Fatal(err)
+	}
+	give(t, "here")
+	if _, err := Resolve("here/x"); err == nil || err.Error() != "here is a symbolic link of user 65534, which is not followed" {
+		t.Errorf("a link in this folder: %v", err)
+	}
 	for _, in := range []string{"ours/foreign", "ours/foreign/x", "ours/own", "theirs/file", "theirs/foreign"} {
 		_, err := Resolve(in)
 		refused(t, in, err, "is a symbolic link of user 65534, which is not followed")
