@@ -418,8 +418,14 @@ func (f *dirFiles) prepare(ctx context.Context) error {
 	} else if err != nil {
 		return err
 	}
-	if err := mayWriteTo(f.path(blobsDir)); err != nil {
+	if err := mayWriteTo(f.dir); err != nil {
 		return err
+	}
+	// The user has named the folder, and nothing in it: no link of others that is there is followed, whoever's folder it lies in.
+	for _, dir := range []string{"blobs", blobsDir} {
+		if _, err := own.Resolve(f.path(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	if err := os.MkdirAll(f.path(blobsDir), 0o777); err != nil {
 		return err

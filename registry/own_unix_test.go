@@ -295,12 +295,14 @@ func TestPlacesByLinksOfOthers(t *testing.T) {
 		os.Mkdir(target, 0o755), os.Symlink("target", filepath.Join(dir, "theirs")), os.Lchown(filepath.Join(dir, "theirs"), nobody, nobody),
 		os.Symlink("ours", filepath.Join(dir, "layout")), os.Lchown(filepath.Join(dir, "layout"), nobody, nobody),
 		os.Mkdir(filepath.Join(dir, "half"), 0o755), os.Symlink("../target", filepath.Join(dir, "half/blobs")), os.Lchown(filepath.Join(dir, "half/blobs"), nobody, nobody),
+		os.MkdirAll(filepath.Join(dir, "deep/blobs"), 0o755), os.Chown(filepath.Join(dir, "deep/blobs"), nobody, nobody),
+		os.Symlink("../../target", filepath.Join(dir, "deep/blobs/sha256")), os.Lchown(filepath.Join(dir, "deep/blobs/sha256"), nobody, nobody),
 	} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"oci:" + filepath.Join(dir, "theirs"), "oci:" + filepath.Join(dir, "half"), "oci:" + filepath.Join(dir, "layout"), "oci-archive:" + filepath.Join(dir, "theirs", "a.tar")} {
+	for _, name := range []string{"oci:" + filepath.Join(dir, "theirs"), "oci:" + filepath.Join(dir, "half"), "oci:" + filepath.Join(dir, "deep"), "oci:" + filepath.Join(dir, "layout"), "oci-archive:" + filepath.Join(dir, "theirs", "a.tar")} {
 		content := []byte(name)
 		err := open(t, name, Options{}).Push(t.Context(), describe(blobType, content), bytes.NewReader(content))
 		if foreign := (*own.Error)(nil); !errors.As(err, &foreign) {
