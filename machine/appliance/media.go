@@ -67,7 +67,8 @@ func isCD(head []byte) bool {
 	}
 	switch {
 	case isZero(head),
-		has(510, "\x55\xaa"),                              // a disk's, as those of hybrids and floppies
+		has(510, "\x55\xaa"),                                  // a disk's, as those of hybrids and floppies
+		has(1080, "\x53\xef"), has(0, "XFSB"), has(0, "hsqs"), // Linux's, of a medium without partitions
 		has(1024, "H+"), has(1024, "HX"), has(1024, "BD"), // HFS
 		has(0, "ER\x02\x00"),                             // Apple's partition map
 		has(0, "\x00"+strings.Repeat("\xff", 10)+"\x00"): // sectors of 2352 bytes
