@@ -242,6 +242,9 @@ func (c *client) credentialFor(ctx context.Context, hostport string, lookup auth
 	l.noPasswords = credential == auth.EmptyCredential
 	// An access token goes to the registry itself.
 	if !l.noPasswords && credential.AccessToken == "" && l.realm != nil && !c.ownTokenService(l.realm) {
+		if err := c.permitsAddress(l.realm); err != nil { // no setting would change that
+			return auth.EmptyCredential, err
+		}
 		return auth.EmptyCredential, &TokenServiceError{c.host, printable(l.realm.Host)}
 	}
 	return credential, nil

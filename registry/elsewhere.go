@@ -112,13 +112,18 @@ func (c *client) permits(req *http.Request) error {
 	case req.Method != http.MethodGet && req.Method != http.MethodHead:
 		return c.refuse(where, "an upload stays at the registry, or goes to https")
 	}
+	return c.permitsAddress(u)
+}
+
+// permitsAddress looks at a host that is an address and no name.
+func (c *client) permitsAddress(u *url.URL) error {
 	host := u.Hostname()
 	if addr, err := netip.ParseAddr(host); err == nil {
 		if why := c.unreachable(addr); why != "" {
-			return c.refuse(where, "%s", why)
+			return c.refuse(withoutQuery(u), "%s", why)
 		}
 	} else if endsInNumber(host) {
-		return c.refuse(where, "the host is no address in the usual form") // "127.1", "0x7f000001": some resolvers take them
+		return c.refuse(withoutQuery(u), "the host is no address in the usual form") // "127.1", "0x7f000001": some resolvers take them
 	}
 	return nil
 }

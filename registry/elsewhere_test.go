@@ -484,3 +484,18 @@ func TestRedirectsEnd(t *testing.T) {
 		t.Errorf("got %v after %d redirects", err, n.Load())
 	}
 }
+
+// That a token service is at an address which no registry may lead to is the error, and not that nobody has configured it: a hint would
+// advise to send it credentials.
+func TestForeignTokenServiceAtMetadata(t *testing.T) {
+	t.Parallel()
+	s := plainServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="https://169.254.169.254/token"`)
+		w.WriteHeader(401)
+	}))
+	host := strings.TrimPrefix(s.URL, "http://")
+	_, err := open(t, host+"/test", Options{AuthFile: authFileWith(t, host, "alice", "hunter2-hunter2")}).Resolve(t.Context(), "v1")
+	if foreign, ok := errors.AsType[*TokenServiceError](err); ok || err == nil || !strings.Contains(err.Error(), "metadata address") {
+		t.Errorf("got %v, %v", err, foreign)
+	}
+}
