@@ -95,22 +95,13 @@ func readReferrers(ctx context.Context, subject ocispec.Descriptor, list []ocisp
 		}
 		size += desc.Size
 		g.Go(func() error {
-			content, err := fetch(gctx, desc)
-			switch {
-			case errors.Is(err, ErrNotFound):
-				return nil
-			case isInvalid(err):
+			d, err := readReferrer(gctx, fetch, subject, desc)
+			if isInvalid(err) {
 				wrong[i] = err
 				return nil
-			case err != nil:
-				return err
 			}
-			if m, err := parseReferrer(content); err == nil && m.Subject != nil && m.Subject.Digest == subject.Digest {
-				desc.MediaType = cmp.Or(m.MediaType, desc.MediaType)
-				d := m.describe(desc)
-				keep[i] = &d
-			}
-			return nil
+			keep[i] = d
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -590,22 +581,13 @@ func (l *layout) referrers(ctx context.Context, subject ocispec.Descriptor) ([]o
 			break
 		}
 		g.Go(func() error {
-			content, err := l.manifest(gctx, desc)
-			switch {
-			case errors.Is(err, ErrNotFound):
-				return nil
-			case isInvalid(err):
+			d, err := readReferrer(gctx, l.manifest, subject, desc)
+			if isInvalid(err) {
 				found[i] = &desc
 				return nil
-			case err != nil:
-				return err
 			}
-			if m, err := parseReferrer(content); err == nil && m.Subject != nil && m.Subject.Digest == subject.Digest {
-				desc.MediaType = cmp.Or(m.MediaType, desc.MediaType)
-				d := m.describe(desc)
-				found[i] = &d
-			}
-			return nil
+			found[i] = d
+			return err
 		})
 	}
 	err = g.Wait()
@@ -619,6 +601,25 @@ func (l *layout) referrers(ctx context.Context, subject ocispec.Descriptor) ([]o
 		}
 	}
 	return refer, err
+}
+
+// readReferrer fetches what is listed as a referrer of subject. It returns what the manifest says of itself, nil if it is not there or
+// does not refer to subject.
+func readReferrer(ctx context.Context, fetch func(context.Context, ocispec.Descriptor) ([]byte, error), subject, desc ocispec.Descriptor) (*ocispec.Descriptor, error) {
+	content, err := fetch(ctx, desc)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	m, err := parseReferrer(content)
+	if err != nil || m.Subject == nil || m.Subject.Digest != subject.Digest {
+		return nil, nil
+	}
+	desc.MediaType = cmp.Or(m.MediaType, desc.MediaType)
+	d := m.describe(desc)
+	return &d, nil
 }
 
 // layoutJobs is how many manifests of a layout are read at a time.
