@@ -177,8 +177,8 @@ func (t *baseTable) close() error { return t.table.close() }
 
 // CheckReused reads the kept layers that known is false for: every frame, also
 // of chunks that the new disks do not need. So whoever trusts the signature of
-// the new artifact can build on all of its layers. known may be called
-// concurrently. The error says which base was at fault, -1 for none.
+// the new artifact can build on all of its layers. The error says which base was
+// at fault, -1 for none.
 func (p *Packed) CheckReused(ctx context.Context, bases []*Base, known func(base int, layer LayerID) bool, jobs int) (base int, err error) {
 	t := p.packer.base
 	g, ctx := errgroup.WithContext(ctx)
