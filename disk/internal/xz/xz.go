@@ -50,6 +50,7 @@ type Reader struct {
 
 	// The Block that is being read, nil between Blocks.
 	block    *lzma.Reader2
+	chunks   *chunks   // what block reads from
 	hash     hash.Hash // nil: the Check is None
 	header   int64     // its size
 	plain    int64     // Uncompressed Size so far
@@ -202,7 +203,8 @@ func (z *Reader) blockHeader(size byte) error {
 	if z.hash = nil; z.check.new != nil {
 		z.hash = z.check.new()
 	}
-	z.block, err = lzma.Reader2Config{DictCap: int(dictionary)}.NewReader2(z.in)
+	z.chunks = &chunks{r: z.in}
+	z.block, err = lzma.Reader2Config{DictCap: int(dictionary)}.NewReader2(z.chunks)
 	return unexpected(err)
 }
 
@@ -279,6 +281,9 @@ func filters(r *bytes.Reader, count int) (dictionary int64, err error) {
 // blockEnd reads 3.3, Block Padding, and 3.4, Check.
 func (z *Reader) blockEnd() error {
 	compressed := z.in.n
+	if !z.chunks.ended {
+		return errors.New("a chunk of a block has another size than its header says")
+	}
 	if z.declared.compressed >= 0 && z.declared.compressed != compressed || z.declared.plain >= 0 && z.declared.plain != z.plain {
 		return errors.New("a block has another size than its header says")
 	}
@@ -423,6 +428,54 @@ func (c *counter) zeros(n int) error {
 		}
 	}
 	return nil
+}
+
+// chunks follows the chunks of LZMA2 in what is read. The decoder stops where it has
+// all content of a chunk, and takes what follows for the next one, whatever size
+// the chunk said it has: only at the real end both have seen the end marker.
+type chunks struct {
+	r     io.Reader
+	left  int    // bytes of the chunk's content
+	head  []byte // of the header that is being read
+	ended bool   // the end marker was the last byte
+}
+
+func (c *chunks) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	for rest := p[:n]; len(rest) > 0; {
+		if k := min(c.left, len(rest)); k > 0 {
+			c.left, rest = c.left-k, rest[k:]
+			continue
+		}
+		c.head, rest = append(c.head, rest[0]), rest[1:]
+		c.header()
+	}
+	return n, err
+}
+
+// header looks at a chunk's header, which may not be complete yet.
+func (c *chunks) header() {
+	control := c.head[0]
+	size := 6 // with new properties
+	switch {
+	case control == 0:
+		size = 1
+	case control < 0x80: // not compressed
+		size = 3
+	case control < 0xc0:
+		size = 5
+	}
+	c.ended = control == 0
+	if len(c.head) < size {
+		return
+	}
+	switch {
+	case control >= 0x80:
+		c.left = int(binary.BigEndian.Uint16(c.head[3:])) + 1
+	case control > 0:
+		c.left = int(binary.BigEndian.Uint16(c.head[1:])) + 1
+	}
+	c.head = c.head[:0]
 }
 
 // summed makes a CRC32 of the bytes that are read, and counts them.
