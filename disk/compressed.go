@@ -5,11 +5,9 @@ import (
 	"bytes"
 	"cmp"
 	"compress/bzip2"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -41,61 +39,10 @@ func (e *CompressedError) Is(target error) bool {
 // headLen is how many bytes of a file say what it is.
 const headLen = 512
 
-// compressions are told by what a file begins with. Those without open are
-// only known so that nobody takes them for the bytes of a disk.
-var compressions = []struct {
-	by     string
-	offset int
-	magic  string
-	open   func(*bufio.Reader) (io.ReadCloser, error)
-}{
-	{"gzip", 0, "\x1f\x8b\x08", openGzip},
-	{"xz", 0, xz.Magic, openXZ},
-	{"zstd", 0, "\x28\xb5\x2f\xfd", openZstd},
-	{"bzip2", 0, "BZh", openBzip2},
-	{"lz4", 0, "\x04\x22\x4d\x18", nil},
-	{"lz4", 0, "\x02\x21\x4c\x18", nil}, // before version 1.4
-	{"lzip", 0, "LZIP", nil},
-	{"lzop", 0, "\x89LZO\x00\x0d\x0a\x1a\x0a", nil},
-	{"compress", 0, "\x1f\x9d\x90", nil},
-	{"zip", 0, "PK\x03\x04", nil},
-	{"7z", 0, "7z\xbc\xaf\x27\x1c", nil},
-	{"rar", 0, "Rar!\x1a\x07", nil},
-	{"tar", 257, "ustar", nil}, // an OVA, perhaps
-}
-
-// compressedBy is what a file that begins with head is compressed by, "" if by
-// nothing known.
-func compressedBy(head []byte) string {
-	// RFC 8878, 3.1.2: pzstd begins with such a frame. So may lz4, which zstd
-	// then refuses.
-	if len(head) >= 8 && binary.LittleEndian.Uint32(head)&^0xf == 0x184d2a50 {
-		return "zstd"
-	}
-	if isLZMA(head) {
-		return "lzma"
-	}
-	for _, c := range compressions {
-		if len(head) > c.offset && strings.HasPrefix(string(head[c.offset:]), c.magic) {
-			return c.by
-		}
-	}
-	return ""
-}
-
-// isLZMA recognises the header of LZMA_Alone, which has no magic number, as xz
-// does: usual properties, a dictionary of 2^n or 2^n + 2^(n-1) bytes, and a size
-// that is unknown or below 256 GiB.
-func isLZMA(head []byte) bool {
-	if len(head) < 13 || head[0] != 0x5d {
-		return false
-	}
-	dictionary, size := binary.LittleEndian.Uint32(head[1:]), binary.LittleEndian.Uint64(head[5:])
-	top := dictionary
-	for top&(top-1) != 0 {
-		top &= top - 1
-	}
-	return dictionary >= 1<<12 && (dictionary == top || dictionary == top|top>>1) && (size == 1<<64-1 || size < 1<<38)
+// decompressors read what [virtual.CompressedBy] names. The rest is only known so
+// that nobody takes it for the bytes of a disk.
+var decompressors = map[string]func(*bufio.Reader) (io.ReadCloser, error){
+	"gzip": openGzip, "xz": openXZ, "zstd": openZstd, "bzip2": openBzip2,
 }
 
 // NewDecompressor reads the plain bytes of a file that r reads from its begin:
@@ -120,18 +67,17 @@ func NewDecompressor(r io.Reader) (io.ReadCloser, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	by := compressedBy(head)
+	by := virtual.CompressedBy(head)
 	if by == "" {
 		return nil, virtual.Unsupported("not a compressed file")
 	}
 	d := &decompressor{by: by, in: in}
-	for _, c := range compressions {
-		if c.by == by && c.open != nil {
-			d.plain, err = c.open(in.buf)
-			return d, err
-		}
+	open := decompressors[by]
+	if open == nil {
+		return nil, &CompressedError{by}
 	}
-	return nil, &CompressedError{by}
+	d.plain, err = open(in.buf)
+	return d, err
 }
 
 // An input keeps the error of the file, which a decoder may take for its own,

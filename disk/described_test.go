@@ -1,9 +1,11 @@
 package disk_test
 
 import (
+	"archive/tar"
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -71,6 +73,37 @@ func TestDescribedRawDisks(t *testing.T) {
 		copy(b[at:], mark)
 		return b
 	}
+	tarHeader := func(format tar.Format) string {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := w.WriteHeader(&tar.Header{Name: "home/.ssh/id_ed25519", Mode: 0o600, Size: 1, Format: format}); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	v7 := []byte(tarHeader(tar.FormatUSTAR))
+	clear(v7[257:])
+	copy(v7[148:], "        ")
+	sum := 0
+	for _, c := range v7[:512] {
+		sum += int(c)
+	}
+	copy(v7[148:], fmt.Sprintf("%06o\x00 ", sum))
+	const oldCpio = "\xc7\x71\x01\x00\x02\x00\xa4\x81\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x01\x00a\x00"
+	utf16be := make([]byte, len(utf16le))
+	for i := range utf16le {
+		utf16be[i] = utf16le[i^1]
+	}
+	utf16of := func(text string) (b []byte) {
+		for _, u := range utf16.Encode([]rune(text)) {
+			b = binary.LittleEndian.AppendUint16(b, u)
+		}
+		return b
+	}
+	both := func(b []byte, at int, mark string) []byte {
+		copy(b[at:], mark)
+		return b
+	}
 	log := bytes.Repeat([]byte("Nov 30 15:42:13 host kernel: nothing of interest\n"), 8<<10)
 	for _, test := range []struct {
 		name string
@@ -89,6 +122,36 @@ func TestDescribedRawDisks(t *testing.T) {
 		{"Berkeley DB", with(12, "\x62\x31\x05\x00"), "Berkeley DB"},
 		{"KeePass", with(0, "\x03\xd9\xa2\x9a"), "KeePass"},
 		{"the registry of Windows", with(0, "regf"), "Windows registry"},
+		{"a tar archive", with(0, tarHeader(tar.FormatGNU)), "a tar archive"},
+		{"a tar archive of version 7", with(0, string(v7)), "a tar archive"},
+		{"a cpio archive", with(0, "070701"), "a cpio archive"},
+		{"a cpio archive of binary headers", with(0, oldCpio), "a cpio archive"},
+		{"a ZIP archive", with(0, "PK\x03\x04"), "a ZIP archive"},
+		{"gzip", with(0, "\x1f\x8b\x08"), "compressed by gzip"},
+		{"xz", with(0, "\xfd7zXZ\x00"), "compressed by xz"},
+		{"7z", with(0, "7z\xbc\xaf\x27\x1c"), "compressed by 7z"},
+		{"a journal of systemd", with(0, "LPKSHHRH"), "a journal of systemd"},
+		{"a core", with(0, "\x7fELF"), "an ELF file"},
+		{"age", with(0, "age-encryption.org/v1\n"), "encrypted by age"},
+		{"PKCS #12", with(0, "\x30\x82\x04\x00\x02\x01\x03\x30"), "a key or a certificate"},
+		{"PKCS #12 of BER", with(0, "\x30\x80\x02\x01\x03\x30"), "a key or a certificate"},
+		{"a certificate", both(bytes.Clone(noise[:1024]), 0, "\x30\x82\x03\xfc\x30\x82"), "a key or a certificate"},
+		{"a key of OpenPGP", with(0, "\x95\x03\xbe\x04\x5f\x00\x00\x00\x01"), "a key of OpenPGP"},
+		{"encrypted by OpenPGP", with(0, "\x85\x02\x0c\x03"), "encrypted by OpenPGP"},
+		{"a JPEG picture", with(0, "\xff\xd8\xff\xe0"), "a JPEG picture"},
+		{"saved memory", with(0, "\xd2\xbe\xd2\xbe"), "saved memory of a VMware machine"},
+		{"UTF-16 without a mark", sectors(utf16le[2:]), "it is text"},
+		{"UTF-16 of the other order", sectors(utf16be[2:]), "it is text"},
+		{"much UTF-16", bytes.Repeat(sectors(utf16le), 33), "it is text"},
+		{"much UTF-16 of Russian", sectors(utf16of(strings.Repeat("\u043f\u0430\u0440\u043e\u043b\u044c \u043e\u0442 \u0441\u0435\u0440\u0432\u0435\u0440\u0430 \u0442\u0430\u043a\u043e\u0439-\u0442\u043e\r\n", 9999))), "it is text"},
+		{"a boot sector behind an ELF header", both(with(0, "\x7fELF"), 510, "\x55\xaa"), ""},
+		{"GPT behind JPEG", both(with(0, "\xff\xd8\xff\xe0"), 512, "EFI PART"), ""},
+		{"GPT of 4096-byte sectors behind JPEG", both(with(0, "\xff\xd8\xff\xe0"), 4096, "EFI PART"), ""},
+		{"the copy of GPT, and gzip", both(with(0, "\x1f\x8b\x08"), len(noise)-512, "EFI PART"), ""},
+		{"LVM behind ZIP", both(with(0, "PK\x03\x04"), 512, "LABELONE"), ""},
+		{"a CD image behind SQLite", both(with(0, "SQLite format 3\x00"), 0x8001, "CD001"), ""},
+		{"ext behind ELF", both(both(with(0, "\x7fELF"), 1024, "\x01\x00\x00\x00\x01"+strings.Repeat("\x00", 0x33)+"\x53\xef"), 1024+0x4c, "\x01\x00\x00\x00"), ""},
+		{"swap behind ELF", both(with(0, "\x7fELF"), 4086, "SWAPSPACE2"), ""},
 		{"nothing", nil, ""},
 		{"one sector", noise[:512], ""},
 		{"noise", noise, ""},
@@ -111,6 +174,10 @@ func TestDescribedRawDisks(t *testing.T) {
 			}
 			for _, format := range []disk.Format{disk.Raw, ""} {
 				img, err := disk.OpenReader(bytes.NewReader(test.data), disk.OpenOptions{Format: format, Described: true})
+				if format == "" && err != nil && disk.Looks(bytes.NewReader(test.data)) != "" {
+					wantError(t, img, err, disk.ErrUnsupported, "say that it is raw") // whoever named it
+					continue
+				}
 				check(img, err)
 			}
 			// What the user names is what they say.
@@ -118,6 +185,55 @@ func TestDescribedRawDisks(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// Who made an image may name a private archive for its raw part, as who made a
+// descriptor may.
+func TestRawPartsOfImages(t *testing.T) {
+	t.Parallel()
+	noise := make([]byte, 64<<10)
+	random := rand.New(rand.NewPCG(3, 4))
+	for i := range noise {
+		noise[i] = byte(random.Uint32())
+	}
+	archive := append(bytes.Clone(noise[:257]), append([]byte("ustar\x00"), noise[263:]...)...)
+	picture := append([]byte("\xff\xd8\xff\xe0"), noise[4:]...)
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{"backup.tar": archive, "disk-f001.vmdk": noise, "disk-f002.vmdk": picture, "disk-f003.vmdk": archive,
+		"a.jpg": picture} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	descriptor := func(names ...string) string {
+		text := "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"twoGbMaxExtentFlat\"\n"
+		for _, name := range names {
+			text += fmt.Sprintf("RW 128 FLAT %q 0\n", name)
+		}
+		return text
+	}
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-f", "qcow2", "-b", "backup.tar", "-F", "raw", filepath.Join(dir, "backing.qcow2"), "64K")
+	for name, text := range map[string]string{
+		"one.vmdk": descriptor("backup.tar"), "first.vmdk": descriptor("disk-f002.vmdk", "disk-f001.vmdk"),
+		"second.vmdk": descriptor("disk-f001.vmdk", "a.jpg"), "split.vmdk": descriptor("disk-f001.vmdk", "disk-f002.vmdk", "disk-f003.vmdk"),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, says := range map[string]string{
+		"backing.qcow2": "it is a tar archive", "one.vmdk": "it is a tar archive", "first.vmdk": "it is a JPEG picture", "second.vmdk": "it is a JPEG picture",
+		"split.vmdk": "", // is cut before a file of its guest
+	} {
+		img, err := disk.Open(filepath.Join(dir, name), disk.OpenOptions{BackingDir: dir, Extents: true})
+		if says != "" {
+			wantError(t, img, err, disk.ErrNotDisk, says)
+		} else if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else {
+			img.Close()
+		}
 	}
 }
 

@@ -140,7 +140,7 @@ func detect(r Reader) (Format, error) {
 }
 
 func detectHead(head, tail []byte) (Format, error) {
-	if by := compressedBy(head); by != "" {
+	if by := virtual.CompressedBy(head); by != "" {
 		return "", &CompressedError{by}
 	}
 	if vmdk.IsDescriptor(head) {

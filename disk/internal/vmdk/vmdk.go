@@ -14,7 +14,9 @@ package vmdk
 import (
 	"bytes"
 	"fmt"
+	"path"
 	"sort"
+	"strings"
 
 	"github.com/davit-oci/davit/disk/internal/mapped"
 	"github.com/davit-oci/davit/disk/internal/virtual"
@@ -165,7 +167,7 @@ func (i *Image) openExtents(folder virtual.Folder) error {
 				opened[line.name] = f
 			}
 			var err error
-			if e, err = i.extent(line, f); err != nil {
+			if e, err = i.extent(line, f, n == 0); err != nil {
 				return fmt.Errorf("opening extent %d, %q: %w", n+1, line.name, err)
 			}
 		}
@@ -197,13 +199,20 @@ func (i *Image) openExtent(name string, folder virtual.Folder) (openFile, error)
 	return openFile{file, base}, err
 }
 
-// extent is what a line of the descriptor says of the file f.
-func (i *Image) extent(line extentLine, f openFile) (extent, error) {
+// extent is what a line of the descriptor says of the file f. The first is the
+// beginning of the disk.
+func (i *Image) extent(line extentLine, f openFile, first bool) (extent, error) {
 	if line.kind == "FLAT" || line.kind == "VMFS" { // Simple Extents
 		if size := f.Size(); line.offset > size || line.size > size-line.offset {
 			return extent{}, virtual.Corrupt("%d bytes at %#x: the file ends at %#x", line.size, line.offset, size)
 		}
-		if err := virtual.CheckDisk(f, virtual.Sector); err != nil {
+		check := virtual.CheckDisk
+		if !first && strings.EqualFold(path.Ext(line.name), ".vmdk") {
+			// A split disk is cut anywhere, also before a file of its guest. What is
+			// named so is nobody's archive or picture.
+			check = virtual.CheckPart
+		}
+		if err := check(f, virtual.Sector); err != nil {
 			return extent{}, err
 		}
 		return extent{length: line.size, kind: mapped.Data, host: f.base + line.offset}, nil

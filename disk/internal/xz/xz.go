@@ -24,8 +24,8 @@ import (
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
-// Magic is what a Stream begins with.
-const Magic = "\xfd7zXZ\x00"
+// magic is what a Stream begins with.
+const magic = "\xfd7zXZ\x00"
 
 // MaxDictionary limits the dictionary that a Block may ask for, in bytes. It is
 // allocated at once. xz -9 uses as much as this.
@@ -158,9 +158,9 @@ func (z *Reader) streamHeader() error {
 		return unexpected(err)
 	}
 	switch {
-	case string(b[:6]) != Magic && !z.begun:
+	case string(b[:6]) != magic && !z.begun:
 		return errors.New("not an xz file")
-	case string(b[:6]) != Magic:
+	case string(b[:6]) != magic:
 		return errors.New("what follows the last stream is not an xz stream")
 	case crc32.ChecksumIEEE(b[6:8]) != binary.LittleEndian.Uint32(b[8:]):
 		return errors.New("checksum of a stream header")
