@@ -55,6 +55,83 @@ func TestHiddenSecondFiles(t *testing.T) {
 	wantError(t, img, err, disk.ErrBackingFile, "begins with a dot")
 }
 
+// What is known of a second file for which no folder was allowed: who is told to
+// allow the folder of the image must not publish what it hides there.
+func TestSecondFilesWithoutAFolder(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	dir := filepath.Join(t.TempDir(), ".images") // which the user has named
+	for _, sub := range []string{".gnupg", "old"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	content := disktest.Mixture(1<<20, 1)
+	for _, path := range []string{filepath.Join(dir, ".gnupg", "secring.gpg"), filepath.Join(dir, "base"), filepath.Join(dir, "old", "moved"), filepath.Join(dir, "moved"), filepath.Join(outside, "base")} {
+		disktest.Make(t, path, "raw", content)
+	}
+	for link, to := range map[string]string{"link": ".gnupg/secring.gpg", "folder": ".gnupg", "out": outside} {
+		if err := os.Symlink(filepath.FromSlash(to), filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(filepath.Join(dir, "old", "moved")); err != nil {
+		t.Fatal(err)
+	}
+	const nowhere, hidden, none = "nowhere", "hidden", "none"
+	for _, test := range []struct{ name, want string }{ // else: it is in the folder
+		{"base", ""},
+		{"./old/../base", ""},
+		{filepath.Join(dir, "base"), ""},
+		{"/gone/base", ""}, // found by its last element
+		{`C:\vm\base`, ""},
+		{"old/moved", ""},
+		{".gnupg/secring.gpg", hidden},
+		{filepath.Join(dir, ".gnupg", "secring.gpg"), hidden},
+		{"link", hidden},
+		{"folder/secring.gpg", hidden},
+		{"/gone/.netrc", hidden},
+		{"out/base", nowhere},
+		{filepath.Join(outside, "base"), nowhere},
+		{"gone", nowhere},
+		{`json:{"file.filename":"base"}`, none},
+		{"nbd://localhost/base", none},
+	} {
+		path := filepath.Join(dir, "image")
+		disktest.QEMU(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", test.name, "-F", "raw", path, "1M")
+		descriptor := fmt.Sprintf("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\nRW 2048 FLAT %q 0\n", strings.ReplaceAll(test.name, `"`, "'"))
+		if err := os.WriteFile(path+".txt", []byte(descriptor), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{path, path + ".txt"} {
+			if path != filepath.Join(dir, "image") && strings.ContainsAny(test.name, `\:`) {
+				continue // what is another thing in a VMDK
+			}
+			img, err := disk.Open(path, disk.OpenOptions{Extents: true})
+			wantError(t, img, err, disk.ErrBackingFile, "")
+			var second *disk.BackingFileError
+			got := none
+			switch found := errors.As(err, &second); {
+			case errors.Is(err, disk.ErrHidden):
+				got = hidden
+			case found && second.Folder == "":
+				got = nowhere
+			case found:
+				got = strings.TrimPrefix(second.Folder, dir)
+			}
+			if got != test.want || second != nil && second.Continues {
+				t.Errorf("%s: %q: %v, which is %q, want %q", filepath.Base(path), test.name, err, got, test.want)
+			}
+		}
+	}
+	path := filepath.Join(dir, "image")
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", "base", "-F", "qcow2", path, "1M")
+	var second *disk.BackingFileError
+	if _, err := disk.Open(path, disk.OpenOptions{}); !errors.As(err, &second) || !second.Continues {
+		t.Errorf("a backing file that may have one: %v", err)
+	}
+}
+
 // A raw file that somebody else named must look like a disk.
 func TestDescribedRawDisks(t *testing.T) {
 	key := strings.Repeat("-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n", 40)

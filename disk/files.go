@@ -30,6 +30,7 @@ const (
 // files are all the files of an image, and where they may lie. An image names
 // other files, but its guest may have written those names.
 type files struct {
+	path   string     // of the image that the user named; empty: it is part of something else
 	root   *os.Root   // BackingDir; nil: no second file
 	roots  []string   // absolute names of root's folder
 	hidden bool       // what is hidden below root may be opened
@@ -53,7 +54,7 @@ type folder struct {
 
 // newFolder prepares for the image at path, open as f.
 func newFolder(path string, f *os.File, o OpenOptions) (*folder, error) {
-	all := &files{opened: []openFile{{File: f}}, hidden: o.Hidden}
+	all := &files{path: path, opened: []openFile{{File: f}}, hidden: o.Hidden}
 	c := &folder{files: all, first: true}
 	info, err := f.Stat()
 	if err != nil {
@@ -123,7 +124,7 @@ func (a *files) close() error {
 // have.
 func (c *folder) Parent(name string) (virtual.Reader, virtual.Folder, error) {
 	file, parent, err := c.parent(name, !strings.ContainsAny(name, `/\`))
-	return file, parent, opening("parent", name, err)
+	return file, parent, opening("parent", name, continuing(err))
 }
 
 func (c *folder) parent(name string, moved bool) (*raw.Image, *folder, error) {
@@ -154,6 +155,9 @@ func (c *folder) inChain(info os.FileInfo) bool {
 // they were on: where nothing is at such a path, and that is allowed, the file is
 // looked for by its last element, beside the image and in root.
 func (c *folder) second(name string, moved bool) (*raw.Image, os.FileInfo, string, error) {
+	if c.root == nil {
+		return nil, nil, "", c.refused(name)
+	}
 	local, err := c.local(name)
 	if err == nil {
 		var file *raw.Image
@@ -165,6 +169,7 @@ func (c *folder) second(name string, moved bool) (*raw.Image, os.FileInfo, strin
 	if !moved || !errors.Is(err, fs.ErrNotExist) && !(errors.Is(err, errOutside) && !c.exists(name)) {
 		return nil, nil, "", err
 	}
+	loop := false
 	for _, local := range c.elsewhere(name) {
 		file, info, other := c.open(c.root, local)
 		switch {
@@ -174,12 +179,86 @@ func (c *folder) second(name string, moved bool) (*raw.Image, os.FileInfo, strin
 			return nil, nil, "", other
 		case c.inChain(info): // an image can be called as its backing file was
 			c.Forget(file)
+			loop = loop || !os.SameFile(info, c.above[len(c.above)-1])
 			continue
 		}
 		c.opened[len(c.opened)-1].named = name
 		return file, info, local, nil
 	}
+	if loop {
+		return nil, nil, "", virtual.Corrupt("the backing chain is a loop: nothing is at %q, and the file of that name is in the chain already", name)
+	}
 	return nil, nil, "", err
+}
+
+// A BackingFileError is [ErrBackingFile] of an image for which no second file may
+// be opened, as [OpenOptions] have no BackingDir. None was: where it lies is known
+// from names alone.
+type BackingFileError struct {
+	Name      string // as the image has it
+	Folder    string // of the image, if the file is in there as BackingDir would find it; else empty
+	Continues bool   // the file may name others, which that folder would allow as well
+}
+
+func (e *BackingFileError) Error() string { return fmt.Sprintf("%v: %q", ErrBackingFile, e.Name) }
+
+// Is is for [errors.Is].
+func (e *BackingFileError) Is(target error) bool { return target == ErrBackingFile }
+
+// continuing says of a file that is not opened that it may name others.
+func continuing(err error) error {
+	if e, ok := errors.AsType[*BackingFileError](err); ok {
+		e.Continues = true
+	}
+	return err
+}
+
+// refused is why the image of c may have no second file: a [BackingFileError], or,
+// of a name that a BackingDir should not be given for, [ErrHidden] or plain
+// [ErrBackingFile].
+func (c *folder) refused(name string) error {
+	unknown := &BackingFileError{Name: name}
+	if c.path == "" {
+		return unknown
+	}
+	dir := filepath.Dir(c.path)
+	roots, err := names(dir)
+	if err != nil {
+		return unknown
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return unknown
+	}
+	defer root.Close()
+	try := &folder{files: &files{root: root, roots: roots}, dirs: roots, above: c.above}
+
+	local, err := try.local(name)
+	locals := []string{local}
+	switch {
+	case errors.Is(err, errOutside):
+		if locals = try.elsewhere(name); try.exists(name) {
+			return unknown
+		}
+	case err != nil: // it is no file
+		return err
+	default:
+		locals = append(locals, try.elsewhere(name)...)
+	}
+	for _, local := range locals {
+		_, info, err := beneath.Find(root, local, false)
+		switch {
+		case errors.Is(err, beneath.ErrHidden):
+			return fmt.Errorf("%w: %q: %w", ErrBackingFile, name, err)
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil: // a link leads out
+			return unknown
+		case !c.inChain(info):
+			return &BackingFileError{Name: name, Folder: dir}
+		}
+	}
+	return unknown
 }
 
 // elsewhere are the names in root under which a file may lie that is called name.
@@ -261,6 +340,9 @@ func (c *folder) data(name string) (virtual.Reader, error) {
 
 // NamesIn are the files in a folder that the image of c names.
 func (c *folder) NamesIn(dir string) ([]string, error) {
+	if c.root == nil {
+		return nil, &BackingFileError{Name: dir, Continues: true}
+	}
 	local, err := c.local(dir)
 	if err != nil {
 		return nil, err
@@ -280,6 +362,9 @@ func (c *folder) NamesIn(dir string) ([]string, error) {
 func (c *folder) backing(name, format string) (virtual.Reader, error) {
 	file, below, err := c.parent(name, true)
 	if err != nil {
+		if format != "" && Format(format).container() != Raw {
+			err = continuing(err)
+		}
 		return nil, opening("backing file", name, err)
 	}
 	f := Raw
@@ -330,9 +415,6 @@ func (e outsideError) Unwrap() []error { return []error{e.error, errOutside} }
 
 // paths are the absolute names of a file that the image of c names.
 func (c *folder) paths(name string) ([]string, error) {
-	if c.root == nil {
-		return nil, fmt.Errorf("%w: %q", ErrBackingFile, name)
-	}
 	path := name
 	if scheme, rest, ok := strings.Cut(name, ":"); ok && !strings.Contains(scheme, "/") && filepath.VolumeName(name) == "" {
 		switch {

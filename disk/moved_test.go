@@ -88,6 +88,13 @@ func TestMovedSecondFiles(t *testing.T) {
 	img, err := disk.Open(at(home, "middle.qcow2"), disk.OpenOptions{BackingDir: home})
 	wantError(t, img, err, disk.ErrBackingFile, "outside of")
 
+	// A chain that comes back to an image in it is a loop, also where it was moved.
+	loop := t.TempDir()
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "/gone/b.qcow2", at(loop, "a.qcow2"), "1M")
+	disktest.QEMU(t, "qemu-img", "create", "-q", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "/gone/a.qcow2", at(loop, "b.qcow2"), "1M")
+	img, err = disk.Open(at(loop, "a.qcow2"), disk.OpenOptions{BackingDir: loop})
+	wantError(t, img, err, disk.ErrCorrupt, "is a loop")
+
 	// What is no path of a file, and what is hidden, is not looked for.
 	for _, name := range []string{"nbd://host/base.qcow2", `json:{"file.filename":"/x/base.qcow2"}`, "/gone/..", "/gone/.ssh"} {
 		disktest.QEMU(t, "qemu-img", "rebase", "-u", "-F", "qcow2", "-b", name, at(home, "windows.qcow2"))

@@ -194,15 +194,19 @@ const hintHidden = "--backing-dir DIR, the folder that the file lies in, if it m
 
 // hintForImage adds the command that mends an image that cannot be read as it is.
 func hintForImage(err error, path string) error {
+	second, _ := errors.AsType[*disk.BackingFileError](err)
 	switch {
 	case errors.Is(err, disk.ErrCompressed):
 		return hintToUnpack(err, err, path)
 	case errors.Is(err, disk.ErrEncrypted):
 		return withHint(err, "qemu-img convert --object secret,id=key,file=PASSWORD --image-opts driver=qcow2,encrypt.key-secret=key,file.filename=%s -O qcow2 plain.qcow2", path)
-	case errors.Is(err, disk.ErrHidden): // who follows a hint must not publish what the image's author wants
+	case errors.Is(err, disk.ErrHidden), second != nil && second.Folder == "":
+		// Who follows a hint must not publish what the image's author wants.
 		return withHint(err, hintHidden)
-	case errors.Is(err, disk.ErrBackingFile):
-		return withHint(err, "--backing-dir %s", filepath.Dir(path))
+	case second != nil && second.Continues:
+		return withHint(err, "--backing-dir %s, if all files that it and its parents name in there may be published", second.Folder)
+	case second != nil:
+		return withHint(err, "--backing-dir %s", second.Folder)
 	}
 	return err
 }

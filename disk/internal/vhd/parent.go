@@ -1,6 +1,7 @@
 package vhd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -43,11 +44,17 @@ func (h *header) openParent(file virtual.Reader, folder virtual.Folder) (virtual
 	if folder == nil {
 		return nil, missing
 	}
-	var wrong error // about the first file that is there, but is not it
+	gone := false    // one of the names could have been opened
+	var denied error // of the first that may not be
+	var wrong error  // about the first file that is there, but is not it
 	for _, name := range names {
 		file, below, err := folder.Parent(name)
 		switch {
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, virtual.ErrBackingFile):
+		case errors.Is(err, virtual.ErrBackingFile):
+			denied = cmp.Or(denied, err)
+			continue
+		case errors.Is(err, fs.ErrNotExist):
+			gone = true
 			continue
 		case err == nil:
 			if err = h.checkParent(name, file); err != nil {
@@ -69,7 +76,10 @@ func (h *header) openParent(file virtual.Reader, folder virtual.Folder) (virtual
 	if wrong != nil {
 		return nil, wrong
 	}
-	return nil, missing
+	if gone {
+		return nil, missing
+	}
+	return nil, cmp.Or(denied, missing)
 }
 
 func (h *header) checkParent(name string, file virtual.Reader) error {
