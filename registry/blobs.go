@@ -167,7 +167,7 @@ func (b *rangeReader) open() error {
 	}
 	resp, err := b.from.c.do(b.ctx, rq, http.StatusOK, http.StatusPartialContent)
 	if err != nil {
-		return err
+		return b.from.late(b.desc.Digest, err)
 	}
 	if err := b.accept(resp, whole); err != nil {
 		resp.Body.Close()
@@ -397,6 +397,7 @@ func (r *remote) commit(ctx context.Context, rq request, desc ocispec.Descriptor
 	if err != nil {
 		return err
 	}
+	r.written.Store(desc.Digest, true)
 	if resp.StatusCode == http.StatusCreated {
 		return resp.Body.Close()
 	}
@@ -552,6 +553,7 @@ func (r *remote) mount(ctx context.Context, desc ocispec.Descriptor, from string
 		resp.Body.Close()
 		if resp.StatusCode == http.StatusCreated {
 			mounted = true
+			r.written.Store(desc.Digest, true)
 			r.c.stats.mounted.Add(desc.Size)
 			return nil
 		}

@@ -300,6 +300,9 @@ func (c *client) mayPass(err error) bool {
 	if _, ok := errors.AsType[*sourceError](err); ok || isElsewhere(err) {
 		return false
 	}
+	if _, ok := errors.AsType[*lateError](err); ok {
+		return true
+	}
 	if e := answerOf(err); e != nil {
 		switch e.status {
 		case http.StatusTooManyRequests, http.StatusRequestTimeout:

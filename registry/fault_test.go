@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -829,6 +830,80 @@ func TestManifestsAreNotBelieved(t *testing.T) {
 		}
 		if err := r.Push(t.Context(), describe(ocispec.MediaTypeImageManifest, b), bytes.NewReader(b)); !errors.Is(err, ErrDigestMismatch) {
 			t.Errorf("got %v, want ErrDigestMismatch", err)
+		}
+	})
+}
+
+// A registry may not have at once what it has just taken. A push has not looked for
+// anything, so that it never ends as what does not find it.
+func TestWrittenAndNotThereYet(t *testing.T) {
+	t.Parallel()
+	absent := status(http.StatusNotFound)
+	push := func(t *testing.T, r *Repository) (subject ocispec.Descriptor, err error) {
+		b, err := json.Marshal(ocispec.Manifest{
+			MediaType: ocispec.MediaTypeImageManifest,
+			Config:    pushBytes(t, r, ocispec.MediaTypeEmptyJSON, []byte("{}")),
+			Layers:    []ocispec.Descriptor{},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		desc := describe(ocispec.MediaTypeImageManifest, b)
+		return desc, r.Push(t.Context(), desc, bytes.NewReader(b))
+	}
+	t.Run("a manifest, twice", func(t *testing.T) {
+		f := newFaulty(t)
+		f.set(times(2, "GET manifest", absent))
+		if _, err := push(t, open(t, f.names, Options{})); err != nil {
+			t.Error(err)
+		}
+		if n := f.counted("GET manifest"); n != 3 {
+			t.Errorf("asked %d times, want 3", n)
+		}
+	})
+	t.Run("a manifest, always", func(t *testing.T) {
+		f := newFaulty(t)
+		f.set(times(always, "GET manifest", absent))
+		_, err := push(t, open(t, f.names, Options{}))
+		if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "does not give it back") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("a referrer", func(t *testing.T) {
+		f := newFaulty(t)
+		r := open(t, f.names, Options{})
+		subject, err := push(t, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(ocispec.Manifest{
+			MediaType: ocispec.MediaTypeImageManifest,
+			Config:    pushBytes(t, r, ocispec.MediaTypeEmptyJSON, []byte("{}")),
+			Layers:    []ocispec.Descriptor{},
+			Subject:   &subject,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.set(times(1, "GET manifest", absent))
+		if err := r.PushReferrer(t.Context(), describe(ocispec.MediaTypeImageManifest, b), b); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a blob", func(t *testing.T) {
+		f := newFaulty(t)
+		r := open(t, f.names, Options{})
+		want := []byte("some blob")
+		desc := pushBytes(t, r, "application/octet-stream", want)
+		f.set(times(2, "GET blob", absent))
+		if got, err := fetchRange(t, r, desc, 0, desc.Size); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("got %q, %v", got, err)
+		}
+	})
+	t.Run("what nobody has pushed", func(t *testing.T) {
+		f := newFaulty(t)
+		if _, err := open(t, f.names, Options{}).Resolve(t.Context(), "gone"); !errors.Is(err, ErrNotFound) {
+			t.Errorf("got %v, want ErrNotFound", err)
 		}
 	})
 }

@@ -36,6 +36,7 @@ type remote struct {
 	ignoresRanges atomic.Bool
 	refusesRanges atomic.Bool // they are errors, or cannot be told apart
 	doubted       sync.Map    // by digest: blobs that HEAD finds and that a manifest was refused for
+	written       sync.Map    // by digest: what the registry has taken from us
 	cache         manifestCache
 }
 
@@ -153,7 +154,7 @@ func (r *remote) getManifest(ctx context.Context, tagOrDigest string, accept []s
 			scopes: r.pull,
 		}, http.StatusOK)
 		if err != nil {
-			return err
+			return r.late(digest.Digest(tagOrDigest), err)
 		}
 		defer resp.Body.Close()
 		where := withoutQuery(resp.Request.URL)
@@ -224,6 +225,7 @@ func (r *remote) pushManifest(ctx context.Context, desc ocispec.Descriptor, cont
 	if _, err := r.putManifest(ctx, desc, content, string(desc.Digest)); err != nil {
 		return fmt.Errorf("pushing manifest %s: %w", desc.Digest, err)
 	}
+	// A registry that does not have it yet is asked again; see late.
 	if _, _, err := r.getManifest(ctx, string(desc.Digest), []string{desc.MediaType}, desc.Size); err != nil {
 		return fmt.Errorf("reading manifest %s back: %w", desc.Digest, err)
 	}
@@ -284,9 +286,26 @@ func (r *remote) putManifestOnce(ctx context.Context, desc ocispec.Descriptor, c
 		if got := header.Get("Docker-Content-Digest"); strings.HasPrefix(got, "sha256:") && got != string(desc.Digest) {
 			return fmt.Errorf("%w: the registry calls it %s", ErrDigestMismatch, printable(got))
 		}
+		r.written.Store(desc.Digest, true)
 		return nil
 	})
 	return header, err
+}
+
+// late makes of an answer that d is not there one that may pass, if the registry has taken it from us: its storage is slow to agree with
+// itself.
+func (r *remote) late(d digest.Digest, err error) error {
+	if _, taken := r.written.Load(d); !taken || !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	return &lateError{err}
+}
+
+// A lateError is no [ErrNotFound]: who pushes has not looked for anything.
+type lateError struct{ err error }
+
+func (e *lateError) Error() string {
+	return fmt.Sprintf("%v: the registry has taken it, and does not give it back", e.err)
 }
 
 // blobsOf are the blobs that a manifest names.
