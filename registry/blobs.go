@@ -183,7 +183,9 @@ func (b *rangeReader) accept(resp *http.Response, whole bool) error {
 	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return fmt.Errorf("GET %s: answered in content encoding %q", where, printable(e))
 	}
-	if resp.StatusCode == http.StatusPartialContent {
+	// All of it, as was asked for: that it is called a part changes nothing.
+	all := resp.StatusCode == http.StatusPartialContent && !b.ranged && resp.Header.Get("Content-Range") == "" && resp.ContentLength == b.desc.Size
+	if resp.StatusCode == http.StatusPartialContent && !all {
 		first, last, size, err := parseContentRange(resp.Header.Get("Content-Range"))
 		switch {
 		case err != nil:
@@ -288,26 +290,51 @@ func (r *remote) exists(ctx context.Context, desc ocispec.Descriptor) (bool, err
 	return r.head(ctx, desc, rq)
 }
 
+// head asks whether desc is there, by rq or, of a registry that knows no HEAD, by GET.
 func (r *remote) head(ctx context.Context, desc ocispec.Descriptor, rq request) (bool, error) {
 	found := false
 	err := r.c.retry(ctx, func(int) error {
-		resp, err := r.c.do(ctx, rq, http.StatusOK)
+		if r.refusesHead.Load() {
+			rq.method = http.MethodGet
+			if !IsManifest(desc.MediaType) && desc.Size > 1 {
+				rq.header = http.Header{"Range": {"bytes=0-0"}} // as little as can be asked for
+			}
+		}
+		resp, err := r.c.do(ctx, rq, http.StatusOK, http.StatusPartialContent)
+		if code := statusOf(err); rq.method == http.MethodHead && (code == http.StatusMethodNotAllowed || code == http.StatusNotImplemented) {
+			r.refusesHead.Store(true)
+			return errNoHead
+		}
 		if err != nil {
 			return err
 		}
 		resp.Body.Close()
+		size := resp.ContentLength
+		if resp.StatusCode == http.StatusPartialContent {
+			if _, _, size, err = parseContentRange(resp.Header.Get("Content-Range")); err != nil {
+				size = -1
+			}
+		}
 		// Something of another size is not it: to a push that is a reason to send it again.
-		found = resp.ContentLength < 0 || resp.ContentLength == desc.Size
+		found = size < 0 || size == desc.Size
 		return nil
 	})
+	if errors.Is(err, errNoHead) {
+		return r.head(ctx, desc, rq)
+	}
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
+	}
+	if code := statusOf(err); rq.method == http.MethodGet && code/100 == 4 && code != http.StatusUnauthorized && !r.c.mayPass(err) {
+		return false, nil // nothing is known of it: whether it is there shows when it is read or pushed
 	}
 	if err != nil {
 		return false, fmt.Errorf("looking for %s: %w", desc.Digest, err)
 	}
 	return found, nil
 }
+
+var errNoHead = errors.New("the registry knows no HEAD")
 
 // pushBlob: HEAD, then POST and PUT ("POST then PUT" of the distribution spec), tried again as a whole: half an upload is worth
 // nothing on many registries, and the rest of them differ in how they say what they have.

@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -338,6 +339,91 @@ func TestIgnoresRanges(t *testing.T) {
 	}
 	if _, err := fetchRange(t, r, desc, 10, 10); err != nil || !r.IgnoresRanges() {
 		t.Errorf("after a range: %v, %v", r.IgnoresRanges(), err)
+	}
+}
+
+// A whole blob that is called a part of itself is the blob.
+func TestWholeBlobAsPartialContent(t *testing.T) {
+	t.Parallel()
+	f := newFaulty(t)
+	r := open(t, f.names, Options{backoff: time.Millisecond})
+	content := noise(1, 100_000)
+	desc := pushBytes(t, r, blobType, content)
+	as206 := func(body []byte) fault {
+		return func(w http.ResponseWriter, _ *http.Request, _ http.Handler) bool {
+			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(body)
+			return true
+		}
+	}
+	f.set(times(always, "GET blob", as206(content)))
+	if got, err := fetchRange(t, r, desc, 0, desc.Size); err != nil || !bytes.Equal(got, content) {
+		t.Errorf("got %d bytes, %v", len(got), err)
+	}
+	if n := f.counted("GET blob"); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+	f.set(times(always, "GET blob", as206(content[:1000])))
+	if got, err := fetchRange(t, r, desc, 0, desc.Size); err == nil {
+		t.Errorf("a part that does not say which: got %d bytes", len(got))
+	}
+}
+
+// Where HEAD is not known, GET says the same.
+func TestNoHead(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{http.StatusMethodNotAllowed, http.StatusNotImplemented} {
+		t.Run(strconv.Itoa(code), func(t *testing.T) {
+			f := newFaulty(t)
+			r := open(t, f.names, Options{backoff: time.Millisecond})
+			noHead := func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+				if r.Method == http.MethodHead {
+					w.WriteHeader(code)
+				}
+				return r.Method == http.MethodHead
+			}
+			f.set(noHead)
+			content := noise(1, 100_000)
+			desc, _ := artifact(t, r, nil, "application/x-test", content)
+			if err := r.Tag(t.Context(), desc, "v1"); err != nil {
+				t.Fatal(err)
+			}
+			if n := f.counted("PUT upload"); n != 2 {
+				t.Errorf("%d uploads, want those of the blob and of the config", n)
+			}
+			pushBytes(t, r, blobType, content)
+			if n := f.counted("PUT upload"); n != 2 {
+				t.Error("what is there was sent again")
+			}
+			blob := describe(blobType, content)
+			for _, there := range []ocispec.Descriptor{blob, desc} {
+				if ok, err := r.Exists(t.Context(), there); err != nil || !ok {
+					t.Errorf("Exists = %v, %v", ok, err)
+				}
+			}
+			if ok, err := r.Exists(t.Context(), describe(blobType, noise(2, 100))); err != nil || ok {
+				t.Errorf("of what is not there: Exists = %v, %v", ok, err)
+			}
+			other := blob
+			other.Size++
+			if ok, err := r.Exists(t.Context(), other); err != nil || ok {
+				t.Errorf("of another size: Exists = %v, %v", ok, err)
+			}
+
+			// Nor GET: then it is sent.
+			f.set(func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
+				if kind(r) == "GET blob" {
+					w.WriteHeader(http.StatusMethodNotAllowed)
+					return true
+				}
+				return noHead(w, r, h)
+			})
+			pushBytes(t, open(t, f.names, Options{}), blobType, content)
+			if n := f.counted("PUT upload"); n != 1 {
+				t.Errorf("%d uploads, want 1", n)
+			}
+		})
 	}
 }
 

@@ -438,7 +438,7 @@ func (r *remote) lookUp(ctx context.Context, tag string) (desc ocispec.Descripto
 		}
 		return nil
 	})
-	if err != nil && !isInvalid(err) || err == nil && checkManifestDescriptor(desc) == nil {
+	if err != nil && !isInvalid(err) && statusOf(err) != http.StatusNotImplemented || err == nil && checkManifestDescriptor(desc) == nil {
 		return desc, 0, err
 	}
 	desc, err = r.resolve(ctx, tag)

@@ -35,6 +35,7 @@ type remote struct {
 
 	ignoresRanges atomic.Bool
 	refusesRanges atomic.Bool // they are errors, or cannot be told apart
+	refusesHead   atomic.Bool // of blobs: GET is asked instead
 	doubted       sync.Map    // by digest: blobs that HEAD finds and that a manifest was refused for
 	written       sync.Map    // by digest: what the registry has taken from us
 	cache         manifestCache
