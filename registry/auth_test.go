@@ -608,6 +608,17 @@ func TestLogin(t *testing.T) {
 		t.Error("a refused login was stored")
 	}
 
+	// Whatever it is, nobody has looked for something that is not there.
+	none := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(none.Close)
+	err := Login(t.Context(), strings.TrimPrefix(none.URL, "http://"), tr.user, tr.secret, Options{})
+	if err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "does not answer as a registry at /v2/") {
+		t.Errorf("no registry: %v", err)
+	}
+	if exists(file) {
+		t.Error("a login that nobody has checked was stored")
+	}
+
 	podman := filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "containers", "auth.json")
 	if err := os.MkdirAll(filepath.Dir(podman), 0o700); err != nil {
 		t.Fatal(err)

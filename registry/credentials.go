@@ -231,6 +231,9 @@ func Login(ctx context.Context, host, user, password string, o Options) error {
 		}
 		return resp.Body.Close()
 	})
+	if errors.Is(err, ErrNotFound) { // nothing was looked for that is not there
+		return fmt.Errorf("logging in to %s: it does not answer as a registry at /v2/, so that nothing can be tried there: %v", host, err)
+	}
 	if err != nil {
 		return fmt.Errorf("logging in to %s: %w", host, err)
 	}
