@@ -1,8 +1,11 @@
 package registry
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -211,12 +214,44 @@ func asksForToken(req *http.Request) bool {
 
 // A tokenError is an answer of the token service. That it has no token says nothing about what was asked of the registry: its 404 is
 // not that of a tag.
-type tokenError struct{ answer *responseError }
+type tokenError struct {
+	answer  *responseError
+	without bool // it is a success, and has no token: of a proxy that is busy, say
+}
 
-func (e *tokenError) Error() string { return e.answer.Error() }
+func (e *tokenError) Error() string {
+	if e.without {
+		return e.answer.Error() + ", and there is no token in the answer"
+	}
+	return e.answer.Error()
+}
 
 func (e *tokenError) Is(target error) bool {
 	return target == ErrUnauthorized && e.answer.Is(ErrUnauthorized)
+}
+
+// maxToken bounds what is looked through for a token, in bytes.
+const maxToken = 1 << 20
+
+// checkToken makes sure that an answer of the token service has a token.
+func checkToken(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxToken))
+	if err != nil {
+		resp.Body.Close()
+		return err
+	}
+	var token struct {
+		Token       string `json:"token"`
+		AccessToken string `json:"access_token"`
+	}
+	if len(body) < maxToken && (json.Unmarshal(body, &token) != nil || token.Token == "" && token.AccessToken == "") {
+		return &tokenError{newResponseError(resp), true}
+	}
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(body), resp.Body), resp.Body}
+	return nil
 }
 
 func (c *client) tokenError(l *login, e *tokenError) error {

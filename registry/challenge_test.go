@@ -145,6 +145,19 @@ func TestTokenServiceIsTriedAgain(t *testing.T) {
 			return false
 		}, true, 0, nil},
 		{"each second time, all along", func(n int64, w http.ResponseWriter) bool { return n%2 == 0 && fails(w, 503) }, true, 0, nil},
+		{"a page of a proxy, once", func(n int64, w http.ResponseWriter) bool {
+			if n == 1 {
+				fmt.Fprint(w, "<html><body>Busy</body></html>")
+			}
+			return n == 1
+		}, true, 0, nil},
+		{"no token, twice", func(n int64, w http.ResponseWriter) bool {
+			if n <= 2 {
+				fmt.Fprint(w, "{}")
+			}
+			return n <= 2
+		}, true, 0, nil},
+		{"no token for ever", func(n int64, w http.ResponseWriter) bool { fmt.Fprint(w, "{}"); return true }, false, 6, nil},
 		{"503 for ever", func(n int64, w http.ResponseWriter) bool { return fails(w, 503) }, false, 6, nil},
 		{"asked to wait for a day", func(n int64, w http.ResponseWriter) bool {
 			w.Header().Set("Retry-After", "86400")

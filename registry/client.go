@@ -303,6 +303,9 @@ func (c *client) mayPass(err error) bool {
 	if _, ok := errors.AsType[*lateError](err); ok {
 		return true
 	}
+	if e, ok := errors.AsType[*tokenError](err); ok && e.without {
+		return true
+	}
 	if e := answerOf(err); e != nil {
 		switch e.status {
 		case http.StatusTooManyRequests, http.StatusRequestTimeout:
@@ -488,7 +491,12 @@ func (t *transports) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	case asksForToken(req):
 		if resp.StatusCode >= 400 {
-			return nil, &tokenError{newResponseError(resp)}
+			return nil, &tokenError{answer: newResponseError(resp)}
+		}
+		if resp.StatusCode == http.StatusOK {
+			if err := checkToken(resp); err != nil {
+				return nil, err
+			}
 		}
 	case resp.StatusCode == http.StatusUnauthorized:
 		if err := t.c.challenged(resp); err != nil {
