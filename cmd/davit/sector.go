@@ -136,16 +136,11 @@ func (t *target) checkSectors(name string, r disk.Reader) error {
 }
 
 // chooseFirmware lets machines start from disks of 4096-byte sectors, which no
-// BIOS does, and says what that changes.
+// BIOS does, and says what that changes. Which sectors count are those of the
+// first disk, from which a machine starts.
 func chooseFirmware(e *machine.Envelope) (losses []machine.Loss) {
 	for i, m := range e.Machines {
-		large := 0
-		for _, d := range m.Disks {
-			if d.SectorSize == largeSector {
-				large++
-			}
-		}
-		if large == 0 || large < len(m.Disks) || !machine.IsX86(m.Architecture) {
+		if len(m.Disks) == 0 || m.Disks[0].SectorSize != largeSector || !machine.IsX86(m.Architecture) {
 			continue
 		}
 		lose := func(reason string) {
