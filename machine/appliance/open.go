@@ -508,6 +508,8 @@ func (a *Appliance) findFiles(all []string) error {
 		roles   = make(map[string]Role)
 		packed  = make(map[string]string) // by what files are compressed
 		renamed = make(map[string]string)
+		part    = make(map[string]bool) // of a file that was cut, which was looked at in one piece
+		whole   = make(map[string]bool)
 		files   []machine.File
 		order   []string
 	)
@@ -528,7 +530,17 @@ func (a *Appliance) findFiles(all []string) error {
 			}
 		}
 		order = append(order, names...)
-		if f.ChunkSize == 0 {
+		if f.ChunkSize != 0 {
+			if a.onHost {
+				if err := checkRole(use, a.chunks[f.Name], f.Compression); err != nil {
+					return fmt.Errorf("%q: %w", f.Name, err)
+				}
+			}
+			for _, name := range names {
+				part[name] = true
+			}
+		} else {
+			whole[names[0]] = true
 			renamed[f.Name] = names[0]
 			f.Name = names[0]
 			packed[f.Name] = f.Compression
@@ -581,7 +593,7 @@ func (a *Appliance) findFiles(all []string) error {
 				role = RoleNVRAM
 			}
 		}
-		if a.onHost {
+		if a.onHost && (whole[name] || !part[name]) {
 			if err := checkRole(role, s, packed[name]); err != nil {
 				return fmt.Errorf("%q: %w", name, err)
 			}

@@ -552,6 +552,70 @@ func TestReferencesOfAnOVF(t *testing.T) {
 	}
 }
 
+// A CD image that was cut into parts is looked at in one piece: no part but the
+// first needs to look like one.
+func TestCDImagesInParts(t *testing.T) {
+	cd, text := cdOf(noise(22, 9000)), bytes.Repeat([]byte("a diary\n"), 6000)
+	gz := gzipped(cd)
+	for _, test := range []struct {
+		name   string
+		data   []byte
+		attrs  string
+		beside string // of another file of the OVF
+		want   string // of the error in a folder; in an archive nothing is private
+	}{
+		{"CD image", cd, "", "", ""},
+		{"of a size that is said", cd, fmt.Sprintf(`ovf:size="%d"`, len(cd)), "", ""},
+		{"gzip", gz, `ovf:compression="gzip"`, "", ""},
+		{"text", text, "", "", `"cd.iso": it is not what the descriptor says: no CD image`},
+		{"a part that is a CD of its own", cd, "", "cd.iso.000000002", `"cd.iso.000000002": it is not what the descriptor says: no CD image`},
+	} {
+		size := (len(test.data) + 2) / 3
+		cds := []fileOf{{name: "cd.iso", attrs: fmt.Sprintf(`ovf:chunkSize="%d" %s`, size, test.attrs)}}
+		if test.beside != "" {
+			cds = append(cds, fileOf{name: "other.iso", href: test.beside})
+		}
+		for _, form := range []string{"ova", "folder"} {
+			t.Run(test.name+" "+form, func(t *testing.T) {
+				p := packet{{"vm.ovf", []byte(ovfOf(nil, cds))}}
+				n := 0
+				for part := range slices.Chunk(test.data, size) {
+					p = p.set(fmt.Sprintf("cd.iso.%09d", n), part)
+					n++
+				}
+				var path string
+				if form == "ova" {
+					path = p.ova(t, tar.FormatPAX)
+				} else {
+					path = p.folder(t)
+				}
+				a, err := Open(t.Context(), path, Options{})
+				if form == "folder" && test.want != "" {
+					if a != nil || !errors.Is(err, ErrNotMedium) || !strings.Contains(err.Error(), test.want) {
+						t.Errorf("Open: %v, want %q", err, test.want)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer a.Close()
+				var got []byte
+				for _, f := range a.Files() {
+					data, err := io.ReadAll(io.NewSectionReader(f.Content, 0, f.Content.Size()))
+					if err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, data...)
+				}
+				if !bytes.Equal(got, test.data) {
+					t.Errorf("the parts have %d bytes, want %d", len(got), len(test.data))
+				}
+			})
+		}
+	}
+}
+
 // What is compressed says how, and how large it can get.
 func TestCompressedDisks(t *testing.T) {
 	data := gzipped(noise(1, 5000))
