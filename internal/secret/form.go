@@ -68,7 +68,9 @@ var (
 func find(text string) (spans []span) {
 	for _, form := range forms {
 		for _, m := range form.FindAllStringSubmatchIndex(text, -1) {
-			spans = append(spans, span{m[2], m[3]})
+			if !repeated(text, m[2], m[3]) {
+				spans = append(spans, span{m[2], m[3]})
+			}
 		}
 	}
 	for _, m := range scheme.FindAllStringSubmatchIndex(text, -1) {
@@ -82,6 +84,13 @@ func find(text string) (spans []span) {
 		}
 	}
 	return append(spans, findEncodedKeys(text)...)
+}
+
+// repeated says whether a value is what it is assigned to, as in the reason of a
+// file: etc/passwd: "etc/passwd" is missing. It was said already.
+func repeated(text string, start, end int) bool {
+	name := strings.TrimRight(text[:start], " \t:=\"'")
+	return len(name) < start && strings.HasSuffix(name, text[start:end])
 }
 
 // mixed tells a token from a word: "Basic credential", "Bearer Authentication".

@@ -17,6 +17,8 @@ func TestHideLeavesTheRest(t *testing.T) {
 	f.Know("correct horse battery staple")
 	f.LearnInput("ci:hunter2-x9Zk4@registry.example.com/vm:v1")
 	for _, text := range []string{
+		`file ../../../../etc/passwd: "../../../../etc/passwd" lies outside of /home/me, and its folder was not allowed`,
+		`"a/secret": "a/secret" is missing`,
 		"",
 		"push: asking for the passphrase: no terminal to ask on, and DAVIT_PASSWORD is not set",
 		"GET https://registry.example.com/v2/vm/manifests/v1: 401 Unauthorized: basic credential not found",
@@ -51,6 +53,8 @@ func TestHideByForm(t *testing.T) {
 		{"open " + key + ": no such file", "open (not shown): no such file"},
 		{`open "` + strings.ReplaceAll(key[:90], "\n", `\n`) + `": no such file`, `open "(not shown)": no such file`},
 		{"open Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,7C78CF238AEA7320850A471F9DDEB67F\n\n: no", "open (not shown)\n\n: no"},
+		{`passwd: "hunter2"`, `passwd: "(not shown)"`},
+		{`hunter2: token: "hunter2"`, `hunter2: token: "(not shown)"`},
 		{"https://ci:p@ss@h/v2/: refused", "https://(not shown)@h/v2/: refused"},
 		{"GET https://h/v2/?sig=abc&x=1: 403", "GET https://h/v2/?(not shown): 403"},
 		{"malformed reference: \"ci:p/w@h/vm\": no host", "malformed reference: \"(not shown)@h/vm\": no host"},
