@@ -125,9 +125,14 @@ func TestParseEmptyParents(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		items string
-		want  string // controllers and units of disks
+		want  string // controllers and units of disks, and of CDs
 		told  int
 	}{
+		{"a CD drive, on IDE", ide + scsi("3", "0") + drive("5", typeOfDisk, "3", "0") + drive("8", typeOfCD, "", "0"), "scsi0:0 ide0:0", 1},
+		{"a CD drive without IDE", scsi("3", "0") + drive("5", typeOfDisk, "3", "0") + drive("8", typeOfCD, "", "0"), "scsi0:0 scsi0:1", 1},
+		{"a CD drive that says no Parent", ide + rasd("8", "ResourceType=15"), ":0", 0},
+		{"three CD drives and one channel", ide + drive("6", typeOfCD, "", "0") + drive("7", typeOfCD, "", "1") + drive("8", typeOfCD, "", "2"), "ide0:0 ide0:1 ide1:0", 3},
+		{"five of them", ide + drive("6", typeOfCD, "", "0") + drive("7", typeOfCD, "", "1") + drive("8", typeOfCD, "", "2") + drive("10", typeOfCD, "", "3") + drive("11", typeOfCD, "", "4"), "ide0:0 ide0:1 ide1:0 ide1:1 :0", 5},
 		{"as open-vmdk writes it", scsi("3", "0") + drive("5", typeOfDisk, "3", "0") + drive("6", typeOfDisk, "", "1") + drive("7", typeOfDisk, "", "2"), "scsi0:0 scsi0:1 scsi0:2", 2},
 		{"the controller of the disk before it", scsi("3", "0") + scsi("4", "1") + drive("5", typeOfDisk, "4", "0") + drive("6", typeOfDisk, "", "1"), "scsi1:0 scsi1:1", 1},
 		{"a unit that is taken", scsi("3", "0") + drive("6", typeOfDisk, "", "1") + drive("5", typeOfDisk, "3", "1"), "scsi0:0 scsi0:1", 1},
@@ -136,13 +141,16 @@ func TestParseEmptyParents(t *testing.T) {
 		{"one of two", scsi("3", "0") + scsi("4", "1") + drive("5", typeOfDisk, "", "0"), ":0", 0},
 		{"no controller", drive("5", typeOfDisk, "", "0"), ":0", 0},
 		{"no Parent at all", scsi("3", "0") + rasd("5", "ResourceType=17", "HostResource=ovf:/disk/a"), ":0", 0},
-		{"after a CD drive", ide + scsi("3", "0") + drive("5", typeOfDisk, "3", "0") + drive("8", typeOfCD, "9", "0") + drive("6", typeOfDisk, "", "1"), "scsi0:0 scsi0:1", 1},
+		{"after a CD drive", ide + scsi("3", "0") + drive("5", typeOfDisk, "3", "0") + drive("8", typeOfCD, "9", "0") + drive("6", typeOfDisk, "", "1"), "scsi0:0 scsi0:1 ide0:0", 1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			e, m := one(t, withHardware(test.items))
 			var got []string
 			for _, d := range m.Disks {
 				got = append(got, fmt.Sprintf("%s:%d", d.Controller, d.Unit))
+			}
+			for _, cd := range m.CDROMs {
+				got = append(got, fmt.Sprintf("%s:%d", cd.Controller, cd.Unit))
 			}
 			if strings.Join(got, " ") != test.want || len(e.Warnings) != test.told {
 				t.Errorf("disks %q, warnings %q; want %q, %d", got, e.Warnings, test.want, test.told)

@@ -100,20 +100,33 @@ func (s *system) controllers() {
 	}
 }
 
-// adopt finds the controllers of disks whose Parent is there and empty, as
-// open-vmdk writes it for all but the first: that of the disk before it, else the
-// only one there is.
+// adopt finds the controllers of drives whose Parent is there and empty, as
+// open-vmdk writes it for all disks but the first: that of the disk before it, else
+// the only one there is. CD drives are on IDE where there is any.
 func (s *system) adopt() {
 	last := s.onlyController()
 	for _, i := range s.items {
-		if !isDrive(i) || i.kind == typeCD || i.kind == typeDVD {
+		if !isDrive(i) {
 			continue
 		}
+		disk := i.kind != typeCD && i.kind != typeDVD
 		if parent := s.byID[i.get("Parent")]; parent != nil && parent.controller != nil {
-			last = parent
-		} else if parents := i.all("Parent"); !s.ovirt && len(parents) > 0 && parents[0] == "" && last != nil {
-			i.parent = last
-			s.warn(i.Element, "%s: its Parent is empty: %s is taken for it", i, last)
+			if disk {
+				last = parent
+			}
+			continue
+		}
+		parents := i.all("Parent")
+		if s.ovirt || len(parents) == 0 || parents[0] != "" {
+			continue
+		}
+		found := last
+		if n := slices.IndexFunc(s.items, func(c *resource) bool { return c.controller != nil && c.controller.Type == machine.IDE }); !disk && n >= 0 {
+			found = s.items[n]
+		}
+		if found != nil {
+			i.parent = found
+			s.warn(i.Element, "%s: its Parent is empty: %s is taken for it", i, found)
 		}
 	}
 }
@@ -215,6 +228,10 @@ func (s *system) place(i *resource) (controller string, bus machine.Bus, unit in
 		return c.Name, c.Type, i.unit, nil
 	}
 	name, ok := s.channel(c, i.unit/2)
+	if !ok && i.parent != nil { // which nobody said
+		s.lose(i.String(), parent.String(), "it has no place for another drive")
+		return "", "", 0, nil
+	}
 	if !ok {
 		return "", "", 0, malformedAt(i.Element, "%s: %s has more than two drives", i, parent)
 	}
