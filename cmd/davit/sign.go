@@ -61,6 +61,8 @@ type signedArtifact struct {
 	Ref        string          `json:"ref"`
 	Digest     digest.Digest   `json:"digest"`
 	Signatures []digest.Digest `json:"signatures"`
+
+	made []string // what has a signature now that it had not before
 }
 
 func runSign(ctx context.Context, stdout io.Writer, names []string, o signOptions) (err error) {
@@ -85,6 +87,12 @@ func runSign(ctx context.Context, stdout io.Writer, names []string, o signOption
 	for _, ref := range refs {
 		signed, err := signOne(ctx, store, ref, keys, o)
 		if err != nil {
+			// Nobody takes these signatures back.
+			for _, s := range append(r.Signed, signed) {
+				for _, name := range s.made {
+					o.stderr.warn("%s is signed: what failed came after it", name)
+				}
+			}
 			return fmt.Errorf("%s: %w", ref, err)
 		}
 		r.Signed = append(r.Signed, signed)
@@ -100,6 +108,7 @@ func runSign(ctx context.Context, stdout io.Writer, names []string, o signOption
 	return nil
 }
 
+// signOne signs what ref names. With an error it returns what was made before it.
 func signOne(ctx context.Context, store *registry.Store, ref registry.Reference, keys []*sign.Key, o signOptions) (_ signedArtifact, err error) {
 	repo, err := o.open(ctx, o.globals, ref)
 	if err != nil {
@@ -133,14 +142,14 @@ func signOne(ctx context.Context, store *registry.Store, ref registry.Reference,
 	for _, target := range append(targets, desc) {
 		subject, err := newSubject(ref, target, tags, 0)
 		if err != nil {
-			return signedArtifact{}, err
+			return s, err
 		}
 		maps.Copy(subject.Annotations, o.annotations)
 		checked := false
 		for _, key := range keys {
 			bundles, err := signedBy(ctx, repo, target, key, subject.Name, tags)
 			if err != nil {
-				return signedArtifact{}, err
+				return s, err
 			}
 			if len(bundles) > 0 && len(o.annotations) == 0 {
 				o.say("%s is signed by this key already", ref.WithDigest(target.Digest))
@@ -149,14 +158,17 @@ func signOne(ctx context.Context, store *registry.Store, ref registry.Reference,
 			}
 			if !checked {
 				if err := o.checkBeforeSigning(ctx, store, repo, target, keys); err != nil {
-					return signedArtifact{}, err
+					return s, err
 				}
 				checked = true
 			}
 			if bundles, err = attachSignatures(ctx, repo, target, []*sign.Key{key}, subject); err != nil {
-				return signedArtifact{}, err
+				return s, err
 			}
 			s.Signatures = append(s.Signatures, bundles...)
+			if name := ref.WithDigest(target.Digest).String(); !slices.Contains(s.made, name) {
+				s.made = append(s.made, name)
+			}
 		}
 	}
 	return s, nil
