@@ -51,19 +51,27 @@ var magics = []magic{
 }
 
 // A FormatError says that a file is not of the format that somebody said, which
-// is [ErrCorrupt] as well.
+// is [ErrCorrupt] as well if it is of another one.
 type FormatError struct {
 	Said  Format
-	Found string // another format, as people call it
+	Found string // another format, as people call it; empty: none that is known, so that it is raw or damaged
 	err   error  // of who read it as Said
 }
 
 func (e *FormatError) Error() string {
+	if e.Found == "" {
+		return e.err.Error()
+	}
 	return fmt.Sprintf("%v: it is %s, not %s", ErrCorrupt, e.Found, e.Said.Title())
 }
 
 // Unwrap returns what its reader said of it.
-func (e *FormatError) Unwrap() []error { return []error{ErrCorrupt, e.err} }
+func (e *FormatError) Unwrap() []error {
+	if e.Found == "" {
+		return []error{e.err}
+	}
+	return []error{ErrCorrupt, e.err}
+}
 
 // orAnother is why a file is not what it was said to be: err, or that it is
 // something else.
@@ -75,8 +83,9 @@ func orAnother(file Reader, said Format, err error) error {
 		return other // what is unpacked can be it
 	case errors.As(other, &unknown):
 		is = unknown.format
-	case other != nil || found == said || found == Raw:
+	case other != nil || found == said || said == Raw:
 		return err
+	case found == Raw:
 	default:
 		is = found.Title()
 	}

@@ -87,6 +87,7 @@ func (o *pushOptions) openAppliance(ctx context.Context, sources []source) (*app
 func (s *sourceFlags) openAppliance(ctx context.Context, path string, unverified bool) (*appliance.Appliance, error) {
 	a, err := appliance.Open(ctx, path, appliance.Options{BackingDir: s.backingDir, Unverified: unverified})
 	var remote *appliance.RemoteError
+	var medium *appliance.CDFormatError
 	switch {
 	case errors.Is(err, appliance.ErrNotMachine):
 		if folderExists(path) { // nor is it a disk
@@ -94,7 +95,10 @@ func (s *sourceFlags) openAppliance(ctx context.Context, path string, unverified
 		}
 		return nil, nil
 	case errors.As(err, &remote):
-		return nil, withHint(err, "%s, and in the descriptor a <disk type='file'> with <source file='disk.img'/>", fetchRemote(remote.URL))
+		fetch, driver := fetchRemote(remote)
+		return nil, withHint(err, "%s, and in the descriptor a <disk type='file'> with %s<source file='disk.img'/>", fetch, driver)
+	case errors.As(err, &medium):
+		return nil, withHint(err, "qemu-img convert -O raw %s cd.iso, and cd.iso in the descriptor (of libvirt: with <driver name='qemu' type='raw'/>)", quoted(medium.Name))
 	case errors.Is(err, appliance.ErrHidden) && s.backingDir == "":
 		return nil, withHint(err, hintHidden)
 	case errors.Is(err, appliance.ErrMissing) && s.backingDir == "" && !isPackage(path):
@@ -110,18 +114,28 @@ func (s *sourceFlags) openAppliance(ctx context.Context, path string, unverified
 }
 
 // fetchRemote is the command that makes a file of what a descriptor has in a
-// network or in a pool. Names in it are somebody else's.
-func fetchRemote(url string) string {
-	scheme, rest, _ := strings.Cut(url, ":")
+// network or in a pool, and what the driver of its disk becomes by that. Names in
+// it are somebody else's; so is what the disk begins with, which is why the format
+// is said.
+func fetchRemote(e *appliance.RemoteError) (command, driver string) {
+	scheme, rest, _ := strings.Cut(e.URL, ":")
 	switch scheme {
 	case "volume":
 		pool, volume, _ := strings.Cut(rest, "/")
-		return fmt.Sprintf("virsh vol-download --pool %s %s disk.img", quoted(pool), quoted(volume))
+		return fmt.Sprintf("virsh vol-download --pool %s %s disk.img", quoted(pool), quoted(volume)), ""
 	case "rbd":
 		_, image, _ := strings.Cut(strings.TrimPrefix(rest, "//"), "/") // which follows the host
-		return fmt.Sprintf("rbd export %s disk.img", quoted(image))
+		return fmt.Sprintf("rbd export %s disk.img", quoted(image)), ""
 	}
-	return fmt.Sprintf("qemu-img convert -O raw %s disk.img", quoted(url))
+	format := ""
+	switch f := disk.Format(e.Format); f {
+	case "":
+	case disk.VHD:
+		format = "-f vpc "
+	default:
+		format = fmt.Sprintf("-f %s ", quoted(string(f)))
+	}
+	return fmt.Sprintf("qemu-img convert %s-O raw %s disk.img", format, quoted(e.URL)), "<driver name='qemu' type='raw'/> and "
 }
 
 // isPackage says whether path is named as an OVF package is, or is a folder:
@@ -279,6 +293,8 @@ func (s *applianceSource) misnamed(i int, err error) error {
 	var other *disk.FormatError
 	var compressed *disk.CompressedError
 	switch {
+	case errors.As(err, &other) && other.Found == "":
+		return fmt.Errorf("%s: %s calls it %s, and it is raw or damaged: %w", printable(s.wanted.Disks[i].File), descriptors[s.Kind], said.Title(), err)
 	case errors.As(err, &other):
 		is = other.Found
 	case said != "" && errors.As(err, &compressed):

@@ -44,7 +44,8 @@ var (
 // A RemoteError is an [ErrMissing] of what is no file on this host at all, but
 // in a network, or in a storage pool of libvirt's.
 type RemoteError struct {
-	URL string // of a pool, volume:POOL/VOLUME
+	URL    string // of a pool, volume:POOL/VOLUME
+	Format string // of a disk, as package disk names formats; empty: not said
 }
 
 func (e *RemoteError) Error() string {

@@ -170,7 +170,7 @@ func (f located) open() (*fileSection, error) { return openIn(f.in.root, f.rel, 
 // that is there for others; or it is a [RemoteError].
 func (b *beside) find(name string) (located, error) {
 	if remoteName.MatchString(name) {
-		return located{}, &RemoteError{name}
+		return located{}, &RemoteError{URL: name}
 	}
 	dir := b.trees[len(b.trees)-1]
 	var problem error
@@ -310,6 +310,10 @@ func (a *Appliance) openBeside(path string, o Options) error {
 		found, err := b.find(f.Name)
 		if err != nil {
 			if used[f.Name] == RoleDisk {
+				var remote *RemoteError
+				if i := slices.IndexFunc(a.Envelope.Disks, func(d machine.Disk) bool { return d.File == f.Name }); i >= 0 && errors.As(err, &remote) {
+					remote.Format = a.Envelope.Disks[i].Format
+				}
 				return fmt.Errorf("a disk of %s: %w", a.Descriptor.Name, err)
 			}
 			if errors.Is(err, ErrHidden) {
@@ -331,7 +335,7 @@ func (a *Appliance) openBeside(path string, o Options) error {
 			}
 			a.closeLater(s.Close)
 			role := used[f.Name]
-			if err := checkRole(role, s, ""); err != nil {
+			if err := checkRole(role, s, name, ""); err != nil {
 				return fmt.Errorf("%q: %w", f.Name, err)
 			}
 			if role == "" {

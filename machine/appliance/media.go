@@ -17,11 +17,24 @@ import (
 // so travels with its machine, and it may name a private key.
 var ErrNotMedium = errors.New("it is not what the descriptor says")
 
+// A CDFormatError is an [ErrNotMedium] of a CD image in a format of disks, which
+// QEMU takes, and nothing else does.
+type CDFormatError struct {
+	Name   string // of the file
+	Format string // as people call it
+}
+
+func (e *CDFormatError) Error() string {
+	return fmt.Sprintf("%v: no CD image, but %s", ErrNotMedium, e.Format)
+}
+
+func (e *CDFormatError) Unwrap() error { return ErrNotMedium }
+
 // checkRole looks at a file of the host that travels as it is.
-func checkRole(role Role, s Section, compression string) error {
+func checkRole(role Role, s Section, name, compression string) error {
 	switch role {
 	case RoleCD:
-		return checkCD(s, compression)
+		return checkCD(s, name, compression)
 	case RoleNVRAM:
 		return checkNVRAM(s)
 	}
@@ -34,7 +47,7 @@ const cdHead = 24 * 2352
 
 // checkCD returns an error for what is no CD image: it has a file system of one,
 // is that of a disk, or begins with zeros alone.
-func checkCD(s Section, compression string) error {
+func checkCD(s Section, name, compression string) error {
 	var r io.Reader = io.NewSectionReader(s, 0, s.Size())
 	switch compression {
 	case "gzip":
@@ -56,9 +69,27 @@ func checkCD(s Section, compression string) error {
 		return err
 	}
 	if !isCD(head[:n]) && !bytes.HasPrefix(tail, []byte("koly")) { // a DMG, which VirtualBox takes
+		for _, f := range diskFormats {
+			if f.offset <= n && bytes.HasPrefix(head[f.offset:n], []byte(f.magic)) {
+				return &CDFormatError{name, f.name}
+			}
+		}
 		return fmt.Errorf("%w: no CD image", ErrNotMedium)
 	}
 	return nil
+}
+
+// diskFormats are those that a libvirt domain can say of a CD image.
+var diskFormats = []struct {
+	offset int
+	magic  string
+	name   string
+}{
+	{0, "QFI\xfb", "qcow2"},
+	{0, "KDMV", "VMDK"},
+	{0x40, "\x7f\x10\xda\xbe", "VDI"},
+	{0, "vhdxfile", "VHDX"},
+	{0, "conectix", "VHD"},
 }
 
 func isCD(head []byte) bool {

@@ -532,7 +532,7 @@ func (a *Appliance) findFiles(all []string) error {
 		order = append(order, names...)
 		if f.ChunkSize != 0 {
 			if a.onHost {
-				if err := checkRole(use, a.chunks[f.Name], f.Compression); err != nil {
+				if err := checkRole(use, a.chunks[f.Name], f.Name, f.Compression); err != nil {
 					return fmt.Errorf("%q: %w", f.Name, err)
 				}
 			}
@@ -594,7 +594,7 @@ func (a *Appliance) findFiles(all []string) error {
 			}
 		}
 		if a.onHost && (whole[name] || !part[name]) {
-			if err := checkRole(role, s, packed[name]); err != nil {
+			if err := checkRole(role, s, name, packed[name]); err != nil {
 				return fmt.Errorf("%q: %w", name, err)
 			}
 		}
