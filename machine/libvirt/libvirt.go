@@ -408,7 +408,12 @@ func (r *reader) metadata() error {
 			r.unread("metadata/"+c.Name.Local, c.Name.Space, "notes of other programs are not carried")
 			continue
 		}
-		if os := c.Child("os"); os != nil {
+		os := c.Child("os")
+		switch {
+		case os == nil:
+		case clean(os.Get("id")) != os.Get("id"):
+			r.unread("metadata/os", os.Get("id"), "it has characters that cannot be seen, and names no system")
+		default:
 			r.m.GuestOS.Osinfo = os.Get("id")
 		}
 	}
