@@ -329,20 +329,21 @@ func (f *archiveFiles) write() error {
 	w := &archiveWriter{out: out.File}
 	w.dir("blobs/")
 	w.dir(blobsDir + "/")
-	// Ours, those of the file that was opened, and those of the file that is there now: normally the last two are the same.
+	// Those of the file that was opened, those of the file that is there now, which normally are the same, and ours, which can be in the
+	// place of one that was damaged.
 	type member struct {
 		file *os.File
 		s    section
 	}
 	all := make(map[digest.Digest]member)
-	for d, s := range f.blobs {
-		all[d] = member{f.added.File, s}
-	}
 	for d, s := range f.old.blobs {
 		all[d] = member{f.base, s}
 	}
 	for d, s := range old.blobs {
 		all[d] = member{base, s}
+	}
+	for d, s := range f.blobs {
+		all[d] = member{f.added.File, s}
 	}
 	for _, d := range slices.Sorted(maps.Keys(all)) {
 		if f.ctx.Err() != nil {

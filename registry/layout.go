@@ -10,13 +10,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/davit-oci/davit/internal/own"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 )
 
 // layout is an OCI image layout (image-spec, "OCI Image Layout Specification"), whatever its files are in.
@@ -26,6 +29,7 @@ import (
 type layout struct {
 	files layoutFiles
 	stats *stats
+	sound sync.Map // by soundBlob: those whose bytes this process has hashed, or written
 }
 
 // layoutFiles are the files of a layout: a directory or a tar file.
@@ -36,7 +40,7 @@ type layoutFiles interface {
 	update(ctx context.Context, f func(*ocispec.Index)) error
 	// open finds a blob, or says ErrNotFound.
 	open(d digest.Digest) (layoutBlob, error)
-	// put writes a blob that is not there, after checking that it is what desc says.
+	// put writes a blob, after checking that it is what desc says, also in the place of one that is there.
 	put(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error
 	close() error
 }
@@ -168,6 +172,8 @@ func (s *blobSection) Read(p []byte) (int, error) {
 
 func (s *blobSection) Close() error { return s.blob.Close() }
 
+// exists reports whether the blob is there, with the bytes that it is named by. A registry has looked at these when it took them. In a
+// layout nobody has: whoever can write to it can put anything under a name, and disks fail. So they are hashed, once in a process.
 func (l *layout) exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
 	blob, err := l.files.open(desc.Digest)
 	if errors.Is(err, ErrNotFound) {
@@ -176,7 +182,38 @@ func (l *layout) exists(ctx context.Context, desc ocispec.Descriptor) (bool, err
 	if err != nil {
 		return false, err
 	}
-	return blob.Size() == desc.Size, blob.Close()
+	defer blob.Close()
+	if blob.Size() != desc.Size {
+		return false, nil
+	}
+	if l.isSound(desc) {
+		return true, nil
+	}
+	err = copyVerified(ctx, io.Discard, io.NewSectionReader(blob, 0, desc.Size), desc)
+	if errors.Is(err, ErrDigestMismatch) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading blob %s: %w", desc.Digest, err)
+	}
+	l.stats.fetched.Add(desc.Size)
+	l.setSound(desc)
+	return true, nil
+}
+
+// A soundBlob is a key of layout.sound.
+type soundBlob struct {
+	digest digest.Digest
+	size   int64
+}
+
+func (l *layout) setSound(desc ocispec.Descriptor) {
+	l.sound.Store(soundBlob{desc.Digest, desc.Size}, true)
+}
+
+func (l *layout) isSound(desc ocispec.Descriptor) bool {
+	_, ok := l.sound.Load(soundBlob{desc.Digest, desc.Size})
+	return ok
 }
 
 func (l *layout) pushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
@@ -192,6 +229,7 @@ func (l *layout) pushBlob(ctx context.Context, desc ocispec.Descriptor, open fun
 		return fmt.Errorf("writing blob %s: %w", desc.Digest, err)
 	}
 	l.stats.sent.Add(desc.Size)
+	l.setSound(desc)
 	return nil
 }
 
@@ -199,7 +237,7 @@ func (l *layout) mount(context.Context, ocispec.Descriptor, string) (bool, error
 
 // pushManifest lists the manifest in index.json at once, without a name, as a registry keeps what was pushed by digest.
 func (l *layout) pushManifest(ctx context.Context, desc ocispec.Descriptor, content []byte) error {
-	if err := l.missingBlobs(desc, content); err != nil {
+	if err := l.missingBlobs(ctx, desc, content); err != nil {
 		return err
 	}
 	if err := l.pushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }); err != nil {
@@ -221,8 +259,9 @@ func (l *layout) pushManifest(ctx context.Context, desc ocispec.Descriptor, cont
 	})
 }
 
-// missingBlobs refuses what a registry would refuse: a manifest whose blobs are not there.
-func (l *layout) missingBlobs(desc ocispec.Descriptor, content []byte) error {
+// missingBlobs refuses what a registry would refuse: a manifest whose blobs are not there. One with other bytes than it is named by is
+// not there, and can be pushed.
+func (l *layout) missingBlobs(ctx context.Context, desc ocispec.Descriptor, content []byte) error {
 	var m struct {
 		Config    *ocispec.Descriptor  `json:"config"`
 		Layers    []ocispec.Descriptor `json:"layers"`
@@ -235,23 +274,29 @@ func (l *layout) missingBlobs(desc ocispec.Descriptor, content []byte) error {
 	if m.Config != nil {
 		needed = append(needed, *m.Config)
 	}
-	var missing []digest.Digest
-	for _, d := range append(needed, m.Manifests...) {
-		if err := checkDescriptor(d); err != nil {
-			return fmt.Errorf("pushing manifest %s: %w", desc.Digest, err)
-		}
-		blob, err := l.files.open(d.Digest)
-		if errors.Is(err, ErrNotFound) {
-			missing = append(missing, d.Digest)
-			continue
-		}
-		if err != nil {
+	needed = append(needed, m.Manifests...)
+	there := make([]bool, len(needed))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, d := range needed {
+		g.Go(func() (err error) {
+			if err = checkDescriptor(d); err == nil {
+				there[i], err = l.exists(gctx, d)
+			}
 			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("pushing manifest %s: %w", desc.Digest, err)
+	}
+	var missing []digest.Digest
+	for i, d := range needed {
+		if !there[i] {
+			missing = append(missing, d.Digest)
 		}
-		blob.Close()
 	}
 	if len(missing) > 0 {
-		return &BlobUnknownError{missing, fmt.Errorf("pushing manifest %s: the layout lacks blob %s", desc.Digest, missing[0])}
+		return &BlobUnknownError{missing, fmt.Errorf("pushing manifest %s: the layout lacks blob %s, or has something else under its name", desc.Digest, missing[0])}
 	}
 	return nil
 }

@@ -499,3 +499,124 @@ func TestArchiveKeepsWhatOthersAdd(t *testing.T) {
 		}
 	}
 }
+
+// A file of a blob's name and size is not the blob. What is to be pushed is written in its place, in a layout as in an archive, and no
+// manifest gets in that names one.
+func TestFileInThePlaceOfABlob(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []Kind{Layout, Archive} {
+		t.Run(fmt.Sprint(kind), func(t *testing.T) {
+			t.Parallel()
+			ref := Reference{Kind: kind, Path: filepath.Join(t.TempDir(), "place")}
+			blobs := [][]byte{noise(1, 1000), noise(2, 2000)}
+			within := func(f func(r *Repository)) {
+				t.Helper()
+				r, err := Open(t.Context(), ref, Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				f(r)
+				if err := r.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var desc ocispec.Descriptor
+			var manifest []byte
+			within(func(r *Repository) {
+				desc, manifest = artifact(t, r, nil, "application/x-test", blobs...)
+				if err := r.Tag(t.Context(), desc, "v1"); err != nil {
+					t.Fatal(err)
+				}
+			})
+			damage := func(content []byte) {
+				t.Helper()
+				path := ref.Path
+				if kind == Layout {
+					path = filepath.Join(path, blobsDir, digest.FromBytes(content).Encoded())
+				}
+				b, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				i := bytes.Index(b, content)
+				b[i+len(content)/2] ^= 1
+				if err := os.WriteFile(path, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			damage(blobs[1])
+			layer := describe(blobType, blobs[1])
+			within(func(r *Repository) {
+				if there, err := r.Exists(t.Context(), layer); err != nil || there {
+					t.Errorf("a damaged blob: Exists = %v, %v", there, err)
+				}
+				err := r.Push(t.Context(), desc, bytes.NewReader(manifest))
+				unknown, ok := errors.AsType[*BlobUnknownError](err)
+				if !ok || !slices.Equal(unknown.Digests, []digest.Digest{layer.Digest}) {
+					t.Errorf("a manifest that names a damaged blob: %v", err)
+				}
+			})
+			within(func(r *Repository) {
+				pushBytes(t, r, blobType, blobs[1])
+				if err := r.Push(t.Context(), desc, bytes.NewReader(manifest)); err != nil {
+					t.Error(err)
+				}
+			})
+			within(func(r *Repository) {
+				for _, b := range blobs {
+					rc, err := r.Fetch(t.Context(), describe(blobType, b))
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got, err := io.ReadAll(rc); err != nil || !bytes.Equal(got, b) {
+						t.Errorf("after it was pushed again: %d bytes, %v", len(got), err)
+					}
+					rc.Close()
+				}
+			})
+
+			damage(manifest)
+			within(func(r *Repository) {
+				if err := r.Push(t.Context(), desc, bytes.NewReader(manifest)); err != nil {
+					t.Fatal(err)
+				}
+				if got, err := r.Resolve(t.Context(), "v1"); err != nil || got.Digest != desc.Digest {
+					t.Errorf("a damaged manifest that was pushed again: %v, %v", got.Digest, err)
+				}
+			})
+		})
+	}
+}
+
+// Unchanged blobs are hashed once in a process.
+func TestBlobsAreHashedOnce(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	blob := noise(1, 100_000)
+	desc, manifest := artifact(t, open(t, "oci:"+dir, Options{}), nil, "application/x-test", blob)
+	r := open(t, "oci:"+dir, Options{})
+	rc, err := r.Fetch(t.Context(), describe(blobType, blob))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, rc); err != nil {
+		t.Fatal(err)
+	}
+	rc.Close()
+	_, before, _ := r.Stats()
+	if there, err := r.Exists(t.Context(), describe(blobType, blob)); err != nil || !there {
+		t.Errorf("Exists = %v, %v", there, err)
+	}
+	if _, after, _ := r.Stats(); after != before {
+		t.Errorf("%d bytes of what was read whole were read again", after-before)
+	}
+	for range 2 {
+		if err := r.Push(t.Context(), desc, bytes.NewReader(manifest)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, after, _ := r.Stats(); after-before > 10_000 { // the manifest, when it is read back, and the config
+		t.Errorf("%d bytes were read to push a manifest twice", after-before)
+	}
+}

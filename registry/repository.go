@@ -211,7 +211,11 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.Rea
 	if err != nil {
 		return nil, err
 	}
-	return verifying(rc, desc), nil
+	v := verifying(rc, desc)
+	if l, ok := r.backend.(*layout); ok {
+		v.verified = func() { l.setSound(desc) }
+	}
+	return v, nil
 }
 
 // FetchRange reads n bytes of a blob from offset off. The bytes are unverified: whoever calls must know a digest for just them and
@@ -234,7 +238,8 @@ func (r *Repository) IgnoresRanges() bool {
 	return ok && b.ignoresRanges.Load()
 }
 
-// Exists reports whether the manifest or blob is there, with desc's size. A registry's word is all it rests on.
+// Exists reports whether the manifest or blob is there. Of a registry, its word is all that this rests on; in a layout or an archive the bytes
+// are hashed.
 func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
 	if err := checkDescriptor(desc); err != nil {
 		return false, err
@@ -410,7 +415,7 @@ func verifyBytes(b []byte, desc ocispec.Descriptor) error {
 }
 
 // verifying checks a blob while it is read. rc gives exactly desc.Size bytes or an error.
-func verifying(rc io.ReadCloser, desc ocispec.Descriptor) io.ReadCloser {
+func verifying(rc io.ReadCloser, desc ocispec.Descriptor) *verifier {
 	return &verifier{rc: rc, desc: desc, hash: digest.SHA256.Digester()}
 }
 
@@ -419,6 +424,8 @@ type verifier struct {
 	desc ocispec.Descriptor
 	hash digest.Digester
 	n    int64
+
+	verified func() // is called when all was read and right; may be nil
 }
 
 func (v *verifier) Read(p []byte) (int, error) {
@@ -433,6 +440,9 @@ func (v *verifier) Read(p []byte) (int, error) {
 	}
 	if got := v.hash.Digest(); got != v.desc.Digest {
 		return n, fmt.Errorf("%w: %s is %s", ErrDigestMismatch, v.desc.Digest, got)
+	}
+	if v.verified != nil {
+		v.verified()
 	}
 	return n, err
 }
