@@ -60,6 +60,10 @@ type CheckOptions struct {
 	// Known, if it is not nil, says which layers need not be read.
 	Known func(LayerID) bool
 
+	// Digests has the bytes of known layers read nevertheless, for their digests
+	// alone: where somebody could have put other bytes under these.
+	Digests bool
+
 	// Uncut leaves out whether each disk is cut as its profile says, for which
 	// all of its data is read once more.
 	Uncut bool
@@ -176,6 +180,7 @@ func hashRest(part string, desc ocispec.Descriptor, r io.Reader, h interface {
 // for it, or its digest alone if no disk lists it.
 func (im *Image) checkLayer(ctx context.Context, desc ocispec.Descriptor, o *CheckOptions) error {
 	seen := map[LayerID]bool{}
+	known, read := false, false
 	for _, d := range im.Disks {
 		for i := range d.layers {
 			id := d.Index.Layers[i].id(desc.MediaType)
@@ -184,6 +189,7 @@ func (im *Image) checkLayer(ctx context.Context, desc ocispec.Descriptor, o *Che
 			}
 			seen[id] = true
 			if o.Known != nil && o.Known(id) {
+				known = true
 				continue
 			}
 			dir, err := d.directory(ctx, i)
@@ -193,9 +199,11 @@ func (im *Image) checkLayer(ctx context.Context, desc ocispec.Descriptor, o *Che
 			if err := im.checkFrames(ctx, dir, o.Progress); err != nil {
 				return err
 			}
+			im.checked(id)
+			read = true
 		}
 	}
-	if len(seen) == 0 {
+	if len(seen) == 0 || known && !read && o.Digests {
 		return im.checkBlob(ctx, PartLayer, desc, o.Progress)
 	}
 	return nil

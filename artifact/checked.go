@@ -8,7 +8,8 @@ import (
 // A LayerID names a layer and the directory that a line of the layer table
 // takes for its own, both by content. That each frame of the layer holds what
 // the directory says is true of a LayerID for ever, whichever artifact lists
-// it, so a host can keep a record of those that it has checked.
+// it. It is not true of what is stored under the layer's digest somewhere: that
+// these are the layer's bytes is known where they were read, or written.
 //
 // The digest of the layer is not enough: the same bytes can have another
 // directory for somebody who reads them with another codec.
@@ -18,8 +19,9 @@ func (l *IndexLayer) id(mediaType string) LayerID {
 	return sha256.Sum256(l.append([]byte("davit layer 1\x00" + mediaType + "\x00")))
 }
 
-// Checked returns the layers that are known to hold what their directories say:
-// those that Pack has written, and those that CheckReused has read.
+// Checked returns the layers that are known to be there and to hold what their
+// directories say: those that Pack has written, and those that CheckReused has
+// read.
 func (p *Packed) Checked() []LayerID {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -36,18 +38,17 @@ func (p *Packed) checked(id LayerID) {
 	p.good = append(p.good, id)
 }
 
-// Checked returns the layers of which every frame was read through im and
-// found to hold what the directory says. What came from seeds was not read.
+// Checked returns the layers that [Image.Check] has read whole. What was fetched
+// by ranges is not among them, all frames of a layer either: nobody has seen
+// whether they and its directory are what the digest of the layer says.
 func (im *Image) Checked() []LayerID {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	var all []LayerID
-	for l, load := range im.dirs {
-		load.mu.Lock()
-		if dir := load.dir; dir != nil && dir.good.len() == dir.frames {
-			all = append(all, l.id(dir.layer.MediaType))
-		}
-		load.mu.Unlock()
-	}
-	return all
+	return slices.Clone(im.good)
+}
+
+func (im *Image) checked(id LayerID) {
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.good = append(im.good, id)
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"sync"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -68,32 +67,6 @@ type directory struct {
 	chunks int
 	blocks int64 // of all its chunks
 	data   io.ReaderAt
-	good   frameSet // frames that were read and found to hold what they should
-}
-
-// A frameSet is a set of frames of a layer. Safe for concurrent use.
-type frameSet struct {
-	mu   sync.Mutex
-	bits []uint64
-	n    int
-}
-
-func (s *frameSet) add(i int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if i/64 >= len(s.bits) {
-		s.bits = slices.Grow(s.bits, i/64+1-len(s.bits))[:i/64+1]
-	}
-	if bit := uint64(1) << (i % 64); s.bits[i/64]&bit == 0 {
-		s.bits[i/64] |= bit
-		s.n++
-	}
-}
-
-func (s *frameSet) len() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.n
 }
 
 // parseDirectory checks the plain bytes of a directory against its entry in
@@ -244,7 +217,6 @@ func (d *directory) decode(i int, e *frameEntry, stored []byte, old *frame) (*fr
 		at += n
 		old.starts = append(old.starts, at)
 	}
-	d.good.add(i)
 	return old, nil
 }
 

@@ -42,6 +42,7 @@ type Image struct {
 
 	mu   sync.Mutex
 	dirs map[IndexLayer]*loading
+	good []LayerID // that were read whole
 }
 
 // A loading is a directory that is fetched once, by whoever needs it first.

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
@@ -229,8 +231,8 @@ func tagIndex(t *testing.T, layout, tag string, artifacts ...ocispec.Descriptor)
 	}
 }
 
-// What was read as a whole need not be read again: by a pull without seeds, or
-// by the push that has signed it.
+// What was read as a whole in a repository need not be read again there: by
+// verify --deep, or by the push that has written or signed it.
 func TestE2EWhatWasCheckedIsKnown(t *testing.T) {
 	t.Parallel()
 	s := newOlareg(t)
@@ -242,10 +244,12 @@ func TestE2EWhatWasCheckedIsKnown(t *testing.T) {
 	second := map[int64][]byte{0: prose(1, 4<<20), 8 << 20: prose(2, 4096)}
 	old := writeFileAt(t, h.path("old.raw"), 16<<20, first)
 	next := writeFileAt(t, h.path("next.raw"), 16<<20, second)
-	for _, repo := range []string{"pulled", "cold"} {
+	for _, repo := range []string{"read", "cold"} {
 		builder.ok("push", old, ref(repo))
 	}
-	h.ok("pull", "--unverified", ref("pulled"), "pulled.raw")
+	builder.key("own")
+	builder.ok("sign", "--key", "own.key", ref("read"))
+	h.ok("verify", "--deep", "--key", builder.path("own.pub"), ref("read"))
 
 	received := func(args ...string) int64 {
 		w.take()
@@ -253,9 +257,8 @@ func TestE2EWhatWasCheckedIsKnown(t *testing.T) {
 		return w.take().received
 	}
 	cold := received("push", "--cache", "none", "--sign", "--key", "davit.key", next, ref("cold"))
-	known := received("push", "--sign", "--key", "davit.key", next, ref("pulled"))
+	known := received("push", "--sign", "--key", "davit.key", next, ref("read"))
 	again := received("push", "--cache", "none", "--sign", "--key", "davit.key", next, ref("cold"))
-	builder.key("own")
 	builder.ok("push", "--sign", "--key", "own.key", next, ref("audited"))
 	auditor := newHost(t)
 	auditor.key("davit")
@@ -281,9 +284,175 @@ func TestE2EWhatWasCheckedIsKnown(t *testing.T) {
 		t.Fatalf("a push that signs what nobody has checked fetched %d bytes", cold)
 	}
 	if known > cold/2 {
-		t.Errorf("after a pull of all of it %d bytes were fetched to check what is signed, %d without", known, cold)
+		t.Errorf("after verify --deep of all of it %d bytes were fetched to check what is signed, %d without", known, cold)
 	}
 	if again > cold/2 {
 		t.Errorf("what the key has signed was fetched again: %d bytes, %d the first time", again, cold)
+	}
+}
+
+// What lies under a blob's name in a layout or an archive is what somebody has
+// put there. Neither that it has the right size nor that this host, or the key,
+// has seen the real one says that it can be pulled.
+func TestE2EPlantedBlobIsNeverSigned(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"oci", "oci-archive"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.key("davit")
+			h.key("other")
+			content := map[int64][]byte{0: prose(1, 1<<20), 2 << 20: prose(2, 1<<18)}
+			disk := writeFileAt(t, h.path("disk.raw"), 4<<20, content)
+			content[3<<20] = prose(3, 1<<18)
+			next := writeFileAt(t, h.path("next.raw"), 4<<20, content)
+			place := filepath.Join(t.TempDir(), "place")
+			ref := func(tag string) string { return kind + ":" + place + ":" + tag }
+			layer := layerOf(t, h, disk)
+
+			whole := func(disk, tag string) {
+				t.Helper()
+				h.ok("pull", "--cache", "none", "--key", "davit.pub", ref(tag), "x.raw")
+				h.sameDisk(disk, h.path("x.raw"))
+				if err := os.Remove(h.path("x.raw")); err != nil { // it would be a seed
+					t.Fatal(err)
+				}
+				h.ok("verify", "--cache", "none", "--deep", "--key", "davit.pub", ref(tag))
+			}
+			damage := func() {
+				t.Helper()
+				path := place
+				if kind == "oci" {
+					path = filepath.Join(place, "blobs", "sha256", digest.FromBytes(layer).Encoded())
+				}
+				b, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				i := bytes.Index(b, layer)
+				if i < 0 {
+					t.Fatal("the layer is not there")
+				}
+				b[i+len(layer)/3] ^= 1
+				if err := os.WriteFile(path, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+
+			if kind == "oci" { // before anything else is there
+				file := filepath.Join(place, "blobs", "sha256", digest.FromBytes(layer).Encoded())
+				if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(file, make([]byte, len(layer)), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h.ok("push", "--sign", "--key", "davit.key", disk, ref("v1"))
+			whole(disk, "v1")
+
+			damage()
+			h.refuses([]string{"not signed"}, "sign", "--key", "other.key", ref("v1"))
+			// The key has signed it, and this host has written it.
+			h.ok("push", "--sign", "--key", "davit.key", next, ref("v2"))
+			whole(next, "v2")
+			h.ok("push", "--sign", "--key", "davit.key", disk, ref("v1"))
+			whole(disk, "v1")
+
+			damage()
+			h.ok("push", disk, ref("v1"))
+			whole(disk, "v1")
+
+			damage()
+			h.ok("push", "--reuse", "none", "--sign", "--key", "davit.key", disk, ref("v3"))
+			whole(disk, "v3")
+		})
+	}
+}
+
+// layerOf returns the layer that a push of a disk makes.
+func layerOf(t *testing.T, h *host, disk string) []byte {
+	t.Helper()
+	layout := filepath.Join(t.TempDir(), "layout")
+	h.ok("push", "--cache", "none", disk, "oci:"+layout+":v1")
+	f := forge(t, layout)
+	return f.read(f.blob(f.manifest.Layers[1].Digest))
+}
+
+// A note that a layer was checked, and a signature, are about the repository
+// where it was: what is in a folder, or in a registry that does not look at what
+// it takes, is read.
+func TestE2EWhatWasCheckedElsewhereIsRead(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.key("davit")
+	content := map[int64][]byte{0: prose(1, 1<<20), 2 << 20: prose(2, 1<<18)}
+	disk := writeFileAt(t, h.path("disk.raw"), 4<<20, content)
+	content[3<<20] = prose(3, 1<<18)
+	next := writeFileAt(t, h.path("next.raw"), 4<<20, content)
+	host := newOlareg(t).host
+	h.ok("push", "--sign", "--key", "davit.key", disk, host+"/image:v1")
+
+	layout := filepath.Join(t.TempDir(), "layout")
+	newHost(t).ok("push", disk, "oci:"+layout+":v1")
+	f := forge(t, layout)
+	flipBit(t, f.blob(f.manifest.Layers[1].Digest), 8*1000)
+	h.refuses([]string{"not signed"}, "sign", "--key", "davit.key", "oci:"+layout+":v1")
+	h.refuses([]string{"does not match its digest"}, "push", "--sign", "--key", "davit.key", "--reuse", "oci:"+layout+":v1", next, host+"/other:v1")
+	h.refuses([]string{"not signed"}, "sign", "--key", "davit.key", careless(t, layout))
+}
+
+// careless is a registry that has taken the blobs of a layout as they are.
+func careless(t *testing.T, layout string) (ref string) {
+	blob := func(d string) string {
+		return filepath.Join(layout, "blobs", "sha256", strings.TrimPrefix(d, "sha256:"))
+	}
+	host := newMoody(t, newOlareg(t), func(w http.ResponseWriter, r *http.Request) bool {
+		name := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+		if r.Method != http.MethodGet && r.Method != http.MethodHead || strings.Contains(r.URL.Path, "/referrers/") {
+			return false
+		}
+		if strings.Contains(r.URL.Path, "/manifests/") {
+			index := layoutIndex(t, layout)
+			w.Header().Set("Content-Type", index.Manifests[0].MediaType)
+			if name == "v1" {
+				name = index.Manifests[0].Digest.String()
+			}
+		}
+		b, err := os.ReadFile(blob(name))
+		if err != nil {
+			return false
+		}
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
+		return true
+	})
+	return host + "/image:v1"
+}
+
+// A layer whose frames and directory are right, under a digest that is not its
+// own: a pull by ranges finds nothing wrong, and no registry that looks would
+// take a copy.
+func TestE2ELayerOfAnotherDigestIsNotSigned(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.key("davit")
+	disk := writeFileAt(t, h.path("disk.raw"), 4<<20, map[int64][]byte{0: prose(1, 1<<20)})
+	layout := filepath.Join(t.TempDir(), "layout")
+	newHost(t).ok("push", disk, "oci:"+layout+":v1")
+	f := forge(t, layout)
+	layer := &f.manifest.Layers[1]
+	b := f.read(f.blob(layer.Digest))
+	layer.Digest = digest.FromString("another")
+	if err := os.WriteFile(f.blob(layer.Digest), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.index(func(index []byte) { rename(index[76:76+32], layer.Digest) })
+	f.save()
+
+	for _, ref := range []string{"oci:" + layout + ":v1", careless(t, layout)} {
+		h.ok("pull", "--unverified", "--force", ref, "x.raw")
+		h.sameDisk(disk, h.path("x.raw"))
+		h.refuses([]string{"not signed"}, "sign", "--key", "davit.key", ref)
+		h.refuses([]string{"does not match its digest"}, "push", "--sign", "--key", "davit.key", "--reuse", ref, disk, ref+"2")
 	}
 }

@@ -147,9 +147,6 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	} else if err := p.pull(ctx, dest, key, &r); err != nil {
 		return err
 	}
-	if err := recordChecked(store, img.Checked()); err != nil {
-		return err
-	}
 
 	_, fetched, _ := repo.Stats()
 	r.Bytes.Fetched += fetched

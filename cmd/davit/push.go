@@ -212,7 +212,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 				return fmt.Errorf("tagging %s: %w", tag, err)
 			}
 		}
-		if err := recordChecked(store, pushed.Checked()); err != nil {
+		if err := reuse.checked.add(repo, pushed.Checked()); err != nil {
 			return err
 		}
 		if !o.trim { // the files hold the free blocks, too
@@ -419,7 +419,9 @@ func (p *pusher) push(ctx context.Context, reuse *reuse, signed bool) (*pushed, 
 			return out, nil
 		}
 		err = errors.Join(err, out.Close())
-		if again && !errors.Is(err, errLyingBase) || !reuse.drop(ctx, p, out, err) {
+		// A registry that finds new excuses each time is not listened to for ever.
+		last := again && !errors.Is(err, errLyingBase) && p.ref.Kind == registry.Remote
+		if last || !reuse.drop(ctx, p, out, err) {
 			return nil, err
 		}
 	}

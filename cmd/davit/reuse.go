@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -27,13 +26,13 @@ const maxBases = 32
 type reuse struct {
 	bases   []*artifact.Base
 	names   []string               // pinned
-	repos   []*registry.Repository // nil: the one that is pushed to
 	named   []bool                 // by --reuse, so that a fault is an error
+	from    []*registry.Repository // where it is: if it was not named, the one that is pushed to
 	trusted []bool                 // signed by one of the keys, and checked before that
 
-	checked  map[artifact.LayerID]bool // layers that this host has written or read as a whole
-	without  map[digest.Digest]bool    // layers that turned out not to be there
-	sequence int64                     // of the signature of the artifact whose tag moves
+	checked  checkedRecord
+	without  map[digest.Digest]bool // layers that turned out not to be there
+	sequence int64                  // of the signature of the artifact whose tag moves
 	warn     func(format string, args ...any)
 }
 
@@ -43,10 +42,7 @@ var errLyingBase = errors.New("a reused artifact is not what it says")
 // findReuse opens the artifacts that --reuse names, or those that a push looks
 // at by itself: the one whose tag moves, else the last three of the repository.
 func (o *pushOptions) findReuse(ctx context.Context, store *registry.Store, repo *registry.Repository, plan pushPlan, keys []*sign.Key) (_ *reuse, err error) {
-	r := &reuse{checked: map[artifact.LayerID]bool{}, without: map[digest.Digest]bool{}, warn: o.stderr.warn}
-	for l := range store.Checked() {
-		r.checked[l] = true
-	}
+	r := &reuse{checked: loadChecked(store), without: map[digest.Digest]bool{}, warn: o.stderr.warn}
 	defer func() {
 		if err != nil {
 			closeInto(&err, r)
@@ -137,7 +133,7 @@ func (r *reuse) addAuto(ctx context.Context, repo *registry.Repository, plan pus
 		if i < moving {
 			r.sequence = max(r.sequence, sequence)
 		}
-		r.add(base, name, nil, false, trusted)
+		r.add(base, name, repo, false, trusted)
 	}
 	return nil
 }
@@ -192,18 +188,19 @@ func (r *reuse) addNamed(ctx context.Context, o *pushOptions, name string, keys 
 	return nil
 }
 
-func (r *reuse) add(base *artifact.Base, name string, repo *registry.Repository, named, trusted bool) {
+func (r *reuse) add(base *artifact.Base, name string, from *registry.Repository, named, trusted bool) {
 	r.bases = append(r.bases, base)
 	r.names = append(r.names, name)
-	r.repos = append(r.repos, repo)
+	r.from = append(r.from, from)
 	r.named = append(r.named, named)
 	r.trusted = append(r.trusted, trusted)
 }
 
 // vouched reports whether one of the keys has signed an artifact that it had
 // checked: a signature of davit's, which says so by its sequence. Those of other
-// tools say who, and not that somebody has read the layers. It returns the
-// sequence, 0 if there is none.
+// tools say who, and not that somebody has read the layers. Of a registry's it
+// must say that it was made for this repository; see [checkedRecord]. It returns
+// the sequence, 0 if there is none.
 func vouched(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, keys []*sign.Key) (bool, int64) {
 	var public []*verify.Key
 	for _, key := range keys {
@@ -219,27 +216,21 @@ func vouched(ctx context.Context, repo *registry.Repository, desc ocispec.Descri
 		return false, 0
 	}
 	var sequence int64
+	here := false
 	for _, s := range result.Signatures {
 		if s.Counted {
 			sequence = max(sequence, s.Sequence)
+			here = here || s.Sequence > 0 && (s.Name == repo.Reference().Name() || !checksDigests(repo))
 		}
 	}
-	return sequence > 0, sequence
+	return here, sequence
 }
 
 // knows reports whether a layer of a base need not be read before it is signed.
+// If the base is in a layout or an archive, its bytes are still hashed: when the
+// manifest that names it is written there, or when it is copied.
 func (r *reuse) knows(base int, layer artifact.LayerID) bool {
-	return r.trusted[base] || r.checked[layer]
-}
-
-// recordChecked remembers layers that were written or read as a whole, so that
-// the next push that signs need not read them.
-func recordChecked(store *registry.Store, layers []artifact.LayerID) error {
-	var all [][sha256.Size]byte
-	for _, l := range layers {
-		all = append(all, l)
-	}
-	return store.RecordChecked(all...)
+	return r.trusted[base] || r.checked.has(r.from[base], layer)
 }
 
 // blame returns the error of a base whose frames are not what they should be.
@@ -281,7 +272,11 @@ func (r *reuse) drop(ctx context.Context, p *pusher, out *pushed, err error) boo
 		for _, d := range unknown.Digests {
 			r.without[d] = true
 		}
-		r.warn("the registry has lost blobs of %s; they are sent again", p.ref.Name())
+		if p.ref.Kind == registry.Remote {
+			r.warn("the registry has lost blobs of %s; they are sent again", p.ref.Name())
+		} else {
+			r.warn("blobs of %s are gone, or something else is under their names; they are written again", p.ref.Name())
+		}
 		return len(r.without) > before
 	}
 	for _, l := range out.Layers[:out.Kept] {
@@ -298,10 +293,10 @@ func (r *reuse) drop(ctx context.Context, p *pusher, out *pushed, err error) boo
 // mounted where the registry can, else copied.
 func (r *reuse) provide(ctx context.Context, repo *registry.Repository, packed *artifact.Packed) error {
 	for i, from := range packed.From {
-		src := r.repos[from]
-		if src == nil {
-			continue
+		if !r.named[from] {
+			continue // it is in repo
 		}
+		src := r.from[from]
 		desc := packed.Layers[i]
 		a, b := src.Reference(), repo.Reference()
 		if a.Kind == registry.Remote && b.Kind == registry.Remote && a.Host == b.Host {
@@ -328,8 +323,8 @@ func (r *reuse) Close() error {
 	var errs []error
 	for i, b := range r.bases {
 		errs = append(errs, b.Close())
-		if r.repos[i] != nil {
-			errs = append(errs, r.repos[i].Close())
+		if r.named[i] {
+			errs = append(errs, r.from[i].Close())
 		}
 	}
 	return errors.Join(errs...)

@@ -12,8 +12,9 @@ import (
 )
 
 // checkBeforeSigning reads an artifact of davit's, as far as nobody has who can
-// be believed: this host, or one of the keys. A signature of davit's says that
-// what it is about can be pulled; see [vouched].
+// be believed: this host, or one of the keys, in this repository. A signature of
+// davit's says that what it is about can be pulled; see [vouched] and
+// [checkedRecord].
 func (o *signOptions) checkBeforeSigning(ctx context.Context, store *registry.Store, repo *registry.Repository, desc ocispec.Descriptor, keys []*sign.Key) (err error) {
 	raw, err := repo.Manifest(ctx, desc)
 	if err != nil {
@@ -22,7 +23,8 @@ func (o *signOptions) checkBeforeSigning(ctx context.Context, store *registry.St
 	if _, err := artifact.ParseManifest(raw, desc); errors.Is(err, artifact.ErrNotArtifact) {
 		return nil // an index, or what --any allows: nobody builds on it
 	}
-	if trusted, _ := vouched(ctx, repo, desc, keys); trusted {
+	trusted, _ := vouched(ctx, repo, desc, keys)
+	if trusted && checksDigests(repo) {
 		return nil
 	}
 	scratch, cleanup, err := store.Scratch()
@@ -41,16 +43,17 @@ func (o *signOptions) checkBeforeSigning(ctx context.Context, store *registry.St
 	for _, l := range img.Layers {
 		total += l.Size
 	}
-	checked := store.Checked()
+	checked := loadChecked(store)
 	show := o.begin("reading "+desc.Digest.String()+" before it is signed", total)
 	defer show.end()
 	if err := img.Check(ctx, artifact.CheckOptions{
 		Jobs:     o.jobs,
 		Progress: show.add,
-		Known:    func(l artifact.LayerID) bool { return checked[l] },
+		Known:    func(l artifact.LayerID) bool { return trusted || checked.has(repo, l) },
+		Digests:  !checksDigests(repo),
 		Uncut:    true,
 	}); err != nil {
 		return fmt.Errorf("not signed: %w", err)
 	}
-	return recordChecked(store, img.Checked())
+	return checked.add(repo, img.Checked())
 }

@@ -249,7 +249,7 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 				if err := o.checkDeep(ctx, r, img); err != nil {
 					return err
 				}
-				return recordChecked(store, img.Checked())
+				return loadChecked(store).add(repo, img.Checked())
 			})
 			if err != nil {
 				return err

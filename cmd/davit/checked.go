@@ -1,0 +1,58 @@
+package main
+
+import (
+	"crypto/sha256"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/registry"
+)
+
+// A checkedRecord is what this host has noted of layers that it has written, or
+// read as a whole.
+//
+// That a layer holds what its directory says is a fact about bytes, and true
+// wherever these are. That they are in a certain place is another one. A registry
+// takes bytes under their own digest only, and who can push cannot change them;
+// not to believe that of each registry, what was found in one repository does not
+// count in another. In a layout or an archive everybody who can write to the
+// folder can put anything under any name at any time: there the bytes are hashed
+// whenever they are relied on, and what is noted spares the rest.
+type checkedRecord struct {
+	store *registry.Store
+	known map[[sha256.Size]byte]bool
+}
+
+func loadChecked(store *registry.Store) checkedRecord {
+	return checkedRecord{store, store.Checked()}
+}
+
+// has reports whether a layer of this repository is known to hold what its
+// directory says, if, where [checksDigests] is false, its bytes have its digest.
+func (c checkedRecord) has(repo *registry.Repository, layer artifact.LayerID) bool {
+	if checksDigests(repo) {
+		return c.known[inRepository(repo, layer)]
+	}
+	return c.known[layer]
+}
+
+// add notes layers that were written to this repository, or read in it.
+func (c checkedRecord) add(repo *registry.Repository, layers []artifact.LayerID) error {
+	var notes [][sha256.Size]byte
+	for _, l := range layers {
+		notes = append(notes, l)
+		if checksDigests(repo) {
+			notes = append(notes, inRepository(repo, l))
+		}
+	}
+	return c.store.RecordChecked(notes...)
+}
+
+// checksDigests reports whether what is under a digest has been looked at by
+// whoever took it, and stays.
+func checksDigests(repo *registry.Repository) bool {
+	return repo.Reference().Kind == registry.Remote
+}
+
+func inRepository(repo *registry.Repository, layer artifact.LayerID) [sha256.Size]byte {
+	return sha256.Sum256(append([]byte("davit checked 1\x00"+repo.Reference().Name()+"\x00"), layer[:]...))
+}
