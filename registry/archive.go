@@ -256,7 +256,7 @@ func (f *archiveFiles) reserve(size int64) (int64, error) {
 		if err := mayWriteTo(dir); err != nil {
 			return 0, err
 		}
-		if err := os.MkdirAll(dir, 0o777); err != nil {
+		if _, err := own.MkdirAll(dir+string(filepath.Separator), 0o777); err != nil {
 			return 0, err
 		}
 		sweepPending(dir)

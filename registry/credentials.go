@@ -363,7 +363,7 @@ func changeAuthFile(ctx context.Context, path, host string, change func(helper s
 	if dir == "" {
 		dir = "."
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if _, err := own.MkdirAll(dir, 0o700); err != nil {
 		return fail(err)
 	}
 	release, err := acquire(ctx, filepath.Join(dir, "."+name+lockName))

@@ -472,7 +472,7 @@ func (f *dirFiles) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := os.MkdirAll(f.path(blobsDir), 0o777); err != nil {
+	if _, err := own.MkdirAll(f.path(blobsDir), 0o777); err != nil {
 		return err
 	}
 	sweepPending(f.dir)

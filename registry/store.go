@@ -85,13 +85,16 @@ func OpenStore(ctx context.Context, dir string) (*Store, error) {
 	}
 	s := &Store{scratch: make(map[string]func() error)}
 	if dir == NoStore {
-		root := os.TempDir()
+		root, err := own.Resolve(os.TempDir() + string(filepath.Separator))
+		if err != nil {
+			return nil, fmt.Errorf("making a temporary store: %w", err)
+		}
 		sweepLocked(root, tempStore)
 		var lock *os.File
 		if dir, lock, err = lockedDir(root, tempStore); err != nil {
 			return nil, fmt.Errorf("making a temporary store: %w", err)
 		}
-		s.temp = lock
+		s.dir, s.temp = dir, lock
 	}
 	if dir, err = filepath.Abs(dir); err == nil {
 		err = s.prepare(ctx, dir)
@@ -105,14 +108,13 @@ func OpenStore(ctx context.Context, dir string) (*Store, error) {
 	return s, nil
 }
 
-func (s *Store) prepare(ctx context.Context, dir string) (err error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
+func (s *Store) prepare(ctx context.Context, dir string) error {
 	// Users have it in another file system, by a link.
-	if s.dir, err = own.Resolve(dir); err != nil {
+	real, err := own.MkdirAll(dir, 0o700)
+	if err != nil {
 		return err
 	}
+	s.dir = real
 	s.Area = &Area{dir: s.path(blobsDir), temp: s.dir}
 	s.Spool = &Area{dir: s.path(spoolDir), temp: s.dir}
 	// The outer ones first: what is in a folder of somebody else is as good as theirs.

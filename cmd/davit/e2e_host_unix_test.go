@@ -4,11 +4,15 @@ package main
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -385,4 +389,96 @@ func TestE2EAsAnotherUser(t *testing.T) {
 		t.Errorf("exit code %d\n%s", code, stderr)
 	}
 	h.sameDisk(disk, filepath.Join(work, "y.raw"))
+}
+
+// All that a user names is a way to write, and nothing is made on it before it is
+// known whose links it leads by.
+func TestE2EOtherPlacesByLinksOfAnotherUser(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	h := newHost(t)
+	disk := smallLayout(t, h)
+	if err := errors.Join(os.Mkdir(h.path("shared"), 0o755), os.Chmod(h.path("shared"), 0o777|os.ModeSticky), os.Mkdir(h.path("target"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	link(t, h.path("target"), h.path("shared/link"))
+	there := h.path("shared/link")
+	before := h.tree()
+	fails := func(env []string, args ...string) {
+		t.Helper()
+		with := &host{h.t, h.dir, h.exe, append(slices.Clone(h.env), env...)}
+		r := with.run(args...)
+		if r.code != exitFailed || !strings.Contains(r.stderr, "is a symbolic link of user 65534, which is not followed") {
+			t.Errorf("%s davit %q: exit code %d\n%s", env, args, r.code, r.stderr)
+		}
+		if after := h.tree(); after != before {
+			t.Fatalf("%s davit %q: before\n%safter\n%s", env, args, before, after)
+		}
+	}
+	fails(nil, "key", "generate", "-o", there+"/new")
+	fails([]string{"DAVIT_PASSWORD=", "COSIGN_PASSWORD="}, "key", "generate", "-o", "shared/link/new")
+	fails(nil, "registry", "serve", "--listen", "127.0.0.1:0", "--dir", there+"/a/b")
+	fails(nil, "registry", "serve", "--listen", "127.0.0.1:0", "--dir", there)
+	push := []string{"push", disk, "oci:l:v2"}
+	fails(nil, append(push, "--cache", there+"/a/b")...)
+	fails([]string{"XDG_CACHE_HOME=" + there}, push...)
+	fails([]string{"DAVIT_CACHE=" + there + "/c"}, push...)
+	fails([]string{"TMPDIR=" + there}, append(push, "--cache", "none")...)
+
+	// Links of the user's own are followed.
+	if err := os.Symlink("target", h.path("own")); err != nil {
+		t.Fatal(err)
+	}
+	h.ok("key", "generate", "-o", "own/key")
+	with := &host{h.t, h.dir, h.exe, append(slices.Clone(h.env), "TMPDIR="+h.path("own"))}
+	with.ok(append(push, "--cache", "none")...)
+	left, err := os.ReadDir(h.path("target"))
+	if err != nil || len(left) != 2 { // the keys
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// A repository that somebody else's link leads to is none.
+func TestRegistryServeFollowsNoForeignLink(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	served, target := filepath.Join(dir, "served"), filepath.Join(dir, "target")
+	for _, d := range []string{"served/inside", "target", "served/own"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link(t, target, filepath.Join(served, "theirs"))
+	link(t, target, filepath.Join(served, "inside", "blobs"))
+	link(t, filepath.Join(target, "oci-layout"), filepath.Join(served, "own", "oci-layout"))
+	if err := os.Symlink("inside", filepath.Join(served, "ours")); err != nil {
+		t.Fatal(err)
+	}
+	cmd, stdout := program(t, nil, "registry", "serve", "--listen", "127.0.0.1:0", "--dir", served)
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+	})
+	line, err := stdout.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	const body = "a blob"
+	for repository, want := range map[string]int{
+		"theirs": 403, "theirs/below": 403, "inside": 403, "inside/below": 403, "own": 403, "new": 201, "new/below": 201,
+	} {
+		resp, err := http.Post(strings.TrimSpace(line)+"/v2/"+repository+"/blobs/uploads/?digest=sha256:"+fmt.Sprintf("%x", sha256.Sum256([]byte(body))),
+			"application/octet-stream", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != want || want == 403 && !strings.Contains(string(answer), "is a symbolic link of user 65534") {
+			t.Errorf("%s: %s, want %d\n%s", repository, resp.Status, want, answer)
+		}
+	}
+	if made, err := os.ReadDir(target); err != nil || len(made) > 0 {
+		t.Errorf("made: %v, %v", made, err)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/davit-oci/davit/internal/own"
 	"github.com/davit-oci/davit/sign"
 	"github.com/spf13/cobra"
 )
@@ -52,10 +53,13 @@ func runKeyGenerate(ctx context.Context, stdout io.Writer, o keyGenerateOptions)
 	r := keyGenerateReport{newReport("davit key generate"), o.out + ".key", o.out + ".pub"}
 	// Before anybody is asked for a passphrase.
 	for _, path := range []string{r.Private, r.Public} {
-		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
-			if err == nil {
-				err = fmt.Errorf("%s: %w", path, fs.ErrExist)
-			}
+		_, err := os.Lstat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			_, err = own.Resolve(path)
+		} else if err == nil {
+			err = fmt.Errorf("%s: %w", path, fs.ErrExist)
+		}
+		if err != nil {
 			return withHint(err, "davit key generate -o PREFIX")
 		}
 	}
@@ -82,6 +86,10 @@ func runKeyGenerate(ctx context.Context, stdout io.Writer, o keyGenerateOptions)
 
 // writeNew writes a small file that must not exist, whole or not at all.
 func writeNew(path string, mode fs.FileMode, data []byte) error {
+	path, err := own.Resolve(path)
+	if err != nil {
+		return err
+	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err

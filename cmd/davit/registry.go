@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/davit-oci/davit/internal/own"
 	"github.com/olareg/olareg"
 	olaregconfig "github.com/olareg/olareg/config"
 	"github.com/spf13/cobra"
@@ -65,10 +67,10 @@ func runRegistryServe(ctx context.Context, o registryServeOptions) error {
 	keep := false
 	conf.Storage.GC.EmptyRepo = &keep
 	if o.dir != "" {
-		if err := os.MkdirAll(o.dir, 0o777); err != nil {
-			return err
+		dir, err := own.MkdirAll(o.dir, 0o777)
+		if err == nil {
+			dir, err = filepath.Abs(dir)
 		}
-		dir, err := filepath.Abs(o.dir)
 		if err != nil {
 			return err
 		}
@@ -86,8 +88,12 @@ func runRegistryServe(ctx context.Context, o registryServeOptions) error {
 		o.stderr.warn("%s is not a loopback address: whoever reaches it can write to this registry", address)
 	}
 	registry := olareg.New(conf)
+	handler := oneManifestAtATime(anyManifestType(registry))
+	if o.dir != "" {
+		handler = withoutForeignLinks(conf.Storage.RootDir, handler)
+	}
 	server := &http.Server{
-		Handler:           fromPrograms(o.listen, address.AddrPort().Addr().Unmap(), oneManifestAtATime(registry)),
+		Handler:           fromPrograms(o.listen, address.AddrPort().Addr().Unmap(), handler),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 	}
@@ -141,4 +147,54 @@ func oneManifestAtATime(h http.Handler) http.Handler {
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// anyManifestType answers who takes a manifest of any type, as curl does: olareg
+// 0.1.2 finds only what is named.
+func anyManifestType(h http.Handler) http.Handler {
+	all := []string{"application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.index.v1+json",
+		"application/vnd.docker.distribution.manifest.v2+json", "application/vnd.docker.distribution.manifest.list.v2+json"}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		accept := strings.Join(r.Header.Values("Accept"), ",")
+		if strings.Contains(r.URL.Path, "/manifests/") && (accept == "" || strings.Contains(accept, "*/*") || strings.Contains(accept, "application/*")) {
+			r.Header["Accept"] = all
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// withoutForeignLinks refuses requests to repositories that another user's
+// symbolic link leads to, or out of: olareg writes by way of any link, and
+// removes what is no longer needed when it is only read.
+func withoutForeignLinks(dir string, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		repository, _ := strings.CutPrefix(r.URL.Path, "/v2/")
+		for _, name := range []string{repository, r.URL.Query().Get("from")} {
+			if err := checkRepositoryLinks(dir, name); err != nil {
+				refuse(w, http.StatusForbidden, "%v", err)
+				return
+			}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// checkRepositoryLinks looks at the folders on the way to name, which goes on
+// behind the repository's, and at what olareg has in each.
+func checkRepositoryLinks(dir, name string) error {
+	for elem := range strings.SplitSeq(name, "/") {
+		if elem == "" || elem == "." || elem == ".." || !filepath.IsLocal(elem) { // in no repository's name
+			return nil
+		}
+		dir = filepath.Join(dir, elem)
+		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		for _, inside := range []string{"", "oci-layout", "index.json", "_uploads", "blobs", "blobs/sha256", "blobs/sha512"} {
+			if _, err := own.Resolve(filepath.Join(dir, inside)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -225,3 +225,45 @@ func TestRegistryServeRefusesWebPages(t *testing.T) {
 		})
 	}
 }
+
+// curl and programs that name no type find a manifest, too.
+func TestRegistryServeAnyManifestType(t *testing.T) {
+	cmd, stdout := program(t, nil, "registry", "serve", "--listen", "127.0.0.1:0")
+	t.Cleanup(func() {
+		cmd.Process.Signal(os.Interrupt)
+		cmd.Wait()
+	})
+	line, err := stdout.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := strings.TrimSpace(line) + "/v2/vm/manifests/v1"
+	const index = "application/vnd.oci.image.index.v1+json"
+	do := func(method, accept, body string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequest(method, url, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", index)
+		if accept != "" {
+			req.Header.Set("Accept", accept)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp
+	}
+	if resp := do(http.MethodPut, "", `{"schemaVersion":2,"mediaType":"`+index+`","manifests":[]}`); resp.StatusCode != http.StatusCreated {
+		t.Fatal(resp.Status)
+	}
+	for accept, want := range map[string]int{"": 200, "*/*": 200, "text/html, */*;q=0.1": 200, index: 200, "application/vnd.oci.image.manifest.v1+json": 404} {
+		for _, method := range []string{http.MethodGet, http.MethodHead} {
+			if resp := do(method, accept, ""); resp.StatusCode != want {
+				t.Errorf("%s with Accept %q: %s, want %d", method, accept, resp.Status, want)
+			}
+		}
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // An Error says why something that is there does not count.
@@ -103,6 +104,29 @@ func CheckFolder(path string) error {
 	}
 	return checkOwner(path, info)
 }
+
+// MkdirAll makes a folder and those that it lies in, unless they are there, and
+// returns the path to it as [Resolve] does: nothing is made by way of a link that
+// is not followed.
+func MkdirAll(path string, perm fs.FileMode) (string, error) {
+	real, err := Resolve(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		parent := strings.TrimRightFunc(path, isSeparator)
+		name := parent[strings.LastIndexFunc(parent, isSeparator)+1:]
+		if parent = parent[:len(parent)-len(name)]; parent != "" && name != "" {
+			if _, err := MkdirAll(parent, perm); err != nil {
+				return "", err
+			}
+		}
+		real, err = Resolve(parent + name)
+	}
+	if err != nil {
+		return "", err
+	}
+	return real, os.MkdirAll(real, perm)
+}
+
+func isSeparator(r rune) bool { return r < 0x80 && os.IsPathSeparator(uint8(r)) }
 
 // OpenAny opens a file to read, whoever it belongs to, by links or not, if it is
 // a regular one: a pipe in its place would make that wait.

@@ -166,3 +166,61 @@ func TestResolveOtherUser(t *testing.T) {
 		refused(t, in, err, "is a symbolic link of user 65534, which is not followed")
 	}
 }
+
+func TestMkdirAll(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	for _, name := range []string{"there", "target"} {
+		if err := os.Mkdir(name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, "file", "")
+	for name, to := range map[string]string{"link": "target", "dangling": "new", "lost": "nothing/new"} {
+		if err := os.Symlink(to, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for in, want := range map[string]string{
+		"there": "there", "a": "a", "b/c/d": "b/c/d", "e/f/": "e/f", "./g//h": "./g//h", dir + "/i/j": dir + "/i/j", "": "",
+		"link/k/l": "target/k/l", "dangling": "new",
+	} {
+		got, err := MkdirAll(in, 0o755)
+		if in == "" {
+			if err == nil {
+				t.Error("a folder without a name was made")
+			}
+			continue
+		}
+		if info, serr := os.Stat(want); err != nil || got != want || serr != nil || !info.IsDir() {
+			t.Errorf("MkdirAll(%q) = %q, %v; want %q, and %v", in, got, err, want, serr)
+		}
+	}
+	for _, in := range []string{"lost", "file", "file/x"} {
+		if got, err := MkdirAll(in, 0o755); err == nil {
+			t.Errorf("MkdirAll(%q) = %q", in, got)
+		}
+	}
+}
+
+func TestMkdirAllOtherUser(t *testing.T) {
+	needRoot(t)
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("target", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("target", "theirs"); err != nil {
+		t.Fatal(err)
+	}
+	give(t, "theirs")
+	for _, in := range []string{"theirs", "theirs/", "theirs/x", "theirs/x/y/"} {
+		_, err := MkdirAll(in, 0o755)
+		refused(t, in, err, "is a symbolic link of user 65534, which is not followed")
+	}
+	if made, err := os.ReadDir("target"); err != nil || len(made) > 0 {
+		t.Errorf("made: %v, %v", made, err)
+	}
+}
