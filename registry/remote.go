@@ -70,9 +70,9 @@ func openRemote(ref Reference, o Options, s *stats) (*remote, error) {
 func newRemote(host, repository string, o Options, s *stats) (*remote, error) {
 	credential := func(ctx context.Context, _ string) (auth.Credential, error) {
 		c, err := lookupCredential(ctx, o, host, repository)
-		if o.OnSecret != nil {
+		if o.OnLogin != nil {
 			for _, s := range []string{c.Password, c.RefreshToken, c.AccessToken} {
-				o.OnSecret(s)
+				o.OnLogin(c.Username, s)
 			}
 		}
 		return c, err

@@ -29,8 +29,9 @@ type Options struct {
 
 	// AuthFile is the first file in which credentials are looked up; see [Login] for the others.
 	AuthFile string
-	// OnSecret is called with each password and token that is looked up, so that the caller can keep it out of messages; nil: never.
-	OnSecret func(string)
+	// OnLogin is called with each password and token that is looked up and the user name beside it, which are sent and stored together, so
+	// that the caller can keep them out of messages; nil: never. Either can be "".
+	OnLogin func(user, secret string)
 
 	// Jobs is the number of connections that are kept open to a host; default 8.
 	Jobs int

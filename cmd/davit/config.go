@@ -110,7 +110,7 @@ func (g *globals) readConfig(path string) (config, error) {
 		return config{}, nil // only comments
 	}
 	if err != nil {
-		return config{}, fmt.Errorf("reading the configuration %s: %w", path, err)
+		return config{}, fmt.Errorf("reading the configuration %s: %w", path, yamlError(err))
 	}
 	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return config{}, fmt.Errorf("reading the configuration %s: more than one document", path)

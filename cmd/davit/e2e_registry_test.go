@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"net"
@@ -188,4 +190,39 @@ func outside(t *testing.T, s *http.Server) (host string) {
 	}
 	t.Skip("this machine has no address but loopback: a network interface would run this")
 	return ""
+}
+
+// A registry that sends back what it was sent does not get it printed, in whatever form.
+func TestE2EEchoedPassword(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	const user, password = "robot", "Sw0rd&Fish9"
+	login := base64.StdEncoding.EncodeToString([]byte(user + ":" + password))
+	forms := []string{login, strings.TrimRight(login, "="), login[:14], base64.URLEncoding.EncodeToString([]byte(password)), hex.EncodeToString([]byte(password)),
+		password, url.QueryEscape(password), strings.ToUpper(password[:8])}
+	at := newMoody(t, server{}, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Header.Get("Authorization") == "" {
+			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		}
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, `{"errors":[{"code":"DENIED","message":%q}]}`, "no entry for <"+strings.Join(forms, "> <")+">")
+		return true
+	})
+	h.env = append(h.env, "DOCKER_CONFIG="+h.dir)
+	if err := os.WriteFile(h.path("config.json"), fmt.Appendf(nil, `{"auths":{%q:{"auth":%q}}}`, at, login), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"ls", at + "/vm"}, {"inspect", at + "/vm:v1"}, {"verify", "--json", "--key", "x.pub", at + "/vm:v1"}} {
+		r := h.run(args...)
+		if r.code == 0 || args[0] != "verify" && !strings.Contains(r.stderr, "no entry for <(not shown)") {
+			t.Errorf("%q: exit code %d\n%s", args, r.code, r.stderr)
+		}
+		for _, form := range forms {
+			if strings.Contains(r.stdout+r.stderr, form) {
+				t.Errorf("%q: %s is shown\n%s%s", args, form, r.stdout, r.stderr)
+			}
+		}
+	}
 }

@@ -178,7 +178,7 @@ func (r *registryFlags) options(g *globals) registry.Options {
 		Insecure:  r.insecure,
 		CAFile:    r.caFile,
 		AuthFile:  r.authFile,
-		OnSecret:  g.stderr.secrets.Know,
+		OnLogin:   g.stderr.secrets.KnowLogin,
 		Jobs:      g.jobs,
 		Hosts:     make(map[string]registry.HostOptions),
 	}

@@ -84,7 +84,6 @@ func runLogin(ctx context.Context, stdout io.Writer, host string, o loginOptions
 			return err
 		}
 		password = line
-		o.stderr.secrets.Know(password)
 	} else {
 		secret, err := o.ask(ctx, "Password for "+o.user+" at "+host+": ")
 		if err != nil {
@@ -93,6 +92,7 @@ func runLogin(ctx context.Context, stdout io.Writer, host string, o loginOptions
 		password = string(secret)
 	}
 
+	o.stderr.secrets.KnowLogin(o.user, password)
 	err := registry.Login(ctx, host, o.user, password, o.options(o.globals))
 	if errors.Is(err, registry.ErrMalformedReference) {
 		return usageError{err}

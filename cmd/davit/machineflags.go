@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -237,15 +238,27 @@ func decodeMachineFile(data []byte, m *machineFile) error {
 	d = yaml.NewDecoder(bytes.NewReader(data))
 	d.KnownFields(true)
 	err := d.Decode(m)
-	var wrong *yaml.TypeError
-	if errors.As(err, &wrong) && len(wrong.Errors) > 0 {
-		// Without the names of our types.
-		first, _, _ := strings.Cut(wrong.Errors[0], " in type main.")
-		first, _, _ = strings.Cut(first, " into main.")
-		return errors.New(first)
-	}
-	return err
+	return yamlError(err)
 }
+
+// yamlError is an error of decoding without the names of our types, and without
+// the value that it quotes the beginning of: that can be one of a password.
+func yamlError(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	if wrong := (*yaml.TypeError)(nil); errors.As(err, &wrong) && len(wrong.Errors) > 0 {
+		text, _, _ = strings.Cut(wrong.Errors[0], " in type main.")
+		text, _, _ = strings.Cut(text, " into main.")
+	}
+	if text = yamlValue.ReplaceAllString(text, "$1"); text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}
+
+var yamlValue = regexp.MustCompile("(?s)(cannot (?:unmarshal|decode|construct) !!\\w+) `.*`")
 
 // aliasIn returns the line of an anchor or alias, 0 if there is none.
 func aliasIn(n *yaml.Node) int {

@@ -274,3 +274,24 @@ func write(t *testing.T, path, content string) {
 		t.Fatal(err)
 	}
 }
+
+// The beginning of a value, as the decoder quotes it, can be one of a password.
+func TestYAMLErrorsQuoteNoValue(t *testing.T) {
+	for _, file := range []string{"network: Sw0rdFish", "cpus: 1\nnics: {a: Sw0rd`Fi`sh}", "machine: !!int Sw0rdFish", "plainHTTP: Sw0rdFish", "jobs: \"user:Sw0rdFish\"",
+		"registries: Sw0rdFish", "registries: {h: {plainHTTP: Sw0rdFish}}", "forbidUnverified: !!bool Sw0rdFish"} {
+		path := filepath.Join(t.TempDir(), "file.yaml")
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		g := &globals{stderr: &console{}}
+		_, err := g.readConfig(path)
+		for _, err := range []error{err, decodeMachineFile([]byte(file), new(machineFile))} {
+			if err != nil && (strings.Contains(err.Error(), "Sw") || strings.Contains(err.Error(), "`")) {
+				t.Errorf("%s: %v", file, err)
+			}
+		}
+		if err == nil {
+			t.Errorf("%s is read", file)
+		}
+	}
+}

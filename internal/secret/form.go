@@ -12,7 +12,8 @@ import (
 type span struct{ start, end int }
 
 // LooksLikeKey says whether there is a private key in s, whole or in part: in
-// PEM with its lines joined in any way, in base64, in hex, or of age or PuTTY.
+// PEM with its lines joined in any way, in base64, in hex, as openssl prints it,
+// or of age or PuTTY.
 func LooksLikeKey(s string) bool {
 	return pemKey.MatchString(s) || otherKey.MatchString(s) || len(findEncodedKeys(s)) > 0
 }
@@ -27,7 +28,8 @@ var pemKey = regexp.MustCompile(`(?i)(-*\s*BEGIN` + pemLabel +
 // pemMarks are no secret.
 var pemMarks = regexp.MustCompile(`(?i)-*\s*(?:BEGIN|END)` + pemLabel)
 
-var otherKey = regexp.MustCompile(`(?is)(Proc-Type: ?4,ENCRYPTED|DEK-Info: ?[A-Z0-9-]+,[0-9A-F]+|AGE-SECRET-KEY-[A-Z0-9-]{8,}|PuTTY-User-Key-File-[0-9]: ?[^"']*|"(?:d|p|q|dp|dq|qi|k)"\s*:\s*"[A-Za-z0-9_-]{16,}")`)
+var otherKey = regexp.MustCompile(`(?is)(Proc-Type: ?4,ENCRYPTED|DEK-Info: ?[A-Z0-9-]+,[0-9A-F]+|AGE-SECRET-KEY-[A-Z0-9-]{8,}|PuTTY-User-Key-File-[0-9]: ?[^"']*|"(?:d|p|q|dp|dq|qi|k)"\s*:\s*"[A-Za-z0-9_-]{16,}"` +
+	`|(?:\b|\\[nrt])(?:priv|privateExponent|prime[12]|exponent[12]|coefficient):(?:\s|\\[nrt])*[0-9a-f]{2}(?:(?::|\s|\\[nrt])+[0-9a-f]{2}){7,})`)
 
 // forms are what secrets look like in any text. The first group is the secret.
 var forms = []*regexp.Regexp{
@@ -55,6 +57,7 @@ var forms = []*regexp.Regexp{
 var (
 	scheme     = regexp.MustCompile(`(?i)\b(?:bearer|basic|negotiate)[\s:]+([A-Za-z0-9._~+/=-]{8,})`)
 	encoded    = regexp.MustCompile(`[A-Za-z0-9+/_-]{20,}(?:(?:\s|\\[nr])+[A-Za-z0-9+/_-]{20,})*(?:(?:(?:\s|\\[nr])+[A-Za-z0-9+/_-]{1,76})?={1,2})?`)
+	hexPairs   = regexp.MustCompile(`(?i)\b[0-9a-f]{2}(?:(?:[:.,\s-]|\\[nrt])+[0-9a-f]{2}){19,}\b`)
 	base64Run  = regexp.MustCompile(`[A-Za-z0-9+/]{24,}`)
 	userAtHost = regexp.MustCompile("[^\\s\"'`<>()]+@[^\\s\"'`<>()]+")
 	ownDigest  = regexp.MustCompile(`@[a-z0-9+._-]*sha[0-9]+:[^@]*$`)
@@ -139,8 +142,29 @@ func findEncodedKeys(text string) (spans []span) {
 		for i := m[0]; i < m[1]; i++ {
 			// It need not begin the run: a flag, a folder can stand before it. The
 			// letters are what keys begin with.
-			if strings.IndexByte("MeLbQ3", text[i]) >= 0 && encodedKey(text[i:m[1]]) {
+			if strings.IndexByte("MeLbQ32", text[i]) >= 0 && encodedKey(text[i:m[1]]) {
 				spans = append(spans, span{i, m[1]})
+				break
+			}
+		}
+	}
+	for _, m := range hexPairs.FindAllStringIndex(text, -1) {
+		var b []byte
+		var at []int // of each in text
+		for i := m[0]; i < m[1]; {
+			switch {
+			case hexAt(text, i, 2):
+				b, at = append(b, unhex(text[i:i+2])), append(at, i)
+				i += 2
+			case text[i] == '\\':
+				i += 2
+			default:
+				i++
+			}
+		}
+		for i := range b {
+			if privateDER(b[i:]) || privatePEM(b[i:min(len(b), i+64)]) {
+				spans = append(spans, span{at[i], m[1]})
 				break
 			}
 		}
@@ -166,7 +190,7 @@ func encodedKey(s string) bool {
 		return false
 	}
 	if b, err := hex.DecodeString(head[:len(head)&^1]); err == nil {
-		return privateDER(b)
+		return privateDER(b) || privatePEM(b)
 	}
 	head = strings.NewReplacer("-", "+", "_", "/").Replace(head)
 	b, err := base64.StdEncoding.DecodeString(head[:len(head)&^3])
@@ -174,10 +198,15 @@ func encodedKey(s string) bool {
 		return false
 	}
 	return privateDER(b) ||
-		bytes.Contains(b, []byte("-----BEGIN")) && bytes.Contains(b, []byte("PRIVATE")) ||
+		privatePEM(b) ||
 		bytes.HasPrefix(b, []byte(`{"kdf"`)) || // cosign's
 		bytes.HasPrefix(b, []byte("openssh-key-v1\x00")) ||
 		bytes.HasPrefix(b, []byte("AGE-SECRET-KEY-"))
+}
+
+// privatePEM says whether b has the first line of a private key in PEM.
+func privatePEM(b []byte) bool {
+	return bytes.Contains(b, []byte("-----BEGIN")) && bytes.Contains(b, []byte("PRIVATE"))
 }
 
 // privateDER says whether b begins as a private key does: a version comes first

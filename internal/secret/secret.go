@@ -9,9 +9,13 @@
 package secret
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/base64"
+	"encoding/hex"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -32,6 +36,13 @@ const (
 
 	longSecret  = 12 // letters and digits; what has fewer is hidden as a whole
 	shortSecret = 6  // characters; what has fewer is like too much that is no secret
+
+	// A secret of middling length is also given away by part letters and digits of
+	// it, if they are both: a part of a word would hide that word everywhere.
+	middling = 8
+	part     = 7
+
+	maxEncoded = 4096 // bytes; what has more is no password or token
 )
 
 // A Filter hides secrets. It is safe for concurrent use. The zero value knows
@@ -39,14 +50,33 @@ const (
 type Filter struct {
 	mu      sync.RWMutex
 	windows map[string]struct{} // of long secrets, folded
+	parts   map[string]struct{} // of middling ones
 	short   []string            // in lower case
 }
 
-// Know makes value a secret, whatever it looks like.
+// Know makes value a secret, whatever it looks like, also in base64 and in hex.
 func (f *Filter) Know(value string) {
 	if f == nil {
 		return
 	}
+	f.know(value)
+	if len(value) >= shortSecret && len(value) <= maxEncoded {
+		f.know(base64.RawStdEncoding.EncodeToString([]byte(value)))
+		f.know(base64.RawURLEncoding.EncodeToString([]byte(value)))
+		f.know(hex.EncodeToString([]byte(value)))
+	}
+}
+
+// KnowLogin makes a password a secret, and what is sent of it: user name and
+// password in base64, as HTTP and auth files have them. The name is none.
+func (f *Filter) KnowLogin(user, password string) {
+	f.Know(password)
+	if password != "" {
+		f.Know(base64.StdEncoding.EncodeToString([]byte(user + ":" + password)))
+	}
+}
+
+func (f *Filter) know(value string) {
 	value = strings.TrimSpace(pemMarks.ReplaceAllString(value, " "))
 	if len(value) > maxLearned {
 		value = value[:maxLearned]
@@ -57,6 +87,14 @@ func (f *Filter) Know(value string) {
 	if len(folded) < longSecret {
 		if value = lowerASCII(value); len(value) >= shortSecret && !slices.Contains(f.short, value) {
 			f.short = append(f.short, value)
+		}
+		if f.parts == nil {
+			f.parts = make(map[string]struct{})
+		}
+		for i := 0; len(folded) >= middling && i+part <= len(folded) && len(f.parts) < maxWindows; i++ {
+			if w := folded[i : i+part]; bytes.ContainsAny(w, "0123456789") && bytes.ContainsAny(w, "abcdefghijklmnopqrstuvwxyz") {
+				f.parts[string(w)] = struct{}{}
+			}
 		}
 		return
 	}
@@ -133,18 +171,31 @@ func (f *Filter) hide(text string) string {
 
 var lineEscapes = strings.NewReplacer(`\r`, "", `\n`, "")
 
-// known returns where parts of known secrets are.
-func (f *Filter) known(text string) (spans []span) {
+// known returns where parts of known secrets are, as they were given or with
+// escapes in the place of characters.
+func (f *Filter) known(text string) []span {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if len(f.windows) > 0 {
-		folded, at := fold(text)
-		for i := 0; i+window <= len(folded); i++ {
-			if _, ok := f.windows[string(folded[i:i+window])]; ok {
-				spans = append(spans, span{at[i], at[i+window-1] + 1})
+	spans := f.knownIn(text)
+	if plain, at := unescape(text); len(plain) < len(text) {
+		for _, s := range f.knownIn(plain) {
+			spans = append(spans, span{at[s.start], at[s.end]})
+		}
+	}
+	return spans
+}
+
+func (f *Filter) knownIn(text string) (spans []span) {
+	folded, at := fold(text)
+	find := func(windows map[string]struct{}, n int) {
+		for i := 0; len(windows) > 0 && i+n <= len(folded); i++ {
+			if _, ok := windows[string(folded[i:i+n])]; ok {
+				spans = append(spans, span{at[i], at[i+n-1] + 1})
 			}
 		}
 	}
+	find(f.windows, window)
+	find(f.parts, part)
 	if len(f.short) > 0 {
 		lower := lowerASCII(text)
 		for _, word := range f.short {
@@ -186,6 +237,40 @@ func fold(s string) (folded []byte, at []int) {
 		}
 	}
 	return folded, at
+}
+
+// unescape returns s with characters in the place of escapes, those of URLs
+// (%26), of JSON and Go (\u0026, \x26, \"), and where in s each of them is.
+func unescape(s string) (plain string, at []int) {
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); {
+		n, c := 1, s[i]
+		switch {
+		case c == '%' && hexAt(s, i+1, 2):
+			n, c = 3, unhex(s[i+1:i+3])
+		case c == '\\' && strings.HasPrefix(s[i+1:], "u00") && hexAt(s, i+4, 2):
+			n, c = 6, unhex(s[i+4:i+6])
+		case c == '\\' && strings.HasPrefix(s[i+1:], "x") && hexAt(s, i+2, 2):
+			n, c = 4, unhex(s[i+2:i+4])
+		case c == '\\' && i+1 < len(s):
+			n, c = 2, s[i+1]
+			if j := strings.IndexByte("nrt", c); j >= 0 {
+				c = "\n\r\t"[j]
+			}
+		}
+		b, at = append(b, c), append(at, i)
+		i += n
+	}
+	return string(b), append(at, len(s))
+}
+
+func hexAt(s string, i, n int) bool {
+	return i+n <= len(s) && !strings.ContainsFunc(s[i:i+n], func(r rune) bool { return r > 0x7F || !hexByte(byte(r)) })
+}
+
+func unhex(s string) byte {
+	n, _ := strconv.ParseUint(s, 16, 8) // of two digits that were looked at
+	return byte(n)
 }
 
 // lowerASCII keeps the length of s, unlike [strings.ToLower].

@@ -1,6 +1,13 @@
 package secret_test
 
 import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -78,6 +85,107 @@ func TestHideByForm(t *testing.T) {
 			t.Errorf("Hide(%q)\n     = %q", got, again)
 		}
 	}
+}
+
+// keyForms are the key as tools print it.
+func keyForms(t *testing.T) map[string]string {
+	block, _ := pem.Decode([]byte(key))
+	if block == nil {
+		t.Fatal("no PEM")
+	}
+	pairs := func(b []byte, sep string) string {
+		var s []string
+		for _, c := range b {
+			s = append(s, fmt.Sprintf("%02x", c))
+		}
+		return strings.Join(s, sep)
+	}
+	const text = "Private-Key: (256 bit)\npriv:\n    19:fa:48:d1:db:f2:65:83:26:d4:24:62:52:d6:7f:\n    31:5f:60:31:8c:46\npub:\n    04:d5\n"
+	return map[string]string{
+		"the hex of its DER":           pairs(block.Bytes, ""),
+		"the hex of its PEM":           pairs([]byte(key), ""),
+		"the hex of its PEM, as words": pairs([]byte(key), " "),
+		"its DER with colons":          pairs(block.Bytes, ":"),
+		"in capitals":                  strings.ToUpper(pairs(block.Bytes, ":")),
+		"on lines":                     strings.ReplaceAll(pairs(block.Bytes, ":"), ":03:", ":03\n    "),
+		"on lines, quoted":             strings.ReplaceAll(pairs(block.Bytes, ":"), ":03:", `:03\n`),
+		"openssl -text":                text,
+		"openssl -text, quoted":        strings.ReplaceAll(text, "\n", `\n`),
+		"openssl -text of RSA":         strings.ReplaceAll(text, "priv:", "privateExponent:"),
+	}
+}
+
+func TestHideFormsOfAKey(t *testing.T) {
+	for name, s := range keyForms(t) {
+		if !secret.LooksLikeKey(s) {
+			t.Errorf("%s: %q is no key", name, s)
+		}
+		got := (*secret.Filter)(nil).Hide("open " + s + ": no such file")
+		if want := "open (not shown): no such file"; strings.Contains(s, "priv") && strings.Contains(got, "48:d1") || !strings.Contains(s, "priv") && got != want {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// What was given is hidden in the forms in which it is sent, stored and quoted.
+func TestHideEncoded(t *testing.T) {
+	for _, password := range []string{"hunter2", "Sw0rdFish9", "p&ss/w?rd", "correct horse battery staple 9", "Ünter>>>den?Linden"} {
+		f := new(secret.Filter)
+		f.KnowLogin("robot$builder-of-images", password)
+		login := []byte("robot$builder-of-images:" + password)
+		all := []byte(password)
+		for name, s := range map[string]string{
+			"as it is":                   password,
+			"in base64":                  base64.StdEncoding.EncodeToString(login),
+			"without padding":            base64.RawStdEncoding.EncodeToString(login),
+			"for URLs":                   base64.URLEncoding.EncodeToString(login),
+			"for URLs, without padding":  base64.RawURLEncoding.EncodeToString(login),
+			"alone in base64":            base64.StdEncoding.EncodeToString(all),
+			"alone, for URLs":            base64.RawURLEncoding.EncodeToString(all),
+			"in hex":                     hex.EncodeToString(all),
+			"in capital hex":             strings.ToUpper(hex.EncodeToString(all)),
+			"escaped in a URL":           url.QueryEscape(password),
+			"escaped in a path":          url.PathEscape(password),
+			"every byte of it escaped":   "%" + strings.TrimSuffix(strings.ReplaceAll(fmt.Sprintf("% x", all), " ", "%"), "%"),
+			"in JSON":                    string(must(json.Marshal(password))),
+			"quoted":                     strconv.QuoteToASCII(password),
+			"in base64 in JSON in a log": `answer: "{\"auth\":\"` + base64.StdEncoding.EncodeToString(login) + `\"}"`,
+		} {
+			got := f.Hide("got " + s + " from x")
+			for _, bad := range []string{s, strings.TrimRight(s, "="), password} {
+				if strings.Contains(got, bad) {
+					t.Errorf("%q %s: %q", password, name, got)
+				}
+			}
+			if !strings.HasPrefix(got, "got ") || !strings.HasSuffix(got, " from x") {
+				t.Errorf("%q %s: %q", password, name, got)
+			}
+		}
+		for _, text := range []string{"logged in as robot$builder-of-images", "the rest of 0123456789abcdef stays, and so do fish9 and horses"} {
+			if got := f.Hide(text); got != text {
+				t.Errorf("%q became %q", text, got)
+			}
+		}
+	}
+	// A part of a short one is, too, unless it is a part of words.
+	f := new(secret.Filter)
+	f.Know("Sw0rdFish9")
+	f.Know("passwords")
+	for text, want := range map[string]string{
+		"xSw0rdFish9x": "x(not shown)x", "cut: Sw0rdFis": "cut: (not shown)", "rdFish9": "(not shown)", "Sw0rd": "Sw0rd",
+		"the password": "the password", "no passwords": "no (not shown)",
+	} {
+		if got := f.Hide(text); got != want {
+			t.Errorf("Hide(%q) = %q, want %q", text, got, want)
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }
 
 // A message has parts of what was given: a host in lower case, the last element of a path, the beginning of a value.
