@@ -498,6 +498,10 @@ func (t *transports) RoundTrip(req *http.Request) (*http.Response, error) {
 				return nil, err
 			}
 		}
+		if err := t.c.tokenRedirect(req, resp); err != nil {
+			resp.Body.Close()
+			return nil, err
+		}
 	case resp.StatusCode == http.StatusUnauthorized:
 		if err := t.c.challenged(resp); err != nil {
 			resp.Body.Close()

@@ -62,6 +62,25 @@ func (c *client) redirected(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// tokenRedirect looks at a redirect of the token service before net/http and oras-go do: what oras-go refuses it has no type for, and it
+// would be tried again, with the password, as what may pass is.
+func (c *client) tokenRedirect(req *http.Request, resp *http.Response) error {
+	location, err := resp.Location()
+	if err != nil || resp.StatusCode < 300 {
+		return nil
+	}
+	u := settle(req.URL, location)
+	if err := c.downgrades(req.URL, u); err != nil {
+		return err
+	}
+	again := resp.StatusCode == http.StatusTemporaryRedirect || resp.StatusCode == http.StatusPermanentRedirect
+	if again && req.Body != nil && req.Body != http.NoBody && !sameOrigin(u, loginOf(req.Context()).realm) {
+		return c.refuse(withoutQuery(u), "what is sent to a token service is sent nowhere else")
+	}
+	resp.Header.Set("Location", u.String())
+	return nil
+}
+
 // settle makes of a URL that a registry has given the one that is meant.
 func settle(from, to *url.URL) *url.URL {
 	u := *to

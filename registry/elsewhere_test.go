@@ -499,3 +499,59 @@ func TestForeignTokenServiceAtMetadata(t *testing.T) {
 		t.Errorf("got %v, %v", err, foreign)
 	}
 }
+
+// A token service that leads to where nothing may go is asked once: each time it is sent the password.
+func TestTokenServiceRedirect(t *testing.T) {
+	t.Parallel()
+	other := tlsServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `{"token":"a-token"}`) }))
+	port := other.URL[strings.LastIndex(other.URL, ":"):]
+	for _, c := range []struct {
+		name, to string
+		identity bool // sent by POST
+		why      string
+	}{
+		{"to http", "http://registry.example/token", false, "nothing goes from https to http"},
+		{"to no web address", "ftp://registry.example/token", false, "neither https nor http"},
+		{"of a POST, to http", "http://registry.example/token", true, "nothing goes from https to http"},
+		{"of a POST, to another origin", "https://127.0.0.1" + port + "/token", true, "is sent nowhere else"},
+		{"to another origin", "https://127.0.0.1" + port + "/token", false, ""},
+		{"to its own http name", "http://HOST/token?again=1", false, ""},
+		{"of a POST, to its own http name", "http://HOST/token?again=1", true, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			var asked atomic.Int64
+			s := tlsServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case r.URL.Path == "/token" && r.URL.Query().Has("again"):
+					fmt.Fprint(w, `{"token":"a-token","access_token":"a-token"}`)
+				case r.URL.Path == "/token":
+					asked.Add(1)
+					w.Header().Set("Location", strings.Replace(c.to, "HOST", r.Host, 1))
+					w.WriteHeader(307)
+				case r.Header.Get("Authorization") == "Bearer a-token":
+					fmt.Fprint(w, `{"name":"test","tags":[]}`)
+				default:
+					w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="https://%s/token",service="x"`, r.Host))
+					w.WriteHeader(401)
+				}
+			}))
+			host := strings.TrimPrefix(s.URL, "https://")
+			file := authFileWith(t, host, "alice", "hunter2-hunter2")
+			if c.identity {
+				file = writeTemp(t, fmt.Sprintf(`{"auths":{%q:{"auth":"YWxpY2U6","identitytoken":"hunter2-hunter2"}}}`, host))
+			}
+			_, err := open(t, host+"/test", Options{Insecure: []string{"*"}, AuthFile: file, Retries: 3, backoff: 1}).Tags(t.Context())
+			switch {
+			case c.why == "" && err != nil:
+				t.Error(err)
+			case c.why != "" && (err == nil || !strings.Contains(err.Error(), c.why) || strings.Contains(err.Error(), "rejected")):
+				t.Errorf("got %v, want %q", err, c.why)
+			}
+			checkNoSecrets(t, err)
+			if n := asked.Load(); n != 1 {
+				t.Errorf("asked %d times", n)
+			}
+		})
+	}
+}
