@@ -232,7 +232,7 @@ func fetchDirectory(ctx context.Context, src Fetcher, desc ocispec.Descriptor, l
 	// Its bytes as stored and as plain, and its records, which are a little larger.
 	done, err := scratch.memory.load(ctx, int64(l.DirStored)+5*int64(l.DirPlain)/2)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("the directory of layer %s: %w", desc.Digest, err)
 	}
 	defer done()
 	stored, err := readRange(ctx, src, desc, l.DirOffset, int64(l.DirStored))

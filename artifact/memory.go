@@ -38,8 +38,13 @@ func NewMemory(max int64) *Memory {
 }
 
 // load waits until n bytes can be used for a while. One that wants more than
-// there is waits until it is alone.
+// there is waits until it is alone, and may take twice as much: what is allowed
+// has to be enough for the largest layers that davit writes, and should not lie
+// idle for them. More than that is an [ErrMemory].
 func (m *Memory) load(ctx context.Context, n int64) (done func(), err error) {
+	if n > 2*m.max {
+		return nil, fmt.Errorf("to load it takes %d bytes, and no more than %d may be taken: %w", n, 2*m.max, ErrMemory)
+	}
 	n = min(n, m.max)
 	if err := m.loads.Acquire(ctx, n); err != nil {
 		return nil, context.Cause(ctx)

@@ -13,13 +13,17 @@ import (
 )
 
 // Directories are loaded at once only as far as the memory goes, whatever the
-// number of jobs, and one that is too large for it is loaded alone.
+// number of jobs. One that is too large for it is loaded alone, if it wants no
+// more than twice as much.
 func TestMemoryOfLoads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := NewMemory(100)
-		large, err := m.load(t.Context(), 1000)
+		large, err := m.load(t.Context(), 200)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if _, err := m.load(t.Context(), 201); !errors.Is(err, ErrMemory) {
+			t.Errorf("more than twice what is allowed: %v, want ErrMemory", err)
 		}
 		var loaded atomic.Int64
 		end := make(chan bool)
