@@ -70,16 +70,17 @@ var imports = map[string]struct {
 		may: []string{"chunker", "disk", "internal/space", imageSpec, goDigest, compress, xz, sync},
 	},
 	"registry": {
-		may:   []string{"internal/own", oras, imageSpec, goDigest, net, sync, sys},
+		may:   []string{"internal/own", "internal/wholefile", oras, imageSpec, goDigest, net, sync, sys},
 		tests: []string{olareg},
 	},
-	"internal/beneath": {},                                                   // what images and descriptors may name of the host, which is one rule
-	"internal/own":     {},                                                   // whether what is there is ours
-	"internal/charset": {may: []string{text}},                                // encodings of names, in descriptors of disks as of machines
-	"internal/bundle":  {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
-	"internal/secret":  {},
-	"internal/space":   {may: []string{sys}},
-	"sign":             {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
+	"internal/beneath":   {},                                                   // what images and descriptors may name of the host, which is one rule
+	"internal/own":       {},                                                   // whether what is there is ours
+	"internal/wholefile": {may: []string{"internal/own", sys}},                 // files that appear whole, and locks
+	"internal/charset":   {may: []string{text}},                                // encodings of names, in descriptors of disks as of machines
+	"internal/bundle":    {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
+	"internal/secret":    {},
+	"internal/space":     {may: []string{sys}},
+	"sign":               {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
 	"verify": {
 		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf},
 		tests: []string{"sign", olareg, oras}, // a real registry between the two, and the real cosign
@@ -96,7 +97,7 @@ var imports = map[string]struct {
 	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
 	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                                           // measures the real code with made-up artifacts
 	"cmd/davit": {
-		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/own", "internal/secret", "internal/space",
+		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/own", "internal/secret", "internal/space", "internal/wholefile",
 			"machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},

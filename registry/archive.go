@@ -18,6 +18,7 @@ import (
 	"sync"
 
 	"github.com/davit-oci/davit/internal/own"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -33,7 +34,7 @@ type archiveFiles struct {
 
 	mu      sync.Mutex
 	closed  bool
-	added   *pending                     // new blobs, one after the other
+	added   *wholefile.Temp              // new blobs, one after the other
 	size    int64                        // of added, including what is being written
 	blobs   map[digest.Digest]section    // in added
 	changes []func(index *ocispec.Index) // to index.json, in order
@@ -259,9 +260,9 @@ func (f *archiveFiles) reserve(size int64) (int64, error) {
 		if _, err := own.MkdirAll(dir+string(filepath.Separator), 0o777); err != nil {
 			return 0, err
 		}
-		sweepPending(dir)
+		wholefile.Sweep(dir)
 		var err error
-		if f.added, err = createPending(dir, 0o600); err != nil {
+		if f.added, err = wholefile.CreateTemp(dir, 0o600); err != nil {
 			return 0, err
 		}
 	}
@@ -302,7 +303,7 @@ func (f *archiveFiles) write() error {
 	if err := mayWriteTo(dir); err != nil {
 		return err
 	}
-	release, err := acquire(f.ctx, filepath.Join(dir, "."+name+lockName))
+	release, err := wholefile.Lock(f.ctx, filepath.Join(dir, "."+name+lockName))
 	if err != nil {
 		return err
 	}
@@ -321,7 +322,7 @@ func (f *archiveFiles) write() error {
 		return err
 	}
 
-	out, err := createPending(dir, 0o666)
+	out, err := wholefile.CreateTemp(dir, 0o666)
 	if err != nil {
 		return err
 	}
@@ -363,7 +364,7 @@ func (f *archiveFiles) write() error {
 	if f.base != nil {
 		f.base.Close()
 	}
-	return out.commit(f.path)
+	return out.Commit(f.path)
 }
 
 // An archiveWriter writes members. Headers are archive/tar's; data goes from file to file, which lets systems that can do so share it

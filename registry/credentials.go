@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/internal/own"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
 )
@@ -366,7 +367,7 @@ func changeAuthFile(ctx context.Context, path, host string, change func(helper s
 	if _, err := own.MkdirAll(dir, 0o700); err != nil {
 		return fail(err)
 	}
-	release, err := acquire(ctx, filepath.Join(dir, "."+name+lockName))
+	release, err := wholefile.Lock(ctx, filepath.Join(dir, "."+name+lockName))
 	if err != nil {
 		return fail(err)
 	}
@@ -405,7 +406,7 @@ func changeAuthFile(ctx context.Context, path, host string, change func(helper s
 	if err != nil {
 		return fail(err)
 	}
-	if err := writeFile(path, append(b, '\n'), 0o600); err != nil {
+	if err := wholefile.Replace(path, append(b, '\n'), 0o600); err != nil {
 		return fail(err)
 	}
 	return nil

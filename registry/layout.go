@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 
 	"github.com/davit-oci/davit/internal/own"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -456,7 +457,7 @@ func (f *dirFiles) prepare(ctx context.Context) error {
 			return err
 		}
 		for _, e := range entries {
-			if n := e.Name(); n != "blobs" && n != indexFile && n != layoutFile && n != lockName && !isPending(n) {
+			if n := e.Name(); n != "blobs" && n != indexFile && n != layoutFile && n != lockName && !wholefile.IsTemp(n) {
 				return fmt.Errorf("%s is neither empty nor an OCI layout", f.dir)
 			}
 		}
@@ -475,9 +476,9 @@ func (f *dirFiles) prepare(ctx context.Context) error {
 	if _, err := own.MkdirAll(f.path(blobsDir), 0o777); err != nil {
 		return err
 	}
-	sweepPending(f.dir)
+	wholefile.Sweep(f.dir)
 	if !exists(f.path(layoutFile)) {
-		if err := writeFile(f.path(layoutFile), []byte(layoutContent), 0o666); err != nil {
+		if err := wholefile.Replace(f.path(layoutFile), []byte(layoutContent), 0o666); err != nil {
 			return err
 		}
 	}
@@ -509,7 +510,7 @@ func (f *dirFiles) update(ctx context.Context, change func(*ocispec.Index)) erro
 	if err := mayWriteTo(f.dir); err != nil {
 		return err
 	}
-	release, err := acquire(ctx, f.path(lockName))
+	release, err := wholefile.Lock(ctx, f.path(lockName))
 	if err != nil {
 		return err
 	}
@@ -526,7 +527,7 @@ func (f *dirFiles) update(ctx context.Context, change func(*ocispec.Index)) erro
 	if old, err := readFile(f.path(indexFile), maxLayoutIndex); err == nil && bytes.Equal(old, b) {
 		return nil
 	}
-	return writeFile(f.path(indexFile), b, 0o666)
+	return wholefile.Replace(f.path(indexFile), b, 0o666)
 }
 
 func (f *dirFiles) open(d digest.Digest) (layoutBlob, error) { return openBlobFile(f.blob(d)) }
@@ -535,7 +536,7 @@ func (f *dirFiles) put(ctx context.Context, desc ocispec.Descriptor, content io.
 	if err := f.prepare(ctx); err != nil {
 		return err
 	}
-	p, err := createPending(f.dir, 0o666)
+	p, err := wholefile.CreateTemp(f.dir, 0o666)
 	if err != nil {
 		return err
 	}
@@ -543,7 +544,7 @@ func (f *dirFiles) put(ctx context.Context, desc ocispec.Descriptor, content io.
 	if err := copyVerified(ctx, p, content, desc); err != nil {
 		return err
 	}
-	return p.commit(f.blob(desc.Digest))
+	return p.Commit(f.blob(desc.Digest))
 }
 
 func (f *dirFiles) close() error { return nil }
@@ -604,4 +605,18 @@ func copyVerified(ctx context.Context, w io.Writer, r io.Reader, desc ocispec.De
 		return fmt.Errorf("%w: %s is %s", ErrDigestMismatch, desc.Digest, got)
 	}
 	return nil
+}
+
+// mayWriteTo returns an error if the path of a folder leads through a link of another user. The folder need not exist.
+func mayWriteTo(dir string) error {
+	_, err := own.Resolve(dir + string(filepath.Separator))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"oras.land/oras-go/v2/content/oci"
@@ -142,12 +143,12 @@ func TestKill(t *testing.T) {
 				readAll(t, rc, err)
 			}
 			// Files of the killed are swept, once they are old.
-			old := time.Now().Add(-2 * pendingAge)
+			old := time.Now().Add(-2 * (10 * time.Minute))
 			dir := path
 			if prefix != "oci:" {
 				dir = filepath.Dir(path)
 			}
-			left, err := filepath.Glob(filepath.Join(dir, pendingPrefix+"*"))
+			left, err := filepath.Glob(filepath.Join(dir, ".davit-tmp-"+"*"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -156,8 +157,8 @@ func TestKill(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			sweepPending(dir)
-			if left, _ := filepath.Glob(filepath.Join(dir, pendingPrefix+"*")); len(left) > 0 {
+			wholefile.Sweep(dir)
+			if left, _ := filepath.Glob(filepath.Join(dir, ".davit-tmp-"+"*")); len(left) > 0 {
 				t.Errorf("left behind: %q", left)
 			}
 		})
@@ -168,16 +169,16 @@ func TestKill(t *testing.T) {
 func TestSweepLeavesLiveFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	p, err := createPending(dir, 0o600)
+	p, err := wholefile.CreateTemp(dir, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	old := time.Now().Add(-2 * pendingAge)
+	old := time.Now().Add(-2 * (10 * time.Minute))
 	if err := os.Chtimes(p.Name(), old, old); err != nil {
 		t.Fatal(err)
 	}
-	sweepPending(dir)
+	wholefile.Sweep(dir)
 	if !exists(p.Name()) {
 		t.Error("swept while it was open")
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/internal/own"
+	"github.com/davit-oci/davit/internal/wholefile"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -59,7 +60,7 @@ func TestArchiveWaitsUntilItsContextEnds(t *testing.T) {
 		release := func() {}
 		if test.lock {
 			var err error
-			if release, err = acquire(t.Context(), filepath.Join(dir, ".a.tar"+lockName)); err != nil {
+			if release, err = wholefile.Lock(t.Context(), filepath.Join(dir, ".a.tar"+lockName)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -99,44 +100,6 @@ func tagBytes(t *testing.T, r *Repository, config string) {
 	if err := r.Tag(t.Context(), pushBytes(t, r, ocispec.MediaTypeImageManifest, m), "v1"); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// What is in the place of a lock and is none is told at once. Nothing that a link leads to comes into being.
-func TestAcquireWaitsForLocksOnly(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	path := filepath.Join(dir, lockName)
-	plants := map[string]func() error{
-		"is a symbolic link": func() error { return os.Symlink(filepath.Join(dir, "made"), path) },
-		"is a hard link": func() error {
-			return errors.Join(os.WriteFile(path+".other", nil, 0o600), os.Link(path+".other", path))
-		},
-		"is not a regular file":       func() error { return syscall.Mkfifo(path, 0o600) },
-		"can be written to by others": func() error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Chmod(path, 0o666)) },
-	}
-	if os.Geteuid() == 0 {
-		plants["belongs to user 65534"] = func() error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, nobody, nobody)) }
-	}
-	for what, plant := range plants {
-		if err := plant(); err != nil {
-			t.Fatal(err)
-		}
-		_, err := acquire(t.Context(), path)
-		if foreign := (*own.Error)(nil); !errors.As(err, &foreign) || !strings.Contains(err.Error(), what) {
-			t.Errorf("acquire of what %s: %v", what, err)
-		}
-		if err := os.Remove(path); err != nil {
-			t.Errorf("what %s is gone: %v", what, err)
-		}
-	}
-	if exists(filepath.Join(dir, "made")) {
-		t.Error("what the link points to has been made")
-	}
-	release, err := acquire(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	release()
 }
 
 // The same for the lock of a file with credentials, which may itself be a link of the user's, and of nobody else.
@@ -259,7 +222,7 @@ func TestSweepLeavesTheFilesOfOthers(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
 	dir := t.TempDir()
-	for _, name := range []string{pendingPrefix + "theirs", "davit-store-1" + lockSuffix} {
+	for _, name := range []string{".davit-tmp-" + "theirs", "davit-store-1" + lockSuffix} {
 		path := filepath.Join(dir, name)
 		if err := errors.Join(os.WriteFile(path, nil, 0o600), os.Chown(path, nobody, nobody), os.Chtimes(path, time.Time{}, time.Unix(0, 0))); err != nil {
 			t.Fatal(err)
@@ -268,16 +231,16 @@ func TestSweepLeavesTheFilesOfOthers(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "davit-store-1"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	sweepPending(dir)
+	wholefile.Sweep(dir)
 	sweepLocked(dir, tempStore)
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 3 {
 		t.Errorf("left are %v (%v)", entries, err)
 	}
-	ours := filepath.Join(dir, pendingPrefix+"ours")
+	ours := filepath.Join(dir, ".davit-tmp-"+"ours")
 	if err := errors.Join(os.WriteFile(ours, nil, 0o600), os.Chtimes(ours, time.Time{}, time.Unix(0, 0))); err != nil {
 		t.Fatal(err)
 	}
-	sweepPending(dir)
+	wholefile.Sweep(dir)
 	if _, err := os.Lstat(ours); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("what was left behind by us stays")
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/internal/own"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -131,13 +132,13 @@ func (s *Store) prepare(ctx context.Context, dir string) error {
 		indexFile:  `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `","manifests":[]}`,
 	} {
 		if !exists(s.path(name)) {
-			if err := writeFile(s.path(name), []byte(content), 0o600); err != nil {
+			if err := wholefile.Replace(s.path(name), []byte(content), 0o600); err != nil {
 				return err
 			}
 		}
 	}
 	for _, d := range []string{"", disksDir} {
-		sweepPending(s.path(d))
+		wholefile.Sweep(s.path(d))
 	}
 	sweepLocked(s.path(scratchDir), "")
 	return ctx.Err()
@@ -161,7 +162,8 @@ func (s *Store) Close() error {
 		errs = append(errs, cleanup())
 	}
 	if s.temp != nil {
-		errs = append(errs, os.RemoveAll(s.dir), removeLock(s.temp.(*os.File)))
+		lock := s.temp.(*os.File)
+		errs = append(errs, os.RemoveAll(s.dir), wholefile.RemoveLocked(lock, lock.Name()))
 		s.temp = nil
 	}
 	return errors.Join(errs...)
@@ -176,7 +178,7 @@ func (s *Store) Scratch() (dir string, cleanup func() error, err error) {
 	}
 	remove := sync.OnceValue(func() error {
 		err := os.RemoveAll(dir)
-		return errors.Join(err, removeLock(lock))
+		return errors.Join(err, wholefile.RemoveLocked(lock, lock.Name()))
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -202,36 +204,27 @@ func lockedDir(root, prefix string) (dir string, lock *os.File, err error) {
 		if err != nil {
 			return "", nil, err
 		}
-		ok, err := tryLock(f)
+		ok, err := wholefile.TryLock(f)
 		if err != nil {
-			removeLock(f)
+			wholefile.RemoveLocked(f, f.Name())
 			return "", nil, err
 		}
-		if !ok || !sameFile(f, f.Name()) { // a sweep was faster; it removes the file
+		if !ok || !wholefile.IsNamed(f, f.Name()) { // a sweep was faster; it removes the file
 			f.Close()
 			continue
 		}
 		dir := f.Name()[:len(f.Name())-len(lockSuffix)]
 		err = os.Mkdir(dir, 0o700)
 		if errors.Is(err, fs.ErrExist) { // somebody else's, where all can write
-			removeLock(f)
+			wholefile.RemoveLocked(f, f.Name())
 			continue
 		}
 		if err != nil {
-			removeLock(f)
+			wholefile.RemoveLocked(f, f.Name())
 			return "", nil, err
 		}
 		return dir, f, nil
 	}
-}
-
-func removeLock(f *os.File) error {
-	if renameWhileOpen {
-		err := os.Remove(f.Name())
-		return errors.Join(err, f.Close())
-	}
-	err := f.Close()
-	return errors.Join(err, os.Remove(f.Name()))
 }
 
 // sweepLocked removes the folders of processes that are gone, which is when their locks can be had. What cannot be removed stays.
@@ -245,12 +238,12 @@ func sweepLocked(root, prefix string) {
 		if err != nil {
 			continue
 		}
-		if ok, err := tryLock(f); err != nil || !ok || !sameFile(f, path) {
+		if ok, err := wholefile.TryLock(f); err != nil || !ok || !wholefile.IsNamed(f, path) {
 			f.Close()
 			continue
 		}
 		if os.RemoveAll(path[:len(path)-len(lockSuffix)]) == nil {
-			removeLock(f)
+			wholefile.RemoveLocked(f, f.Name())
 		} else {
 			f.Close()
 		}
@@ -269,7 +262,7 @@ func (a *Area) path(d digest.Digest) (string, error) {
 
 // Create begins content whose digest is not known yet. The caller must call Close.
 func (a *Area) Create() (*Draft, error) {
-	p, err := createPending(a.temp, 0o600)
+	p, err := wholefile.CreateTemp(a.temp, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("writing to the local store: %w", err)
 	}
@@ -279,7 +272,7 @@ func (a *Area) Create() (*Draft, error) {
 // A Draft is content of an Area while it is being written. It is not safe for concurrent use.
 type Draft struct {
 	area *Area
-	p    *pending
+	p    *wholefile.Temp
 	hash hash.Hash
 	size int64
 }
@@ -304,7 +297,7 @@ func (d *Draft) Commit() error {
 	if err != nil {
 		return err
 	}
-	if err := d.p.commit(path); err != nil {
+	if err := d.p.Commit(path); err != nil {
 		return fmt.Errorf("writing to the local store: %w", err)
 	}
 	return nil
@@ -333,7 +326,7 @@ func (a *Area) Put(ctx context.Context, desc ocispec.Descriptor, content io.Read
 	if err != nil {
 		return err
 	}
-	if err := d.p.commit(path); err != nil {
+	if err := d.p.Commit(path); err != nil {
 		return fmt.Errorf("writing to the local store: %w", err)
 	}
 	return nil
@@ -630,7 +623,7 @@ func (s *Store) Remember(f DiskFile) error {
 	if err != nil {
 		return fmt.Errorf("remembering disk file: %w", err)
 	}
-	if err := writeFile(s.path(disksDir, nameOf(f.Path)+".json"), b, 0o600); err != nil {
+	if err := wholefile.Replace(s.path(disksDir, nameOf(f.Path)+".json"), b, 0o600); err != nil {
 		return fmt.Errorf("remembering disk file: %w", err)
 	}
 	return nil
@@ -656,7 +649,7 @@ func (s *Store) DiskFiles() ([]DiskFile, error) {
 	}
 	var files []DiskFile
 	for _, e := range entries {
-		if isPending(e.Name()) {
+		if wholefile.IsTemp(e.Name()) {
 			continue
 		}
 		b, err := readRecord(s.path(disksDir, e.Name()), 1<<20)

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/disk"
-	"github.com/davit-oci/davit/internal/own"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/spf13/cobra"
@@ -238,9 +238,9 @@ func (t *targetFlags) resolve(path, disk string) (destination, error) {
 		d.kind = toStdout
 		return d, d.rawOnly("stdout")
 	}
-	real, err := own.Resolve(path)
+	real, err := wholefile.Resolve(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return d, foreignDest(err)
+		return d, err
 	}
 	info, err := os.Stat(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -271,7 +271,7 @@ func (t *targetFlags) resolve(path, disk string) (destination, error) {
 			return d, err
 		}
 	}
-	_, err = mayWrite(d.path, t.force)
+	_, err = wholefile.Check(d.path, t.force)
 	return d, err
 }
 
@@ -337,7 +337,7 @@ func (d destination) write(size int64, stdout *os.File, do func(*os.File) error)
 		}
 		return errors.Join(f.Sync(), f.Close())
 	}
-	return writeFile(d.path, d.force, do)
+	return wholefile.Write(d.path, d.force, do)
 }
 
 // options are those for a disk in sectors of sector bytes.

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 )
@@ -95,9 +96,9 @@ func (o *convertOptions) openMachine(ctx context.Context, src source, from *appl
 	return images, e, err
 }
 
-func (m *convertedMachines) writeDisk(ctx context.Context, i int, out *outputs) error {
+func (m *convertedMachines) writeDisk(ctx context.Context, i int, out *wholefile.Set) error {
 	dest := m.delivery.disks[i].dest
-	part, err := out.createEmpty(dest.path, dest.force)
+	part, err := out.CreateEmpty(dest.path, dest.force)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/spf13/cobra"
@@ -56,7 +57,7 @@ func (f *deliveryFlags) resolveMachine(dest string) (*appliance.Key, error) {
 		if _, err := os.Stat(dest); err == nil && !t.archive {
 			return nil, usagef("%s: -O %s fills a folder, and this is none", dest, t.name)
 		}
-		if _, err := mayWrite(dest, f.target.force); err != nil && t.archive {
+		if _, err := wholefile.Check(dest, f.target.force); err != nil && t.archive {
 			return nil, err
 		}
 	}
@@ -109,7 +110,7 @@ type placedDisk struct {
 type deliverable interface {
 	// writeDisk writes disk i of the delivery's to a file of out, which has no
 	// name yet.
-	writeDisk(ctx context.Context, i int, out *outputs) error
+	writeDisk(ctx context.Context, i int, out *wholefile.Set) error
 	// streamDisk writes it to w, in order.
 	streamDisk(ctx context.Context, i int, w io.Writer) error
 	// copyFile writes the file of that name as it is.
@@ -165,7 +166,7 @@ func (f *deliveryFlags) plan(e *machine.Envelope, disks []disk.Reader, files []s
 		return nil, err
 	}
 	for _, path := range d.paths() {
-		if _, err := mayWrite(path, d.force); err != nil {
+		if _, err := wholefile.Check(path, d.force); err != nil {
 			return nil, err
 		}
 	}
@@ -342,10 +343,10 @@ func (d *delivery) written() (files []writtenFile) {
 
 // deliver writes everything. Files get their names when all are complete.
 func (d *delivery) deliver(ctx context.Context, from deliverable) (err error) {
-	var out outputs
-	defer func() { out.abandon(exitCode(err) == exitRefused) }()
+	var out wholefile.Set
+	defer func() { out.Abandon(exitCode(err) != exitRefused) }()
 	if d.folder != "" {
-		if err := out.folder(d.folder); err != nil {
+		if err := out.Folder(d.folder); err != nil {
 			return err
 		}
 	}
@@ -360,11 +361,11 @@ func (d *delivery) deliver(ctx context.Context, from deliverable) (err error) {
 	if err := from.verify(ctx); err != nil {
 		return err
 	}
-	return out.commit()
+	return out.Commit()
 }
 
 // writeFolder writes disks and files, and descriptors beside them.
-func (d *delivery) writeFolder(ctx context.Context, from deliverable, out *outputs) error {
+func (d *delivery) writeFolder(ctx context.Context, from deliverable, out *wholefile.Set) error {
 	for i := range d.disks {
 		if err := from.writeDisk(ctx, i, out); err != nil {
 			return err
@@ -380,7 +381,7 @@ func (d *delivery) writeFolder(ctx context.Context, from deliverable, out *outpu
 		}
 	}
 	for _, f := range d.descriptors {
-		if err := out.write(filepath.Join(d.dest, f.name), d.force, f.data); err != nil {
+		if err := out.Write(filepath.Join(d.dest, f.name), d.force, f.data); err != nil {
 			return err
 		}
 	}
@@ -389,7 +390,7 @@ func (d *delivery) writeFolder(ctx context.Context, from deliverable, out *outpu
 
 // writePackage writes an OVF package. All of it is written in order, so that
 // nothing is left for a next run to go on with.
-func (d *delivery) writePackage(ctx context.Context, from deliverable, out *outputs) error {
+func (d *delivery) writePackage(ctx context.Context, from deliverable, out *wholefile.Set) error {
 	w, err := d.newPackage(out)
 	if err != nil {
 		return err
@@ -411,7 +412,7 @@ func (d *delivery) writePackage(ctx context.Context, from deliverable, out *outp
 	return w.Close()
 }
 
-func (d *delivery) newPackage(out *outputs) (*appliance.Writer, error) {
+func (d *delivery) newPackage(out *wholefile.Set) (*appliance.Writer, error) {
 	p := appliance.Package{Name: d.packageName(), Envelope: d.envelope, Key: d.key,
 		Descriptor: func(e *machine.Envelope) (data []byte, err error) {
 			data, _, err = d.write(e, "") // plan has told what it loses
@@ -429,6 +430,6 @@ func (d *delivery) newPackage(out *outputs) (*appliance.Writer, error) {
 
 // createEmpty begins a file that is written from its start: the archive, or
 // the one of this name in the folder.
-func (d *delivery) createEmpty(out *outputs, name string) (*partFile, error) {
-	return out.createEmpty(filepath.Join(d.dest, name), d.force)
+func (d *delivery) createEmpty(out *wholefile.Set, name string) (*wholefile.Part, error) {
+	return out.CreateEmpty(filepath.Join(d.dest, name), d.force)
 }

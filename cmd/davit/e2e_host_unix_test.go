@@ -233,7 +233,7 @@ func TestE2ELinkOfAnotherUser(t *testing.T) {
 	} {
 		for _, args := range [][]string{{"pull", "--cache", "none", "--unverified", "--force", "oci:l:v1", dest}, {"convert", "--force", disk, dest}} {
 			r := h.run(append(args, flags...)...)
-			if r.code != exitFailed || !strings.Contains(r.stderr, "is a symbolic link of user 65534, which is not followed: remove it, or choose another DEST") {
+			if r.code != exitFailed || !strings.Contains(r.stderr, "is a symbolic link of user 65534, which is not followed: remove it, or choose another destination") {
 				t.Errorf("%q: exit code %d\n%s", args, r.code, r.stderr)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/internal/space"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/verify"
@@ -131,6 +132,14 @@ func (e hintError) Unwrap() error { return e.error }
 // withHint adds a command to try. The innermost hint is printed, since it knows most.
 func withHint(err error, format string, args ...any) error {
 	return hintError{err, fmt.Sprintf(format, args...)}
+}
+
+// messageOf is an error in words, with the flag that changes it.
+func messageOf(err error) string {
+	if _, exists := errors.AsType[*wholefile.ExistsError](err); exists {
+		return err.Error() + ": --force replaces it"
+	}
+	return err.Error()
 }
 
 // hintOf returns the hint to print after a command has failed, "" for none.

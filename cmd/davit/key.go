@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/davit-oci/davit/internal/own"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/sign"
 	"github.com/spf13/cobra"
 )
@@ -55,7 +55,7 @@ func runKeyGenerate(ctx context.Context, stdout io.Writer, o keyGenerateOptions)
 	for _, path := range []string{r.Private, r.Public} {
 		_, err := os.Lstat(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			_, err = own.Resolve(path)
+			_, err = wholefile.Resolve(path)
 		} else if err == nil {
 			err = fmt.Errorf("%s: %w", path, fs.ErrExist)
 		}
@@ -71,36 +71,16 @@ func runKeyGenerate(ctx context.Context, stdout io.Writer, o keyGenerateOptions)
 	if err != nil {
 		return err
 	}
-	if err := writeNew(r.Private, 0o600, private); err != nil {
+	if err := wholefile.WriteNew(r.Private, 0o600, private); err != nil {
 		return err
 	}
-	if err := writeNew(r.Public, 0o644, public); err != nil {
+	if err := wholefile.WriteNew(r.Public, 0o644, public); err != nil {
 		return errors.Join(err, os.Remove(r.Private))
 	}
 	if o.json {
 		return writeJSON(stdout, r)
 	}
 	o.say("wrote %s and %s", r.Private, r.Public)
-	return nil
-}
-
-// writeNew writes a small file that must not exist, whole or not at all.
-func writeNew(path string, mode fs.FileMode, data []byte) error {
-	path, err := own.Resolve(path)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
 	return nil
 }
 

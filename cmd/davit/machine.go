@@ -14,6 +14,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/ovf"
@@ -276,10 +277,10 @@ func runMachineConvert(ctx context.Context, stdout io.Writer, from, to string, o
 	unread, lost := unreadOf(e), slices.Concat(moved, lost)
 
 	r := machineConvertReport{report: newReport("davit machine convert"), Losses: list(slices.Concat(unread, lost))}
-	var out outputs
-	defer func() { out.abandon(true) }()
+	var out wholefile.Set
+	defer func() { out.Abandon(false) }()
 	if folder {
-		if err := out.folder(filepath.Clean(to)); err != nil {
+		if err := out.Folder(filepath.Clean(to)); err != nil {
 			return err
 		}
 	}
@@ -288,12 +289,12 @@ func runMachineConvert(ctx context.Context, stdout io.Writer, from, to string, o
 		if folder {
 			path = filepath.Join(to, f.name)
 		}
-		if err := out.write(path, o.force, f.data); err != nil {
+		if err := out.Write(path, o.force, f.data); err != nil {
 			return err
 		}
 		r.Files = append(r.Files, convertedDescriptor{path, t.name})
 	}
-	if err := out.commit(); err != nil {
+	if err := out.Commit(); err != nil {
 		return err
 	}
 	warnLosses(o.globals, from, unread)

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/registry"
@@ -187,10 +188,10 @@ func (o *pullOptions) pullOriginal(ctx context.Context, repo *registry.Repositor
 	}
 	show := o.begin("pulling the original", total)
 	defer show.end()
-	var out outputs
-	defer func() { out.abandon(true) }()
+	var out wholefile.Set
+	defer func() { out.Abandon(false) }()
 	if folder != "" {
-		if err := out.folder(folder); err != nil {
+		if err := out.Folder(folder); err != nil {
 			return nil, err
 		}
 	}
@@ -205,12 +206,14 @@ func (o *pullOptions) pullOriginal(ctx context.Context, repo *registry.Repositor
 		}{counting(rc, show.add), rc}, nil
 	}
 	create := func(name string, size int64) (io.WriterAt, error) {
-		var part *partFile
+		var part *wholefile.Part
 		var err error
 		if folder != "" {
-			part, err = emptied(out.createBelow(folder, name, o.target.force))
+			if part, err = out.CreateBelow(folder, name, o.target.force); err == nil {
+				err = part.Empty()
+			}
 		} else {
-			part, err = out.createEmpty(dest, o.target.force)
+			part, err = out.CreateEmpty(dest, o.target.force)
 		}
 		if err != nil {
 			return nil, err
@@ -221,7 +224,7 @@ func (o *pullOptions) pullOriginal(ctx context.Context, repo *registry.Repositor
 	if err := recipe.Restore(ctx, fetch, create); err != nil {
 		return nil, err
 	}
-	return files, out.commit()
+	return files, out.Commit()
 }
 
 func readRecipe(ctx context.Context, repo *registry.Repository, m *artifact.Manifest) (*appliance.Recipe, error) {

@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"regexp"
 	"strings"
 
-	"github.com/davit-oci/davit/internal/own"
 	"golang.org/x/term"
 )
 
@@ -90,62 +87,4 @@ func writeResult(stdout *os.File, result []byte) error {
 	}
 	_, err := stdout.Write(result)
 	return errors.Join(err, stdout.Close())
-}
-
-// writeFile makes the file at path appear whole: write gets its part, which then
-// takes the name. After an error nothing is left, and a file that was there is
-// as it was. An existing file needs force.
-func writeFile(path string, force bool, write func(*os.File) error) error {
-	var out outputs
-	defer out.abandon(true)
-	part, err := out.createEmpty(path, force)
-	if err != nil {
-		return err
-	}
-	if err := write(part.File); err != nil {
-		return err
-	}
-	return out.commit()
-}
-
-// mayWrite says whether a file may get this name, before work is spent on its
-// content. A link stays a link, to the new content: the path that is returned is
-// that of the file itself, which need not exist.
-func mayWrite(path string, force bool) (string, error) {
-	_, err := os.Lstat(path)
-	there := !errors.Is(err, fs.ErrNotExist)
-	if err != nil && there {
-		return "", err
-	}
-	if there && !force {
-		return "", errExists(path)
-	}
-	real, err := own.Resolve(path)
-	if !there && errors.Is(err, fs.ErrNotExist) { // nor is its folder
-		return path, nil
-	}
-	if err != nil {
-		return "", foreignDest(err)
-	}
-	info, err := os.Lstat(real)
-	switch {
-	case !there && errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return "", err
-	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("%s: not a regular file", path)
-	}
-	return real, nil
-}
-
-func errExists(path string) error {
-	return fmt.Errorf("%s: %w: --force replaces it", path, fs.ErrExist)
-}
-
-// foreignDest says what can be done about somebody else's link.
-func foreignDest(err error) error {
-	if foreign := (*own.Error)(nil); errors.As(err, &foreign) {
-		return fmt.Errorf("%w: remove it, or choose another DEST", err)
-	}
-	return err
 }

@@ -45,7 +45,7 @@ func (c *console) warn(format string, args ...any) { c.line("davit: warning: "+f
 
 // fail prints the end of a command that failed.
 func (c *console) fail(command string, err error) {
-	c.line("davit: error: %s: %v", command, err)
+	c.line("davit: error: %s: %s", command, messageOf(err))
 	if hint := hintOf(command, err); hint != "" {
 		c.line("hint: %s", hint)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/registry"
@@ -317,10 +318,10 @@ func diskNames(img *artifact.Image) string {
 
 // pullDisks writes all disks. Files get their names when all are complete.
 func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds *pullSeeds) (all []artifact.Restored, err error) {
-	var out outputs
+	var out wholefile.Set
 	// What a refused pull has begun is no use to anybody; what a failed one has,
 	// is where the next one goes on.
-	defer func() { out.abandon(exitCode(err) == exitRefused) }()
+	defer func() { out.Abandon(exitCode(err) != exitRefused) }()
 	for _, t := range targets {
 		done, err := o.fillDisk(ctx, &out, t, seeds)
 		if err != nil {
@@ -328,23 +329,23 @@ func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds
 		}
 		all = append(all, done)
 	}
-	return all, out.commit()
+	return all, out.Commit()
 }
 
 // fillDisk writes a disk to where it goes; if that is a file, to one of out,
 // which has no name yet.
-func (o *pullOptions) fillDisk(ctx context.Context, out *outputs, t pullTarget, seeds *pullSeeds) (done artifact.Restored, err error) {
-	var part *partFile
+func (o *pullOptions) fillDisk(ctx context.Context, out *wholefile.Set, t pullTarget, seeds *pullSeeds) (done artifact.Restored, err error) {
+	var part *wholefile.Part
 	if t.dest.kind == toFile && !o.dryRun {
 		if t.folder != "" {
-			if err := out.folder(t.folder); err != nil {
+			if err := out.Folder(t.folder); err != nil {
 				return done, err
 			}
 		}
-		if part, err = out.create(t.dest.path, t.dest.force); err != nil {
+		if part, err = out.Create(t.dest.path, t.dest.force); err != nil {
 			return done, err
 		}
-		part.resumable = !t.dest.format.InOrder()
+		part.Resumable = !t.dest.format.InOrder()
 	}
 	if done, err = o.pullDisk(ctx, t, part, seeds); err != nil {
 		return done, fmt.Errorf("%s: %w", t.dest.path, err)
@@ -353,7 +354,7 @@ func (o *pullOptions) fillDisk(ctx context.Context, out *outputs, t pullTarget, 
 }
 
 // pullDisk writes one disk; part is the file it goes to, if it goes to one.
-func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *partFile, seeds *pullSeeds) (done artifact.Restored, err error) {
+func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *wholefile.Part, seeds *pullSeeds) (done artifact.Restored, err error) {
 	d := t.disk
 	size, err := d.DataSize(ctx) // checks all pages and directories
 	if err != nil {
@@ -391,7 +392,7 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *partFile
 		err = t.dest.write(d.Size, o.stdout, toImage)
 	default:
 		restore.InOrder = t.dest.format.InOrder()
-		restore.Resume = part.resumed && !restore.InOrder
+		restore.Resume = part.Resumed && !restore.InOrder
 		err = toImage(part.File)
 	}
 	return done, err

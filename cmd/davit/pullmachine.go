@@ -10,6 +10,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -104,7 +105,7 @@ func (m *pulledMachines) findFiles(e *machine.Envelope) {
 	}
 }
 
-func (m *pulledMachines) writeDisk(ctx context.Context, i int, out *outputs) error {
+func (m *pulledMachines) writeDisk(ctx context.Context, i int, out *wholefile.Set) error {
 	done, err := m.fillDisk(ctx, out, m.targets[i], m.seeds)
 	m.restored = append(m.restored, done)
 	return err

@@ -1,6 +1,6 @@
 //go:build unix
 
-package registry
+package wholefile
 
 import (
 	"errors"
@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tryLock takes f's lock, which ends with the process or when f is closed. False: somebody has it, maybe through another open file of
-// this same process.
-func tryLock(f *os.File) (bool, error) {
+// TryLock takes the lock of f, which ends with the process or when f is closed.
+// It returns false if somebody else has it, also by another open file of this
+// process.
+func TryLock(f *os.File) (bool, error) {
 	for {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		switch {
@@ -27,19 +28,19 @@ func tryLock(f *os.File) (bool, error) {
 	}
 }
 
-// syncDir makes renames in a directory last beyond a crash of the machine.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
+// syncDir makes renames in a folder last, also if the machine crashes, and closes
+// the folder. It is called with the result of an Open.
+func syncDir(d *os.File, err error) error {
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	// Some network file systems do not know it; they have no other way to ask either.
+	// Some network file systems do not support it, and have nothing else.
 	if err := d.Sync(); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOTSUP) {
 		return err
 	}
 	return nil
 }
 
-// renameWhileOpen: an open file, and its lock, can be renamed.
+// renameWhileOpen says that an open file can be renamed, with its lock.
 const renameWhileOpen = true
