@@ -88,6 +88,7 @@ var imports = map[string]struct {
 	"machine": {},
 	// Descriptors, one package each; none knows another. Package appliance finds the files that they name, and opens them.
 	"machine/appliance":        {may: []string{"internal/beneath", "machine", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx"}},
+	"machine/delivery":         {may: []string{"disk", "disk/guest", "internal/wholefile", "machine", "machine/appliance", "machine/delivery", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vmx"}},
 	"machine/hyperv":           {may: []string{"machine"}},
 	"machine/internal/attach":  {may: []string{"machine"}},
 	"machine/internal/xmltree": {may: []string{"machine", "internal/charset"}},
@@ -98,7 +99,7 @@ var imports = map[string]struct {
 	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                                           // measures the real code with made-up artifacts
 	"cmd/davit": {
 		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/own", "internal/secret", "internal/space", "internal/wholefile",
-			"machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
+			"machine", "machine/appliance", "machine/delivery", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},
 	},

@@ -190,7 +190,7 @@ func (o *pushOptions) takeAppliance(a *appliance.Appliance, src source, sources 
 		s.names = artifactNames(s.wanted.Disks)
 	}
 	if !s.own { // else the OVF has it
-		warnLosses(o.globals, path, unreadOf(s.wanted))
+		warnLosses(o.globals, path, s.wanted.AllUnread())
 		_, losses, err := s.describe(nil)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
@@ -200,7 +200,7 @@ func (o *pushOptions) takeAppliance(a *appliance.Appliance, src source, sources 
 	warnPublished(o.globals, s.wanted)
 	sayAlong(o.globals, path, s.files())
 	for _, f := range s.files() {
-		if strings.EqualFold(pathBase(f.Name), "tpm.dat") { // oVirt's, of which no OVF says what it is
+		if strings.EqualFold(machine.Base(f.Name), "tpm.dat") { // oVirt's, of which no OVF says what it is
 			o.stderr.warn("%s is published: it is the state of a TPM, with its keys", f.Name)
 		}
 	}
@@ -407,7 +407,7 @@ func (s *applianceSource) describe(disks []artifact.DiskDescriptor) ([]byte, []m
 	}
 	for i := range e.Disks {
 		place(&e.Disks[i])
-		placeFile(&e, e.Disks[i].File)
+		e.AddFile(e.Disks[i].File)
 	}
 	for _, m := range s.wanted.Machines {
 		m := *m
@@ -416,9 +416,9 @@ func (s *applianceSource) describe(disks []artifact.DiskDescriptor) ([]byte, []m
 			place(&m.Disks[i])
 		}
 		for _, cd := range m.CDROMs {
-			placeFile(&e, cd.File)
+			e.AddFile(cd.File)
 		}
-		placeFile(&e, m.NVRAM)
+		e.AddFile(m.NVRAM)
 		e.Machines = append(e.Machines, &m)
 	}
 	return ovf.Write(&e, ovf.WriteOptions{})

@@ -18,6 +18,7 @@ import (
 	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
+	"github.com/davit-oci/davit/machine/delivery"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 )
@@ -229,7 +230,7 @@ const (
 func (t *targetFlags) resolve(path, disk string) (destination, error) {
 	d := destination{path: path, format: t.format.Format, force: t.force}
 	if t.machine != nil {
-		return d, withHint(usagef("-O %s: a format of machines; here disks are written", t.machine.name), "-O FORMAT, one of %s", formatNames)
+		return d, withHint(usagef("-O %s: a format of machines; here disks are written", t.machine.Name), "-O FORMAT, one of %s", formatNames)
 	}
 	if path == "" {
 		return d, usagef("DEST is empty")
@@ -290,9 +291,9 @@ func formatOf(path string) (disk.Format, error) {
 		return format, nil
 	}
 	err := usagef("%s: the extension says no format: -O is missing", path)
-	for _, t := range targets {
-		if t.ext == strings.ToLower(filepath.Ext(path)) && !t.archive {
-			return "", withHint(err, "-O %s, and a folder as DEST", t.name)
+	for _, t := range delivery.Targets() {
+		if t.Ext == strings.ToLower(filepath.Ext(path)) && !t.Archive {
+			return "", withHint(err, "-O %s, and a folder as DEST", t.Name)
 		}
 	}
 	return "", err

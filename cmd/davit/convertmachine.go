@@ -4,18 +4,19 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/davit-oci/davit/disk"
-	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
+	"github.com/davit-oci/davit/machine/delivery"
 )
 
 // convertedMachines are machines of a SOURCE that are delivered.
 type convertedMachines struct {
-	*convertOptions
-	*delivery
+	o      *convertOptions
+	plan   *delivery.Delivery
 	source *applianceSource // nil: it is a bare disk
 	disks  []disk.Reader    // those of the delivery
 	files  map[string]appliance.File
@@ -33,7 +34,7 @@ func (o *convertOptions) convertMachine(ctx context.Context, src source, from *a
 	if err != nil {
 		return err
 	}
-	m := &convertedMachines{convertOptions: o, source: from, files: make(map[string]appliance.File)}
+	m := &convertedMachines{o: o, source: from, files: make(map[string]appliance.File)}
 	var names []string
 	if from != nil {
 		for _, f := range from.Files() {
@@ -42,33 +43,34 @@ func (o *convertOptions) convertMachine(ctx context.Context, src source, from *a
 			}
 		}
 	}
-	if m.delivery, err = o.plan(e, disks, names, to, key); err != nil {
+	if m.plan, err = o.plan(e, disks, delivery.Options{Dest: to, Files: names, Key: key}); err != nil {
 		return err
 	}
 	var total int64
 	var written []writtenFile
-	for _, d := range m.delivery.disks {
-		lost, err := d.dest.fit(disks[d.number].Size(), disk.SectorSize(disks[d.number]))
+	for _, d := range m.plan.Disks {
+		content := disks[d.Index]
+		lost, err := o.destinationOf(d).fit(content.Size(), disk.SectorSize(content))
 		if err != nil {
 			return err
 		}
-		warnLosses(o.globals, d.dest.path, lost)
+		warnLosses(o.globals, d.Path, lost)
 		r.Losses = append(r.Losses, lost...)
-		m.disks = append(m.disks, disks[d.number])
-		total += dataSize(disks[d.number])
-		if !m.archive {
-			written = append(written, writtenFile{d.dest.path, d.dest.format, images[d.number].name, disks[d.number].Size()})
+		m.disks = append(m.disks, content)
+		total += dataSize(content)
+		if m.plan.Archive() == "" {
+			written = append(written, writtenFile{d.Path, d.Format, images[d.Index].name, content.Size()})
 		}
 	}
-	warnLosses(o.globals, src.path, m.losses)
-	r.Losses = list(append(r.Losses, m.losses...))
+	warnLosses(o.globals, src.path, m.plan.Losses)
+	r.Losses = list(append(r.Losses, m.plan.Losses...))
 
 	m.show = o.begin("converting "+filepath.Base(src.path), total)
 	defer m.show.end()
-	if err := m.deliver(ctx, m); err != nil {
+	if err := m.plan.Write(ctx, m); err != nil {
 		return fmt.Errorf("%s: %w", to, err)
 	}
-	r.Files = append(m.written(), written...)
+	r.Files = append(o.writtenBeside(m.plan), written...)
 	r.Trimmed, r.Bytes.Written = trimmed, m.show.done.Load()
 	return nil
 }
@@ -96,26 +98,23 @@ func (o *convertOptions) openMachine(ctx context.Context, src source, from *appl
 	return images, e, err
 }
 
-func (m *convertedMachines) writeDisk(ctx context.Context, i int, out *wholefile.Set) error {
-	dest := m.delivery.disks[i].dest
-	part, err := out.CreateEmpty(dest.path, dest.force)
-	if err != nil {
-		return err
-	}
-	return writeDisk(ctx, part.File, dest, m.disks[i], m.globals, m.show)
+// WriteDisk implements [delivery.Source].
+func (m *convertedMachines) WriteDisk(ctx context.Context, i int, f *os.File, _ bool) error {
+	return writeDisk(ctx, f, m.o.destinationOf(m.plan.Disks[i]), m.disks[i], m.o.globals, m.show)
 }
 
-func (m *convertedMachines) streamDisk(ctx context.Context, i int, to io.Writer) error {
-	dest := m.delivery.disks[i].dest
+// StreamDisk implements [delivery.Source].
+func (m *convertedMachines) StreamDisk(ctx context.Context, i int, to io.Writer) error {
+	dest := m.o.destinationOf(m.plan.Disks[i])
 	w, err := disk.NewVMDKStream(to, m.disks[i].Size(), dest.options(0))
 	if err != nil {
 		return err
 	}
-	return fillDisk(ctx, w, dest, m.disks[i], m.globals, m.show)
+	return fillDisk(ctx, w, dest, m.disks[i], m.o.globals, m.show)
 }
 
-// copyFile copies a file that travels as it is.
-func (m *convertedMachines) copyFile(ctx context.Context, name string, w io.Writer) error {
+// CopyFile implements [delivery.Source].
+func (m *convertedMachines) CopyFile(ctx context.Context, name string, w io.Writer) error {
 	content := m.files[name].Content
 	if _, err := io.Copy(w, untilDone(ctx, io.NewSectionReader(content, 0, content.Size()))); err != nil {
 		return fmt.Errorf("file %q: %w", name, err)
@@ -123,9 +122,11 @@ func (m *convertedMachines) copyFile(ctx context.Context, name string, w io.Writ
 	return nil
 }
 
-func (m *convertedMachines) verify(ctx context.Context) error {
+// Verify implements [delivery.Source]: what was read is compared with the manifest
+// of the package.
+func (m *convertedMachines) Verify(ctx context.Context) error {
 	if m.source == nil {
 		return nil
 	}
-	return m.source.verify(ctx, m.globals)
+	return m.source.verify(ctx, m.o.globals)
 }

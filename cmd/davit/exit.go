@@ -11,7 +11,9 @@ import (
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/internal/space"
 	"github.com/davit-oci/davit/internal/wholefile"
+	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
+	"github.com/davit-oci/davit/machine/delivery"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/verify"
 )
@@ -106,7 +108,8 @@ func refusals(err error) []reason {
 var errNotFound = errors.New("not found")
 
 func isNotFound(err error) bool {
-	return errors.Is(err, errNotFound) || errors.Is(err, registry.ErrNotFound) || errors.Is(err, disk.ErrUnknownSnapshot)
+	return errors.Is(err, errNotFound) || errors.Is(err, registry.ErrNotFound) || errors.Is(err, disk.ErrUnknownSnapshot) ||
+		errors.Is(err, machine.ErrNotFound) || errors.Is(err, delivery.ErrMissing)
 }
 
 // An interruptError is the cause of a context that a signal has ended.

@@ -13,6 +13,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/internal/own"
+	"github.com/davit-oci/davit/machine/delivery"
 	"github.com/davit-oci/davit/registry"
 	"github.com/spf13/cobra"
 )
@@ -228,7 +229,7 @@ const formatNames = "raw, qcow2[:zlib|:zstd], vmdk[:sparse|:stream], vdi, vhd[:d
 // targetFlags is what is written where.
 type targetFlags struct {
 	format  formatValue
-	machine *target // -O names one of these, and no format of disks
+	machine *delivery.Target // -O names one of these, and no format of disks
 	force   bool
 }
 
@@ -254,7 +255,7 @@ func (v *formatValue) String() string { return string(v.Format) }
 type targetValue targetFlags
 
 func (v *targetValue) Set(s string) error {
-	if v.machine = findTarget(s); v.machine != nil {
+	if v.machine = delivery.Find(s); v.machine != nil {
 		v.format = formatValue{}
 		return nil
 	}
@@ -265,7 +266,7 @@ func (v *targetValue) Type() string { return "FORMAT" }
 
 func (v *targetValue) String() string {
 	if v.machine != nil {
-		return v.machine.name
+		return v.machine.Name
 	}
 	return v.format.String()
 }

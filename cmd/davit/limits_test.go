@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/machine"
+	"github.com/davit-oci/davit/machine/delivery"
 	"github.com/davit-oci/davit/machine/libvirt"
 	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/machine/vmx"
@@ -363,7 +364,7 @@ func checkLimits(target string, e *machine.Envelope, got writtenMachine, losses 
 	}
 	for i, d := range m.Disks {
 		field, g := fmt.Sprintf("disks[%d]", i), got.disks[i]
-		if name, _, _ := strings.Cut(pathBase(g.name), "."); name != d.Name {
+		if name, _, _ := strings.Cut(machine.Base(g.name), "."); name != d.Name {
 			fault("%s is %s, and not %s", field, g.name, d.Name)
 		}
 		want := asked(d.Controller, d.Bus, d.Unit)
@@ -410,19 +411,18 @@ func TestTargetLimits(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 7))
 	for n := range 200 {
 		e := randomDrives(r)
-		for i := range targets {
-			target := &targets[i]
-			placed, _ := target.place(e)
-			files, losses, err := target.describe(placed, "/srv")
+		for _, target := range delivery.Targets() {
+			placed, _ := target.Place(e)
+			files, losses, err := target.Describe(placed, "/srv")
 			if errors.Is(err, machine.ErrUnsupported) && len(e.Machines[0].Disks) > 30 {
 				continue
 			}
 			if err != nil {
-				t.Fatalf("machine %d for %s: %v", n, target.name, err)
+				t.Fatalf("machine %d for %s: %v", n, target.Name, err)
 			}
-			got := readWritten(t, target.name, files[0].data, e.Machines[0].Firmware == machine.UEFI)
-			if faults := checkLimits(target.name, e, got, losses); len(faults) > 0 {
-				t.Fatalf("machine %d for %s:\n%s\nlosses %v\n%s", n, target.name, strings.Join(faults, "\n"), losses, files[0].data)
+			got := readWritten(t, target.Name, files[0].Data, e.Machines[0].Firmware == machine.UEFI)
+			if faults := checkLimits(target.Name, e, got, losses); len(faults) > 0 {
+				t.Fatalf("machine %d for %s:\n%s\nlosses %v\n%s", n, target.Name, strings.Join(faults, "\n"), losses, files[0].Data)
 			}
 		}
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/davit-oci/davit/artifact"
@@ -17,6 +15,7 @@ import (
 	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
+	"github.com/davit-oci/davit/machine/delivery"
 	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/registry"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -159,38 +158,11 @@ func readMachines(ctx context.Context, repo *registry.Repository, m *artifact.Ma
 // oneMachine returns e with one of its machines and the disks of that: the one
 // that --machine names, or the only one.
 func oneMachine(e *machine.Envelope, id string) (*machine.Envelope, error) {
-	var ids []string
-	var found []*machine.Machine
-	for _, m := range e.Machines {
-		ids = append(ids, strconv.Quote(m.ID))
-		if id == "" || m.ID == id {
-			found = append(found, m)
-		}
+	one, err := e.Only(id)
+	if which, ok := errors.AsType[*machine.WhichError](err); ok {
+		return nil, withHint(usageError{err}, "--machine %s", quoted(which.IDs[0]))
 	}
-	all := strings.Join(ids, ", ")
-	switch {
-	case len(e.Machines) == 0 && id == "":
-		return nil, fmt.Errorf("machine: %w: the collection has none", errNotFound)
-	case len(found) == 0:
-		return nil, fmt.Errorf("machine %q: %w: it has %s", id, errNotFound, cmp.Or(all, "none"))
-	case len(found) > 1 && id == "":
-		return nil, withHint(usagef("%d machines: which one? It has %s", len(found), all), "--machine %s", quoted(found[0].ID))
-	case len(found) > 1:
-		return nil, fmt.Errorf("machine %q: %d machines are called so", id, len(found))
-	}
-	one := *e
-	one.Machines = found
-	one.Disks = nil
-	used := make(map[string]bool)
-	for _, d := range found[0].Disks {
-		used[d.Name] = true
-	}
-	for _, d := range e.Disks {
-		if used[d.Name] || len(e.Machines) == 1 {
-			one.Disks = append(one.Disks, d)
-		}
-	}
-	return &one, nil
+	return one, err
 }
 
 // quoted is an ID as it is given to a shell.
@@ -251,14 +223,14 @@ func runMachineConvert(ctx context.Context, stdout io.Writer, from, to string, o
 	if err != nil {
 		return err
 	}
-	if o.machine != "" || len(e.Machines) == 0 && !t.several {
+	if o.machine != "" || len(e.Machines) == 0 && !t.Several {
 		if e, err = oneMachine(e, o.machine); err != nil {
 			return err
 		}
 	}
-	folder := isFolder(to)
-	if len(e.Machines) > 1 && !t.several && !folder {
-		err := usagef("%s: a descriptor for %s has one machine, and there are %d", to, t.name, len(e.Machines))
+	folder := delivery.IsFolder(to)
+	if len(e.Machines) > 1 && !t.Several && !folder {
+		err := usagef("%s: a descriptor for %s has one machine, and there are %d", to, t.Name, len(e.Machines))
 		return withHint(err, "--machine %s, or a folder as DEST", quoted(e.Machines[0].ID))
 	}
 
@@ -269,12 +241,12 @@ func runMachineConvert(ctx context.Context, stdout io.Writer, from, to string, o
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
-	placed, moved := t.place(e)
-	files, lost, err := t.describe(placed, dir)
+	placed, moved := t.Place(e)
+	files, lost, err := t.Describe(placed, dir)
 	if err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
-	unread, lost := unreadOf(e), slices.Concat(moved, lost)
+	unread, lost := e.AllUnread(), slices.Concat(moved, lost)
 
 	r := machineConvertReport{report: newReport("davit machine convert"), Losses: list(slices.Concat(unread, lost))}
 	var out wholefile.Set
@@ -287,12 +259,12 @@ func runMachineConvert(ctx context.Context, stdout io.Writer, from, to string, o
 	for _, f := range files {
 		path := to
 		if folder {
-			path = filepath.Join(to, f.name)
+			path = filepath.Join(to, f.Name)
 		}
-		if err := out.Write(path, o.force, f.data); err != nil {
+		if err := out.Write(path, o.force, f.Data); err != nil {
 			return err
 		}
-		r.Files = append(r.Files, convertedDescriptor{path, t.name})
+		r.Files = append(r.Files, convertedDescriptor{path, t.Name})
 	}
 	if err := out.Commit(); err != nil {
 		return err
@@ -305,34 +277,25 @@ func runMachineConvert(ctx context.Context, stdout io.Writer, from, to string, o
 	return nil
 }
 
-// unreadOf is what the descriptor of e has and e has not.
-func unreadOf(e *machine.Envelope) []machine.Loss {
-	losses := e.Unread
-	for _, m := range e.Machines {
-		losses = slices.Concat(losses, m.Unread)
-	}
-	return losses
-}
-
 // descriptorNames are the targets that have a descriptor of their own.
 const descriptorNames = "ovf, vmware, virtualbox, libvirt, hyperv"
 
 // findTarget returns the target of -O or, without it, the one whose
 // descriptors have the extension of DEST.
-func (o *machineConvertOptions) findTarget(from, to string) (*target, error) {
+func (o *machineConvertOptions) findTarget(from, to string) (*delivery.Target, error) {
 	if to == "-" || to == "" {
 		return nil, usagef("DEST is a file or a folder")
 	}
 	if o.target == "" {
 		ext := strings.ToLower(filepath.Ext(to))
-		for i := range targets {
-			if t := &targets[i]; t.ext == ext && t.name != "ova" {
+		for _, t := range delivery.Targets() {
+			if t.Ext == ext && t.Name != "ova" {
 				return t, nil
 			}
 		}
 		return nil, withHint(usagef("%s: the extension says no format: -O is missing", to), "-O FORMAT, one of %s", descriptorNames)
 	}
-	t := findTarget(o.target)
+	t := delivery.Find(o.target)
 	_, err := disk.ParseFormat(o.target)
 	switch {
 	case o.target == "ova":
@@ -343,14 +306,6 @@ func (o *machineConvertOptions) findTarget(from, to string) (*target, error) {
 		return nil, withHint(usagef("-O %s: no such format", o.target), "-O FORMAT, one of %s", descriptorNames)
 	}
 	return t, nil
-}
-
-// isFolder says whether DEST is a folder, or is meant to be one.
-func isFolder(path string) bool {
-	if strings.HasSuffix(path, "/") {
-		return true
-	}
-	return folderExists(path)
 }
 
 func folderExists(path string) bool {

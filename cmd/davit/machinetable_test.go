@@ -95,7 +95,7 @@ func TestShownUnread(t *testing.T) {
 	if got := showOnly(e).Unread; !reflect.DeepEqual(got, want) {
 		t.Errorf("of one machine: %+v", got)
 	}
-	if got := unreadOf(e); len(got) != 2 {
+	if got := e.AllUnread(); len(got) != 2 {
 		t.Errorf("converted: %+v", got)
 	}
 	e.Machines = append(e.Machines, &machine.Machine{ID: "b"})

@@ -208,8 +208,8 @@ func (p *puller) pull(ctx context.Context, dest string, key *appliance.Key, r *p
 		r.Losses = append(r.Losses, lost...)
 	}
 	if machines != nil {
-		warnLosses(p.globals, dest, machines.losses)
-		r.Losses = append(r.Losses, machines.losses...)
+		warnLosses(p.globals, dest, machines.plan.Losses)
+		r.Losses = append(r.Losses, machines.plan.Losses...)
 	}
 	seeds, err := p.findSeeds(ctx, p.store, p.scratch, targets)
 	if err != nil {
@@ -220,7 +220,7 @@ func (p *puller) pull(ctx context.Context, dest string, key *appliance.Key, r *p
 	var restored []artifact.Restored
 	if machines != nil && !p.dryRun {
 		machines.seeds = seeds
-		err = machines.deliver(ctx, machines)
+		err = machines.plan.Write(ctx, machines)
 		restored = machines.restored
 	} else {
 		restored, err = p.pullDisks(ctx, targets, seeds)
@@ -230,7 +230,7 @@ func (p *puller) pull(ctx context.Context, dest string, key *appliance.Key, r *p
 	}
 	r.Files = []writtenFile{}
 	if machines != nil {
-		r.Files = machines.written()
+		r.Files = p.writtenBeside(machines.plan)
 		if p.dryRun {
 			r.Bytes.Fetched += machines.filesSize()
 		}
@@ -251,18 +251,18 @@ func (p *puller) pull(ctx context.Context, dest string, key *appliance.Key, r *p
 
 // A pullTarget is a disk and where it goes to.
 type pullTarget struct {
-	disk     *artifact.Disk
-	dest     destination
-	folder   string    // to be made if it is not there
-	member   io.Writer // of what goes to a member of a package
-	archived bool      // the package is one file
+	disk    *artifact.Disk
+	dest    destination
+	folder  string    // to be made if it is not there
+	member  io.Writer // of what goes to a member of a package
+	archive string    // that it goes to, "" if its file is one of its own
 }
 
 // file is the file that it is in, "" if it goes to no file.
 func (t *pullTarget) file() string {
 	switch {
-	case t.archived:
-		return filepath.Dir(t.dest.path)
+	case t.archive != "":
+		return t.archive
 	case t.dest.kind == toFile, t.dest.kind == toMember:
 		return t.dest.path
 	}
@@ -335,26 +335,30 @@ func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds
 // fillDisk writes a disk to where it goes; if that is a file, to one of out,
 // which has no name yet.
 func (o *pullOptions) fillDisk(ctx context.Context, out *wholefile.Set, t pullTarget, seeds *pullSeeds) (done artifact.Restored, err error) {
-	var part *wholefile.Part
+	var f *os.File
+	resume := false
 	if t.dest.kind == toFile && !o.dryRun {
 		if t.folder != "" {
 			if err := out.Folder(t.folder); err != nil {
 				return done, err
 			}
 		}
-		if part, err = out.Create(t.dest.path, t.dest.force); err != nil {
+		part, err := out.Create(t.dest.path, t.dest.force)
+		if err != nil {
 			return done, err
 		}
 		part.Resumable = !t.dest.format.InOrder()
+		f, resume = part.File, part.Resumed
 	}
-	if done, err = o.pullDisk(ctx, t, part, seeds); err != nil {
+	if done, err = o.pullDisk(ctx, t, f, resume, seeds); err != nil {
 		return done, fmt.Errorf("%s: %w", t.dest.path, err)
 	}
 	return done, nil
 }
 
-// pullDisk writes one disk; part is the file it goes to, if it goes to one.
-func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *wholefile.Part, seeds *pullSeeds) (done artifact.Restored, err error) {
+// pullDisk writes one disk. f is the file that it goes to, if it goes to one, and
+// resume says that an earlier run has written some of it.
+func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, f *os.File, resume bool, seeds *pullSeeds) (done artifact.Restored, err error) {
 	d := t.disk
 	size, err := d.DataSize(ctx) // checks all pages and directories
 	if err != nil {
@@ -392,14 +396,14 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, part *wholefil
 		err = t.dest.write(d.Size, o.stdout, toImage)
 	default:
 		restore.InOrder = t.dest.format.InOrder()
-		restore.Resume = part.Resumed && !restore.InOrder
-		err = toImage(part.File)
+		restore.Resume = resume && !restore.InOrder
+		err = toImage(f)
 	}
 	return done, err
 }
 
 func (r *pullReport) add(t pullTarget, done artifact.Restored) {
-	if !t.archived {
+	if t.archive == "" {
 		r.Files = append(r.Files, writtenFile{t.dest.path, t.dest.format, t.disk.Name, t.disk.Size})
 	}
 	r.Bytes.Written += done.Written

@@ -6,20 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
-	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
+	"github.com/davit-oci/davit/machine/delivery"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // pulledMachines are machines of an artifact that are delivered.
 type pulledMachines struct {
 	*puller
-	*delivery
+	plan     *delivery.Delivery
 	targets  []pullTarget // its disks
 	seeds    *pullSeeds
 	restored []artifact.Restored // of targets, as many as are done
@@ -62,11 +63,14 @@ func (p *puller) planMachines(ctx context.Context, dest string, key *appliance.K
 		}
 	}
 	m.findFiles(e)
-	if m.delivery, err = p.plan(e, readers, names, dest, key); err != nil {
+	// What a refused pull has begun is no use to anybody; what a failed one has,
+	// is where the next one goes on.
+	keep := func(err error) bool { return exitCode(err) != exitRefused }
+	if m.plan, err = p.plan(e, readers, delivery.Options{Dest: dest, Files: names, Key: key, Keep: keep}); err != nil {
 		return nil, err
 	}
-	for _, d := range m.disks {
-		m.targets = append(m.targets, pullTarget{disk: disks[d.number], dest: d.dest, archived: m.archive})
+	for _, d := range m.plan.Disks {
+		m.targets = append(m.targets, pullTarget{disk: disks[d.Index], dest: p.destinationOf(d), archive: m.plan.Archive()})
 	}
 	return m, nil
 }
@@ -105,30 +109,37 @@ func (m *pulledMachines) findFiles(e *machine.Envelope) {
 	}
 }
 
-func (m *pulledMachines) writeDisk(ctx context.Context, i int, out *wholefile.Set) error {
-	done, err := m.fillDisk(ctx, out, m.targets[i], m.seeds)
-	m.restored = append(m.restored, done)
-	return err
+// WriteDisk implements [delivery.Source].
+func (m *pulledMachines) WriteDisk(ctx context.Context, i int, f *os.File, resume bool) error {
+	return m.restore(ctx, m.targets[i], f, resume)
 }
 
-func (m *pulledMachines) streamDisk(ctx context.Context, i int, w io.Writer) error {
+// StreamDisk implements [delivery.Source].
+func (m *pulledMachines) StreamDisk(ctx context.Context, i int, w io.Writer) error {
 	t := m.targets[i]
 	t.member = w
-	done, err := m.fillDisk(ctx, nil, t, m.seeds)
+	return m.restore(ctx, t, nil, false)
+}
+
+func (m *pulledMachines) restore(ctx context.Context, t pullTarget, f *os.File, resume bool) error {
+	done, err := m.pullDisk(ctx, t, f, resume, m.seeds)
 	m.restored = append(m.restored, done)
-	return err
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.dest.path, err)
+	}
+	return nil
 }
 
 // filesSize is how many bytes the files have that come beside disks.
 func (m *pulledMachines) filesSize() (n int64) {
-	for _, f := range m.envelope.Files[len(m.disks):] {
-		n += m.files[m.called[f.Name]].Size
+	for _, name := range m.plan.Copied() {
+		n += m.files[name].Size
 	}
 	return n
 }
 
-// copyFile copies a file of the package to w. The repository checks its digest.
-func (m *pulledMachines) copyFile(ctx context.Context, name string, w io.Writer) error {
+// CopyFile implements [delivery.Source]. The repository checks the file's digest.
+func (m *pulledMachines) CopyFile(ctx context.Context, name string, w io.Writer) error {
 	blob := m.files[name]
 	show := m.begin("fetching "+name, blob.Size)
 	defer show.end()
@@ -143,5 +154,5 @@ func (m *pulledMachines) copyFile(ctx context.Context, name string, w io.Writer)
 	return nil
 }
 
-// verify has nothing left to do: no byte was written that was not verified.
-func (m *pulledMachines) verify(context.Context) error { return nil }
+// Verify implements [delivery.Source]: no byte was written that was not verified.
+func (m *pulledMachines) Verify(context.Context) error { return nil }

@@ -74,19 +74,7 @@ func addSectors(e *machine.Envelope, m *artifact.Manifest) {
 	}
 	for i := range e.Disks {
 		if m.Disks[i].Sector == largeSector {
-			setSector(e, i, largeSector)
-		}
-	}
-}
-
-// setSector says what sectors disk i of e has.
-func setSector(e *machine.Envelope, i, size int) {
-	e.Disks[i].SectorSize = size
-	for _, m := range e.Machines {
-		for n := range m.Disks {
-			if m.Disks[n].Name == e.Disks[i].Name {
-				m.Disks[n].SectorSize = size
-			}
+			e.SetSectorSize(i, largeSector)
 		}
 	}
 }
@@ -122,37 +110,4 @@ func deviceSector(path string) int {
 	}
 	defer img.Close()
 	return disk.SectorSize(img)
-}
-
-// checkSectors refuses a disk that no guest of t could use.
-func (t *target) checkSectors(name string, r disk.Reader) error {
-	size := sectorOf(r)
-	if size == 0 || t.sectors || guest.SectorSize(r) != size {
-		return nil
-	}
-	err := fmt.Errorf("-O %s: disk %q is partitioned for sectors of %d bytes, and the machine would have sectors of %d: its guest would find no partition",
-		t.name, name, size, disk.DefaultSector)
-	return withHint(err, "-O libvirt or -O hyperv, which have such sectors; or a FORMAT of disks, without the machine")
-}
-
-// chooseFirmware lets machines start from disks of 4096-byte sectors, which no
-// BIOS does, and says what that changes. Which sectors count are those of the
-// first disk, from which a machine starts.
-func chooseFirmware(e *machine.Envelope) (losses []machine.Loss) {
-	for i, m := range e.Machines {
-		if len(m.Disks) == 0 || m.Disks[0].SectorSize != largeSector || !machine.IsX86(m.Architecture) {
-			continue
-		}
-		lose := func(reason string) {
-			losses = append(losses, machine.Loss{Field: machineField(e, i, "firmware"), Value: string(m.Firmware), Reason: reason})
-		}
-		switch m.Firmware {
-		case "":
-			lose("it is not said: UEFI is written, as no BIOS starts from sectors of 4096 bytes")
-			m.Firmware = machine.UEFI
-		case machine.BIOS:
-			lose("no BIOS starts from sectors of 4096 bytes")
-		}
-	}
-	return losses
 }

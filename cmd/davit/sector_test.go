@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
-	"github.com/davit-oci/davit/machine"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -39,35 +38,6 @@ func TestSectorLoss(t *testing.T) {
 		got := test.to.sectorLoss(test.size)
 		if (len(got) > 0) != (test.want != "") || len(got) > 0 && !strings.Contains(got[0].Reason, test.want) {
 			t.Errorf("%s: losses %v, want %q", test.name, got, test.want)
-		}
-	}
-}
-
-// The disk from which a machine starts decides whether a BIOS can start it.
-func TestFirmwareForLargeSectors(t *testing.T) {
-	for _, test := range []struct {
-		name  string
-		disks []int
-		is    machine.Firmware
-		want  machine.Firmware
-		loss  bool
-	}{
-		{"one of them", []int{4096}, "", machine.UEFI, true},
-		{"all of them", []int{4096, 4096}, "", machine.UEFI, true},
-		{"the system, and a usual disk for data", []int{4096, 0}, "", machine.UEFI, true},
-		{"the same with a BIOS that is said", []int{4096, 512}, machine.BIOS, machine.BIOS, true},
-		{"UEFI already", []int{4096, 0}, machine.UEFI, machine.UEFI, false},
-		{"a usual system, and one for data", []int{0, 4096}, "", "", false},
-		{"usual ones", []int{512, 0}, machine.BIOS, machine.BIOS, false},
-		{"no disk", nil, "", "", false},
-	} {
-		m := &machine.Machine{Firmware: test.is}
-		for _, size := range test.disks {
-			m.Disks = append(m.Disks, machine.Disk{SectorSize: size})
-		}
-		losses := chooseFirmware(&machine.Envelope{Machines: []*machine.Machine{m}})
-		if m.Firmware != test.want || len(losses) > 0 != test.loss {
-			t.Errorf("%s: firmware %q, losses %v; want %q", test.name, m.Firmware, losses, test.want)
 		}
 	}
 }

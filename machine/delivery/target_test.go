@@ -1,4 +1,4 @@
-package main
+package delivery
 
 import (
 	"fmt"
@@ -39,39 +39,39 @@ func twoDisks() *machine.Envelope {
 func TestPlace(t *testing.T) {
 	for _, target := range targets {
 		e := twoDisks()
-		placed, losses := target.place(e)
+		placed, losses := target.Place(e)
 		if !reflect.DeepEqual(e, twoDisks()) {
-			t.Fatalf("%s: the envelope has changed", target.name)
+			t.Fatalf("%s: the envelope has changed", target.Name)
 		}
-		root := "root" + target.disks.Ext()
-		data := "disk1" + target.disks.Ext() // since a path is no name
+		root := "root" + target.Disks.Ext()
+		data := "disk1" + target.Disks.Ext() // since a path is no name
 		files := []machine.File{{ID: "file0", Name: root, Size: -1}, {ID: "file1", Name: data, Size: -1}, {ID: "file2", Name: "tools.iso", Size: -1}}
-		dataFormat := string(target.disks)
-		if target.blank {
+		dataFormat := string(target.Disks)
+		if target.Blank {
 			data, dataFormat = "", ""
 			files = []machine.File{{ID: "file0", Name: root, Size: -1}, {ID: "file1", Name: "tools.iso", Size: -1}}
 		}
 		m := placed.Machines[0]
 		for _, d := range []machine.Disk{placed.Disks[0], m.Disks[1]} {
-			if d.File != root || d.Format != string(target.disks) || d.Parent != "" {
-				t.Errorf("%s: root is %+v", target.name, d)
+			if d.File != root || d.Format != string(target.Disks) || d.Parent != "" {
+				t.Errorf("%s: root is %+v", target.Name, d)
 			}
 		}
 		for _, d := range []machine.Disk{placed.Disks[1], m.Disks[0]} {
 			if d.File != data || d.Format != dataFormat {
-				t.Errorf("%s: data is %+v", target.name, d)
+				t.Errorf("%s: data is %+v", target.Name, d)
 			}
 		}
 		if !reflect.DeepEqual(placed.Files, files) {
-			t.Errorf("%s: files are %+v, want %+v", target.name, placed.Files, files)
+			t.Errorf("%s: files are %+v, want %+v", target.Name, placed.Files, files)
 		}
 		if m.CDROMs[0].File != "tools.iso" || m.CDROMs[1].File != "" || m.CDROMs[2].File != "tools.iso" || m.NVRAM != "" {
-			t.Errorf("%s: CDs %+v, variables %q", target.name, m.CDROMs, m.NVRAM)
+			t.Errorf("%s: CDs %+v, variables %q", target.Name, m.CDROMs, m.NVRAM)
 		}
 		const why = "it lies somewhere else than the descriptor"
 		want := []machine.Loss{{Field: "cdroms[1].file", Value: "secret.iso", Reason: why}, {Field: "nvram", Value: "vm.nvram", Reason: why}}
 		if !reflect.DeepEqual(losses, want) {
-			t.Errorf("%s: losses %+v", target.name, losses)
+			t.Errorf("%s: losses %+v", target.Name, losses)
 		}
 	}
 }
@@ -80,11 +80,11 @@ func TestPlace(t *testing.T) {
 func TestPlaceBesideFilesOfThatName(t *testing.T) {
 	for _, target := range targets {
 		e := twoDisks()
-		cd := "ROOT" + target.disks.Ext()
+		cd := "ROOT" + target.Disks.Ext()
 		e.Machines[0].CDROMs[0].File = cd
-		placed, _ := target.place(e)
-		if got, want := placed.Disks[0].File, "disk0"+target.disks.Ext(); got != want || placed.Machines[0].CDROMs[0].File != cd {
-			t.Errorf("%s: the disk is in %s, and the CD in %s", target.name, got, placed.Machines[0].CDROMs[0].File)
+		placed, _ := target.Place(e)
+		if got, want := placed.Disks[0].File, "disk0"+target.Disks.Ext(); got != want || placed.Machines[0].CDROMs[0].File != cd {
+			t.Errorf("%s: the disk is in %s, and the CD in %s", target.Name, got, placed.Machines[0].CDROMs[0].File)
 		}
 	}
 }
@@ -92,18 +92,18 @@ func TestPlaceBesideFilesOfThatName(t *testing.T) {
 // Every target writes a descriptor, which names no file of the host.
 func TestDescribe(t *testing.T) {
 	for _, target := range targets {
-		placed, _ := target.place(twoDisks())
-		files, _, err := target.describe(placed, "/somewhere")
+		placed, _ := target.Place(twoDisks())
+		files, _, err := target.Describe(placed, "/somewhere")
 		if err != nil {
-			t.Errorf("%s: %v", target.name, err)
+			t.Errorf("%s: %v", target.Name, err)
 			continue
 		}
-		if len(files) != 1 || files[0].name != "a-machine"+target.ext {
-			t.Errorf("%s: %d files, %+v", target.name, len(files), files)
+		if len(files) != 1 || files[0].Name != "a-machine"+target.Ext {
+			t.Errorf("%s: %d files, %+v", target.Name, len(files), files)
 		}
-		text := string(files[0].data)
-		if !strings.Contains(text, "root"+target.disks.Ext()) || strings.Contains(text, "secret") || strings.Contains(text, "/vm/") {
-			t.Errorf("%s: the descriptor is\n%s", target.name, text)
+		text := string(files[0].Data)
+		if !strings.Contains(text, "root"+target.Disks.Ext()) || strings.Contains(text, "secret") || strings.Contains(text, "/vm/") {
+			t.Errorf("%s: the descriptor is\n%s", target.Name, text)
 		}
 	}
 }
@@ -116,14 +116,14 @@ func TestDescribeSeveral(t *testing.T) {
 			ID: fmt.Sprint("m", i), Name: name, CPUs: 1, Memory: 1 << 30, EULAs: []string{"You may."},
 		})
 	}
-	files, losses, err := findTarget("vmware").describe(e, t.TempDir())
+	files, losses, err := Find("vmware").Describe(e, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	taken := make(map[string]bool)
 	for _, f := range files {
-		if lower := strings.ToLower(f.name); taken[lower] || !machine.IsPlainName(f.name) || filepath.Ext(f.name) != ".vmx" {
-			t.Errorf("file %q of %+v", f.name, files)
+		if lower := strings.ToLower(f.Name); taken[lower] || !machine.IsPlainName(f.Name) || filepath.Ext(f.Name) != ".vmx" {
+			t.Errorf("file %q of %+v", f.Name, files)
 		} else {
 			taken[lower] = true
 		}
@@ -149,20 +149,15 @@ func TestUniqueNames(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
-	var all []string
-	for _, target := range targets {
-		all = append(all, target.name)
-		if found := findTarget(target.name); found == nil || found.name != target.name {
-			t.Errorf("%s is not found", target.name)
+	for _, target := range Targets() {
+		if found := Find(target.Name); found != target {
+			t.Errorf("%s is not found", target.Name)
 		}
-		if _, err := disk.ParseFormat(target.name); err == nil {
-			t.Errorf("%s is a format of disks as well", target.name)
+		if _, err := disk.ParseFormat(target.Name); err == nil {
+			t.Errorf("%s is a format of disks as well", target.Name)
 		}
 	}
-	if got := joined(all...); got != targetNames || "ova, "+descriptorNames != targetNames {
-		t.Errorf("the targets are %s", got)
-	}
-	if findTarget("qcow2") != nil {
+	if Find("qcow2") != nil {
 		t.Error("qcow2 is a target")
 	}
 }

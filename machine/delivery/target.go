@@ -1,13 +1,13 @@
-package main
+package delivery
 
 import (
 	"cmp"
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/hyperv"
@@ -16,31 +16,39 @@ import (
 	"github.com/davit-oci/davit/machine/vmx"
 )
 
-// A target is what machines are written for: a descriptor in the words of its
-// hypervisor, and disks beside it in the format that it takes.
-type target struct {
-	name    string
-	ext     string      // of the descriptor
-	disks   disk.Format // of the disks' files
-	archive bool        // descriptor and disks make one file, an OVA
-	several bool        // one descriptor takes all machines of an envelope
-	blank   bool        // a disk without a file is made by the hypervisor
-	sectors bool        // a disk can have sectors of 4096 bytes
+// A Target is a product that machines are written for. It has a descriptor of its
+// own, and takes disks in one format. The values are those of [Targets].
+type Target struct {
+	Name    string      // as users write it: "vmware"
+	Ext     string      // of the descriptor's file: ".vmx"
+	Disks   disk.Format // of the files of disks
+	Archive bool        // descriptor and disks are one file, an OVA
+	Several bool        // one descriptor has all machines of an envelope
+	Blank   bool        // the product makes the disks that have no file
+	Sectors bool        // a disk can have sectors of 4096 bytes
 
-	// write returns the descriptor of e, of its one machine unless several. The
-	// disks in it are in the files that e names (see [target.place]), which lie
-	// beside it in dir, an absolute path.
+	// write returns the descriptor of e: of its only machine, unless Several. Its
+	// disks are in the files that e names (see [Target.Place]), beside the
+	// descriptor in dir, an absolute path.
 	write func(e *machine.Envelope, dir string) ([]byte, []machine.Loss, error)
 }
 
-// targets are all, in the order in which they are told to users.
-var targets = []target{
-	{name: "ova", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, blank: true, write: writeOVF(ovf.VMware)},
-	{name: "ovf", ext: ".ovf", disks: disk.VMDKStream, several: true, blank: true, write: writeOVF(ovf.VMware)},
-	{name: "vmware", ext: ".vmx", disks: disk.VMDK, write: writeVMX},
-	{name: "virtualbox", ext: ".ovf", disks: disk.VMDKStream, archive: true, several: true, blank: true, write: writeOVF(ovf.VirtualBox)},
-	{name: "libvirt", ext: ".xml", disks: disk.QCOW2, sectors: true, write: writeDomain},
-	{name: "hyperv", ext: ".ps1", disks: disk.VHDX, blank: true, sectors: true, write: writeScript},
+// Targets returns all targets, in the order in which users are told of them.
+func Targets() []*Target {
+	all := make([]*Target, len(targets))
+	for i := range targets {
+		all[i] = &targets[i]
+	}
+	return all
+}
+
+var targets = []Target{
+	{Name: "ova", Ext: ".ovf", Disks: disk.VMDKStream, Archive: true, Several: true, Blank: true, write: writeOVF(ovf.VMware)},
+	{Name: "ovf", Ext: ".ovf", Disks: disk.VMDKStream, Several: true, Blank: true, write: writeOVF(ovf.VMware)},
+	{Name: "vmware", Ext: ".vmx", Disks: disk.VMDK, write: writeVMX},
+	{Name: "virtualbox", Ext: ".ovf", Disks: disk.VMDKStream, Archive: true, Several: true, Blank: true, write: writeOVF(ovf.VirtualBox)},
+	{Name: "libvirt", Ext: ".xml", Disks: disk.QCOW2, Sectors: true, write: writeDomain},
+	{Name: "hyperv", Ext: ".ps1", Disks: disk.VHDX, Blank: true, Sectors: true, write: writeScript},
 }
 
 func writeVMX(e *machine.Envelope, _ string) ([]byte, []machine.Loss, error) {
@@ -61,36 +69,27 @@ func writeOVF(importer ovf.Target) func(*machine.Envelope, string) ([]byte, []ma
 	}
 }
 
-// targetNames are the names of -O that are about machines.
-const targetNames = "ova, ovf, vmware, virtualbox, libvirt, hyperv"
-
-// targetsHelp is how the help of a command describes them.
-const targetsHelp = `With -O ` + targetNames + ` the machine is written as well,
-as that product imports it. ova and virtualbox make one file, an OVA; the others
-fill a folder: the descriptor, the disks in the format that it takes, and the
-files that it names. What the target cannot express is listed on stderr.`
-
-// findTarget returns the target that -O names, nil if it names none.
-func findTarget(name string) *target {
-	i := slices.IndexFunc(targets, func(t target) bool { return t.name == name })
+// Find returns the target of this name, nil if none has it.
+func Find(name string) *Target {
+	i := slices.IndexFunc(targets, func(t Target) bool { return t.Name == name })
 	if i < 0 {
 		return nil
 	}
 	return &targets[i]
 }
 
-// A descriptor is a file that describes machines.
-type descriptor struct {
-	name string // of the file, with extension; it is never a path
-	data []byte
+// A Descriptor is the file that describes machines.
+type Descriptor struct {
+	Name string // of the file, with extension; it is never a path
+	Data []byte
 }
 
-// describe returns the descriptors of e for t in dir, one for each machine unless
+// Describe returns the descriptors of e for t in dir, one for each machine unless
 // one takes all, and what they cannot express. Where there are several, fields of
 // losses begin with the machine, as in "machines[1].nics[0].type". The names
 // differ, on file systems that ignore case as well.
-func (t *target) describe(e *machine.Envelope, dir string) (files []descriptor, losses []machine.Loss, err error) {
-	if t.several {
+func (t *Target) Describe(e *machine.Envelope, dir string) (files []Descriptor, losses []machine.Loss, err error) {
+	if t.Several {
 		data, losses, err := t.write(e, dir)
 		if err != nil {
 			return nil, nil, err
@@ -99,7 +98,7 @@ func (t *target) describe(e *machine.Envelope, dir string) (files []descriptor, 
 		if len(e.Machines) == 1 {
 			name = cmp.Or(e.Machines[0].Name, e.Machines[0].ID)
 		}
-		return []descriptor{{machine.FileName(name, "vm") + t.ext, data}}, list(losses), nil
+		return []Descriptor{{machine.FileName(name, "vm") + t.Ext, data}}, losses, nil
 	}
 	var names uniqueNames
 	for i, m := range e.Machines {
@@ -112,54 +111,54 @@ func (t *target) describe(e *machine.Envelope, dir string) (files []descriptor, 
 			}
 			return nil, nil, err
 		}
-		files = append(files, descriptor{names.file(cmp.Or(m.Name, m.ID), "vm", i) + t.ext, data})
+		files = append(files, Descriptor{names.file(cmp.Or(m.Name, m.ID), "vm", i) + t.Ext, data})
 		for _, l := range lost {
-			l.Field = machineField(e, i, l.Field)
+			l.Field = e.Field(i, l.Field)
 			losses = append(losses, l)
 		}
 	}
 	losses = append(losses, e.CommonLosses()...)
-	return files, list(losses), nil
+	return files, losses, nil
 }
 
-// place returns a copy of e with its files as they lie beside a descriptor for
-// t: each disk is whole in NAME.EXT, in the format that t takes, but for blank
-// ones where the hypervisor makes them. Files of other kinds, such as images of
-// CDs, keep a name that is no path. Other names are places of the host that e
-// comes from and are left out, which is a loss. Sizes are not known.
-func (t *target) place(e *machine.Envelope) (*machine.Envelope, []machine.Loss) {
+// Place returns a copy of e whose files are beside a descriptor for t. Each disk is
+// in NAME.EXT, in the format that t takes; blank disks that the product makes have
+// no file. Other files, such as images of CDs, keep their name if it is no path. A
+// path is of the host that e comes from: the file is left out, which is a loss.
+// Sizes of files are not known.
+func (t *Target) Place(e *machine.Envelope) (*machine.Envelope, []machine.Loss) {
 	placed := *e
 	placed.Disks, placed.Files = slices.Clone(e.Disks), nil
 	var names uniqueNames
 	for _, m := range e.Machines { // what keeps its name comes before what is given one
-		names.reserve(m.NVRAM, t.disks.Ext())
+		names.reserve(m.NVRAM, t.Disks.Ext())
 		for _, cd := range m.CDROMs {
-			names.reserve(cd.File, t.disks.Ext())
+			names.reserve(cd.File, t.Disks.Ext())
 		}
 	}
 	files := make(map[string]string) // by disk
 	for i := range placed.Disks {
 		d := &placed.Disks[i]
-		if d.File != "" || !t.blank {
-			files[d.Name] = names.disk(d.Name, i) + t.disks.Ext()
+		if d.File != "" || !t.Blank {
+			files[d.Name] = names.disk(d.Name, i) + t.Disks.Ext()
 		}
 		t.put(d, files)
-		placeFile(&placed, d.File)
+		placed.AddFile(d.File)
 	}
 
 	var losses []machine.Loss
 	keep := func(field, name string) string {
 		if name == "" || machine.IsPlainName(name) {
-			placeFile(&placed, name)
+			placed.AddFile(name)
 			return name
 		}
-		losses = append(losses, machine.Loss{Field: field, Value: pathBase(name), Reason: "it lies somewhere else than the descriptor"})
+		losses = append(losses, machine.Loss{Field: field, Value: machine.Base(name), Reason: "it lies somewhere else than the descriptor"})
 		return ""
 	}
 	placed.Machines = make([]*machine.Machine, len(e.Machines))
 	for i, m := range e.Machines {
 		field := func(format string, args ...any) string {
-			return machineField(e, i, fmt.Sprintf(format, args...))
+			return e.Field(i, fmt.Sprintf(format, args...))
 		}
 		m := *m
 		m.Disks, m.CDROMs = slices.Clone(m.Disks), slices.Clone(m.CDROMs)
@@ -179,10 +178,10 @@ func (t *target) place(e *machine.Envelope) (*machine.Envelope, []machine.Loss) 
 // are good in any folder and archive, and beside any descriptor of t; and what
 // they are called there, by the new name. Products name files as their machine:
 // "Windows 10 x64.nvram".
-func (t *target) rename(e *machine.Envelope, there []string) (*machine.Envelope, map[string]string) {
+func (t *Target) rename(e *machine.Envelope, there []string) (*machine.Envelope, map[string]string) {
 	taken := make(map[string]bool)
 	reserve := func(name, id string) {
-		for _, ext := range []string{t.ext, ".mf", ".cert"} {
+		for _, ext := range []string{t.Ext, ".mf", ".cert"} {
 			taken[strings.ToLower(machine.FileName(cmp.Or(name, id), "vm")+ext)] = true
 		}
 	}
@@ -198,7 +197,7 @@ func (t *target) rename(e *machine.Envelope, there []string) (*machine.Envelope,
 		}
 		if names[old] == "" {
 			ext := filepath.Ext(old)
-			stem := machine.FileName(strings.TrimSuffix(pathBase(old), ext), "file")
+			stem := machine.FileName(strings.TrimSuffix(machine.Base(old), ext), "file")
 			if ext = machine.FileName(ext, ""); ext != "" {
 				ext = "." + ext
 			}
@@ -226,27 +225,11 @@ func (t *target) rename(e *machine.Envelope, there []string) (*machine.Envelope,
 }
 
 // put says in which of files, by disk, d is.
-func (t *target) put(d *machine.Disk, files map[string]string) {
+func (t *Target) put(d *machine.Disk, files map[string]string) {
 	d.File, d.Format, d.Parent = files[d.Name], "", ""
 	if d.File != "" {
-		d.Format = string(t.disks)
+		d.Format = string(t.Disks)
 	}
-}
-
-// placeFile adds a file to those of e, once.
-func placeFile(e *machine.Envelope, name string) {
-	if name == "" || slices.ContainsFunc(e.Files, func(f machine.File) bool { return f.Name == name }) {
-		return
-	}
-	e.Files = append(e.Files, machine.File{ID: fmt.Sprint("file", len(e.Files)), Name: name, Size: -1})
-}
-
-// machineField is how a loss names a field of machine i of e.
-func machineField(e *machine.Envelope, i int, field string) string {
-	if len(e.Machines) == 1 {
-		return field
-	}
-	return fmt.Sprintf("machines[%d].%s", i, field)
 }
 
 // uniqueNames makes names of files from names of strangers.
@@ -278,15 +261,14 @@ func (u *uniqueNames) file(name, fallback string, number int) string {
 	return name
 }
 
-// disk is file for disk number i of an envelope, called as in an artifact.
+// diskName is what disks of artifacts are called.
+var diskName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// disk is file for disk number i of an envelope. A name that no disk of an
+// artifact could have becomes diskI.
 func (u *uniqueNames) disk(name string, i int) string {
-	if !artifact.ValidDiskName(name) {
+	if !diskName.MatchString(name) {
 		name = ""
 	}
 	return u.file(name, "disk", i)
-}
-
-// pathBase is the last element of a path of any system.
-func pathBase(path string) string {
-	return path[strings.LastIndexAny(path, `/\`)+1:]
 }
