@@ -80,7 +80,9 @@ var imports = map[string]struct {
 	"internal/bundle":    {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
 	"internal/secret":    {},
 	"internal/space":     {may: []string{sys}},
-	"sign":               {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
+	// What a user names as the source of disks: opened, unpacked, with its machines.
+	"internal/source": {may: []string{"artifact", "disk", "disk/guest", "internal/space", "machine", "machine/appliance", "machine/ovf"}, tests: []string{"internal/programs"}},
+	"sign":            {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
 	"verify": {
 		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf},
 		tests: []string{"sign", olareg, oras}, // a real registry between the two, and the real cosign
@@ -98,7 +100,7 @@ var imports = map[string]struct {
 	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
 	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                                           // measures the real code with made-up artifacts
 	"cmd/davit": {
-		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/own", "internal/secret", "internal/space", "internal/wholefile",
+		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/own", "internal/secret", "internal/source", "internal/space", "internal/wholefile",
 			"machine", "machine/appliance", "machine/delivery", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},

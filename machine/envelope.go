@@ -96,6 +96,19 @@ func (e *Envelope) AddFile(name string) {
 	e.Files = append(e.Files, File{ID: fmt.Sprint("file", len(e.Files)), Name: name, Size: -1})
 }
 
+// SectorSize is what the envelope says of the logical sectors of the disk with
+// this name, in bytes; 0 if it says nothing.
+func (e *Envelope) SectorSize(disk string) int {
+	for _, m := range e.Machines {
+		for _, d := range m.Disks {
+			if d.Name == disk && d.SectorSize != 0 {
+				return d.SectorSize
+			}
+		}
+	}
+	return 0
+}
+
 // SetSectorSize says that disk i of the envelope has logical sectors of size
 // bytes, also where the disk is attached. 0 is 512.
 func (e *Envelope) SetSectorSize(i, size int) {

@@ -60,23 +60,23 @@ func parseRepo(s string) (registry.Reference, error) {
 	return ref, nil
 }
 
-// A source is a SOURCE argument: a file, and the name that was given to its disk.
-type source struct {
+// An argument is a SOURCE: a file, and the name that was given to its disk.
+type argument struct {
 	name  string // "" if none was given
 	path  string // "-" is stdin
 	named bool   // the name was given
 }
 
 // parseSource reads PATH or NAME=PATH. An existing file wins over a name.
-func parseSource(s string) source {
+func parseSource(s string) argument {
 	name, path, ok := strings.Cut(s, "=")
 	if !ok || path == "" || !artifact.ValidDiskName(name) {
-		return source{path: s}
+		return argument{path: s}
 	}
 	if _, err := os.Lstat(s); err == nil {
-		return source{path: s}
+		return argument{path: s}
 	}
-	return source{name, path, true}
+	return argument{name, path, true}
 }
 
 // isFile says whether an argument that may be REF or SOURCE is a SOURCE: a file

@@ -55,7 +55,7 @@ func (l *chunkList) keep(store *registry.Store, d digest.Digest) (string, error)
 // remember puts the files that were pushed into the catalogue.
 func (out *pushed) remember() {
 	for i, img := range out.p.images {
-		if img.spooled || out.p.cache == registry.NoStore {
+		if img.Spooled || out.p.cache == registry.NoStore {
 			continue
 		}
 		d := artifact.Digest(out.Disks[i].Digest)
@@ -63,7 +63,7 @@ func (out *pushed) remember() {
 		if err != nil {
 			continue
 		}
-		rememberFile(out.p.store, img.path, img.Format(), d, list)
+		rememberFile(out.p.store, img.Path, img.Format(), d, list)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
@@ -95,7 +96,9 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 	if err := o.bare.load(o.stderr.secrets); err != nil {
 		return err
 	}
-	machines, err := o.openAppliance(ctx, src)
+	store := &lazyStore{ctx: ctx, g: o.globals}
+	defer closeInto(&err, store)
+	machines, err := o.openMachines(ctx, src, store.Scratch)
 	if err != nil {
 		return err
 	}
@@ -104,20 +107,20 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 	}
 	r := convertReport{report: newReport("davit convert")}
 	if o.target.machine != nil {
-		err = o.convertMachine(ctx, src, machines, to, key, &r)
+		err = o.convertMachine(ctx, src, machines, store.Scratch, to, key, &r)
 	} else {
-		err = o.convertDisk(ctx, src, machines, to, &r)
+		err = o.convertDisk(ctx, src, machines, store.Scratch, to, &r)
 	}
-	if source := (sourceError{}); errors.As(err, &source) {
-		if err = source; machines != nil {
-			err = machines.blame(ctx, source)
+	if failed, ok := errors.AsType[*source.Error](err); ok {
+		if err = failed; machines != nil {
+			err = machines.Explain(ctx, failed)
 		}
 	}
 	if err != nil {
 		return err
 	}
 	if machines != nil {
-		r.Package = machines.report
+		r.Package = machines.Report
 	}
 	r.Seconds = time.Since(start).Seconds()
 	if to == "-" {
@@ -130,23 +133,23 @@ func runConvert(ctx context.Context, stdout io.Writer, from, to string, o conver
 }
 
 // convertDisk writes one disk: SOURCE, or that of the machine.
-func (o *convertOptions) convertDisk(ctx context.Context, src source, machines *applianceSource, to string, r *convertReport) (err error) {
+func (o *convertOptions) convertDisk(ctx context.Context, src argument, machines *source.Machines, scratch func() (string, error), to string, r *convertReport) (err error) {
 	number, name := 0, src.name
 	if machines != nil {
-		if number, err = machines.find(o.disk); err != nil {
+		if number, err = machines.Find(o.disk); err != nil {
 			return err
 		}
-		name = machines.names[number]
+		name = machines.Names[number]
 	}
 	dest, err := o.target.resolve(to, name)
 	if err != nil {
 		return err
 	}
-	var img *image
+	var img *source.Image
 	if machines != nil {
-		img, err = machines.open(ctx, o.globals, &o.source, number)
+		img, err = machines.OpenDisk(ctx, number)
 	} else {
-		img, err = o.source.open(ctx, o.globals, src)
+		img, err = o.source.open(ctx, o.globals, src, scratch)
 	}
 	if err != nil {
 		return err
@@ -156,10 +159,11 @@ func (o *convertOptions) convertDisk(ctx context.Context, src source, machines *
 		return err
 	}
 	warnLosses(o.globals, dest.path, r.Losses)
-	content, trimmed, err := o.apply(ctx, o.globals, img, "")
+	contents, trimmed, err := o.trimFlag.apply(ctx, []*source.Image{img}, o.source.options(o.globals, scratch))
 	if err != nil {
 		return err
 	}
+	content := contents[0]
 	p := o.begin("converting "+filepath.Base(src.path), dataSize(content))
 	defer p.end()
 	err = dest.write(img.Size(), o.stdout, func(f *os.File) error {
@@ -167,34 +171,28 @@ func (o *convertOptions) convertDisk(ctx context.Context, src source, machines *
 		if err != nil || machines == nil {
 			return err
 		}
-		return machines.verify(ctx, o.globals)
+		return machines.Verify(ctx)
 	})
 	if err != nil {
 		return fmt.Errorf("%s: %w", dest.path, err)
 	}
-	r.Files = []writtenFile{{dest.path, dest.format, img.name, img.Size()}}
+	r.Files = []writtenFile{{dest.path, dest.format, img.Name, img.Size()}}
 	r.Trimmed, r.Bytes.Written = trimmed, p.done.Load()
 	return nil
 }
 
-// openAppliance opens a SOURCE that describes a machine, nil if it is a disk.
-func (o *convertOptions) openAppliance(ctx context.Context, src source) (*applianceSource, error) {
-	if src.path != "-" && o.source.format.Format == "" {
-		a, err := o.source.openAppliance(ctx, src.path, false)
-		if err != nil {
-			return nil, err
-		}
-		if a != nil {
-			switch {
-			case src.named:
-				return nil, errors.Join(errNamed(src), a.Close())
-			case o.bare.given():
-				return nil, errors.Join(errMachineGiven(src.path), a.Close())
-			}
-			return newApplianceSource(o.globals, a, src.path), nil
-		}
-	}
+// openMachines opens a SOURCE that describes machines, nil if it is a disk.
+func (o *convertOptions) openMachines(ctx context.Context, src argument, scratch func() (string, error)) (*source.Machines, error) {
+	m, err := o.source.openMachines(ctx, o.globals, src.path, o.source.options(o.globals, scratch))
 	switch {
+	case err != nil:
+		return nil, err
+	case m != nil && src.named:
+		return nil, errors.Join(errNamed(src), m.Close())
+	case m != nil && o.bare.given():
+		return nil, errors.Join(errMachineGiven(src.path), m.Close())
+	case m != nil:
+		return m, nil
 	case o.disk != "":
 		return nil, usagef("--disk %s: SOURCE is one disk", o.disk)
 	case o.machine != "":
@@ -369,7 +367,7 @@ func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reade
 // fillDisk writes the content of img to w, and closes it.
 func fillDisk(ctx context.Context, w disk.Writer, dest destination, img disk.Reader, g *globals, p *progress) error {
 	// Nothing but the extents of a device is zeroed: zeros in them must be written.
-	write := writeSparse
+	write := source.WriteSparse
 	if dest.kind == toDevice {
 		write = func(w io.WriterAt, p []byte, off int64) error {
 			_, err := w.WriteAt(p, off)

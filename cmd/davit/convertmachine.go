@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/delivery"
@@ -15,29 +16,29 @@ import (
 
 // convertedMachines are machines of a SOURCE that are delivered.
 type convertedMachines struct {
-	o      *convertOptions
-	plan   *delivery.Delivery
-	source *applianceSource // nil: it is a bare disk
-	disks  []disk.Reader    // those of the delivery
-	files  map[string]appliance.File
-	show   *progress
+	o     *convertOptions
+	plan  *delivery.Delivery
+	from  *source.Machines // nil: it is a bare disk
+	disks []disk.Reader    // those of the delivery
+	files map[string]appliance.File
+	show  *progress
 }
 
 // convertMachine writes the machines of SOURCE, or one that has it as its disk.
-func (o *convertOptions) convertMachine(ctx context.Context, src source, from *applianceSource, to string, key *appliance.Key, r *convertReport) (err error) {
-	images, e, err := o.openMachine(ctx, src, from)
+func (o *convertOptions) convertMachine(ctx context.Context, src argument, from *source.Machines, scratch func() (string, error), to string, key *appliance.Key, r *convertReport) (err error) {
+	images, e, err := o.openMachine(ctx, src, from, scratch)
 	if err != nil {
 		return err
 	}
 	defer closeAll(&err, images)
-	disks, trimmed, err := o.applyAll(ctx, o.globals, images)
+	disks, trimmed, err := o.trimFlag.apply(ctx, images, o.source.options(o.globals, scratch))
 	if err != nil {
 		return err
 	}
-	m := &convertedMachines{o: o, source: from, files: make(map[string]appliance.File)}
+	m := &convertedMachines{o: o, from: from, files: make(map[string]appliance.File)}
 	var names []string
 	if from != nil {
-		for _, f := range from.Files() {
+		for _, f := range from.Appliance.Files() {
 			if f.Role != appliance.RoleManifest && f.Role != appliance.RoleCertificate {
 				m.files[f.Name], names = f, append(names, f.Name)
 			}
@@ -59,7 +60,7 @@ func (o *convertOptions) convertMachine(ctx context.Context, src source, from *a
 		m.disks = append(m.disks, content)
 		total += dataSize(content)
 		if m.plan.Archive() == "" {
-			written = append(written, writtenFile{d.Path, d.Format, images[d.Index].name, content.Size()})
+			written = append(written, writtenFile{d.Path, d.Format, images[d.Index].Name, content.Size()})
 		}
 	}
 	warnLosses(o.globals, src.path, m.plan.Losses)
@@ -76,22 +77,22 @@ func (o *convertOptions) convertMachine(ctx context.Context, src source, from *a
 }
 
 // openMachine opens the disks of the machines that are written.
-func (o *convertOptions) openMachine(ctx context.Context, src source, from *applianceSource) ([]*image, *machine.Envelope, error) {
+func (o *convertOptions) openMachine(ctx context.Context, src argument, from *source.Machines, scratch func() (string, error)) ([]*source.Image, *machine.Envelope, error) {
 	if from != nil {
-		var err error
-		if from.wanted, err = o.choose(from.Envelope); err != nil {
-			return nil, nil, err
+		if o.machine != "" || !o.target.machine.Several {
+			if err := from.Choose(o.machine); err != nil {
+				return nil, nil, err
+			}
 		}
-		from.names = artifactNames(from.wanted.Disks)
-		images, err := from.images(ctx, o.globals, &o.source)
-		return images, from.wanted, err
+		images, err := from.OpenDisks(ctx)
+		return images, from.Envelope, err
 	}
-	img, err := o.source.open(ctx, o.globals, src)
+	img, err := o.source.open(ctx, o.globals, src, scratch)
 	if err != nil {
 		return nil, nil, err
 	}
-	images := []*image{img}
-	e, err := o.bare.ofDisks([]machine.Disk{{Name: img.name, Capacity: img.Size()}})
+	images := []*source.Image{img}
+	e, err := o.bare.ofDisks([]machine.Disk{{Name: img.Name, Capacity: img.Size()}})
 	if err != nil {
 		closeAll(&err, images)
 	}
@@ -116,7 +117,7 @@ func (m *convertedMachines) StreamDisk(ctx context.Context, i int, to io.Writer)
 // CopyFile implements [delivery.Source].
 func (m *convertedMachines) CopyFile(ctx context.Context, name string, w io.Writer) error {
 	content := m.files[name].Content
-	if _, err := io.Copy(w, untilDone(ctx, io.NewSectionReader(content, 0, content.Size()))); err != nil {
+	if _, err := io.Copy(w, source.UntilDone(ctx, io.NewSectionReader(content, 0, content.Size()))); err != nil {
 		return fmt.Errorf("file %q: %w", name, err)
 	}
 	return nil
@@ -125,8 +126,8 @@ func (m *convertedMachines) CopyFile(ctx context.Context, name string, w io.Writ
 // Verify implements [delivery.Source]: what was read is compared with the manifest
 // of the package.
 func (m *convertedMachines) Verify(ctx context.Context) error {
-	if m.source == nil {
+	if m.from == nil {
 		return nil
 	}
-	return m.source.verify(ctx, m.o.globals)
+	return m.from.Verify(ctx)
 }

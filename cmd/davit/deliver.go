@@ -79,7 +79,7 @@ func (f *deliveryFlags) choose(e *machine.Envelope) (*machine.Envelope, error) {
 	if f.machine == "" && f.target.machine.Several {
 		return e, nil
 	}
-	return oneMachine(e, f.machine)
+	return e.Only(f.machine)
 }
 
 // targetNames are the names of -O that are about machines.

@@ -11,6 +11,7 @@ import (
 	"github.com/davit-oci/davit/chunker"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/guest"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/registry"
 	"github.com/spf13/cobra"
 )
@@ -132,16 +133,16 @@ func (o *diffOptions) openSide(ctx context.Context, name string) (s *diffSide, e
 		}
 	}()
 	if src := parseSource(name); isFile(src.path) {
-		if src.path != "-" && o.source.format.Format == "" {
-			a, err := o.source.openAppliance(ctx, src.path, false)
-			if err != nil {
-				return s, err
-			}
-			if a != nil {
-				return s, o.openMachines(ctx, s, newApplianceSource(o.globals, a, src.path))
-			}
+		store := &lazyStore{ctx: ctx, g: o.globals}
+		s.opened = append(s.opened, store)
+		m, err := o.source.openMachines(ctx, o.globals, src.path, o.source.options(o.globals, store.Scratch))
+		if err != nil {
+			return s, err
 		}
-		img, err := o.source.open(ctx, o.globals, src)
+		if m != nil {
+			return s, openMachines(ctx, s, m)
+		}
+		img, err := o.source.open(ctx, o.globals, src, store.Scratch)
 		if err != nil {
 			return s, err
 		}
@@ -164,12 +165,12 @@ func (o *diffOptions) openSide(ctx context.Context, name string) (s *diffSide, e
 }
 
 // openMachines opens the disks of all machines of a SOURCE.
-func (o *diffOptions) openMachines(ctx context.Context, s *diffSide, from *applianceSource) error {
+func openMachines(ctx context.Context, s *diffSide, from *source.Machines) error {
 	s.opened = append(s.opened, from)
-	images, err := from.images(ctx, o.globals, &o.source)
+	images, err := from.OpenDisks(ctx)
 	for _, img := range images {
 		s.opened = append(s.opened, img)
-		s.disks = append(s.disks, diffDisk{name: img.name, reader: img})
+		s.disks = append(s.disks, diffDisk{name: img.Name, reader: img})
 	}
 	return err
 }

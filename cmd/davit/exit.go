@@ -9,6 +9,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/internal/space"
 	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
@@ -63,7 +64,9 @@ func usagef(format string, args ...any) error {
 
 func isUsage(err error) bool {
 	var usage usageError
-	return errors.As(err, &usage)
+	var disk *source.WhichDiskError
+	var machine *machine.WhichError
+	return errors.As(err, &usage) || errors.As(err, &disk) || errors.As(err, &machine)
 }
 
 // A refusedError is a refusal by the command itself. Libraries have their own
@@ -108,7 +111,7 @@ func refusals(err error) []reason {
 var errNotFound = errors.New("not found")
 
 func isNotFound(err error) bool {
-	return errors.Is(err, errNotFound) || errors.Is(err, registry.ErrNotFound) || errors.Is(err, disk.ErrUnknownSnapshot) ||
+	return errors.Is(err, errNotFound) || errors.Is(err, source.ErrNotFound) || errors.Is(err, registry.ErrNotFound) || errors.Is(err, disk.ErrUnknownSnapshot) ||
 		errors.Is(err, machine.ErrNotFound) || errors.Is(err, delivery.ErrMissing)
 }
 
@@ -139,6 +142,9 @@ func withHint(err error, format string, args ...any) error {
 
 // messageOf is an error in words, with the flag that changes it.
 func messageOf(err error) string {
+	if tooLarge, ok := errors.AsType[*source.LimitError](err); ok {
+		return fmt.Sprintf("%v: --max-unpacked allows %s", err, (*size)(&tooLarge.Limit))
+	}
 	if _, exists := errors.AsType[*wholefile.ExistsError](err); exists {
 		return err.Error() + ": --force replaces it"
 	}
@@ -159,6 +165,9 @@ func hintOf(command string, err error) (hint string) {
 	}
 	if foreign, ok := errors.AsType[*registry.TokenServiceError](err); ok {
 		hint = fmt.Sprintf("if it is theirs, in config.yaml: registries: {%q: {tokenServices: [%q]}}", foreign.Registry, foreign.Service)
+	}
+	if h := hintForSource(err); h != "" {
+		hint = h
 	}
 	var h hintError
 	for errors.As(err, &h) {

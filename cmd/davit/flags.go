@@ -13,6 +13,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/internal/own"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/machine/delivery"
 	"github.com/davit-oci/davit/registry"
 	"github.com/spf13/cobra"
@@ -209,17 +210,71 @@ type sourceFlags struct {
 	maxUnpacked size
 }
 
-// defaultMaxUnpacked is the largest disk that an MBR or a VHD allows for. What
-// a small file unpacks to is mostly zeros, which take time but no space.
-const defaultMaxUnpacked = 2 << 40
-
 func (s *sourceFlags) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.VarP(&s.format, "source-format", "f", "`FORMAT` of the source (default: by its content; raw ends guessing)")
 	f.StringVar(&s.backingDir, "backing-dir", "", "`DIR` that backing files, parents and extents may lie in (default: none is opened,\nbut the extents beside a descriptor named .vmdk)")
 	f.StringVar(&s.snapshot, "snapshot", "", "read the internal snapshot `NAME`")
-	s.maxUnpacked = defaultMaxUnpacked
+	s.maxUnpacked = source.DefaultMaxUnpacked
 	f.Var(&s.maxUnpacked, "max-unpacked", "unpack no compressed source that is larger than `SIZE`")
+}
+
+// options are those of a source that is opened with scratch space of store.
+func (s *sourceFlags) options(g *globals, scratch func() (string, error)) source.Options {
+	return source.Options{
+		Format: s.format.Format, BackingDir: s.backingDir, Snapshot: s.snapshot, MaxUnpacked: int64(s.maxUnpacked),
+		Stdin: g.stdin, Scratch: scratch, Observer: observer{g},
+	}
+}
+
+// open opens a SOURCE that is a disk.
+func (s *sourceFlags) open(ctx context.Context, g *globals, arg argument, scratch func() (string, error)) (*source.Image, error) {
+	if arg.path == "-" && s.format.Format != "" && s.format.Format != disk.Raw {
+		return nil, usagef("-f %s: what comes from stdin is a raw disk", s.format.Format)
+	}
+	return source.Open(ctx, arg.name, arg.path, s.options(g, scratch))
+}
+
+// openMachines opens a SOURCE that describes machines, nil if it is a disk. What
+// -f says the format of is a disk.
+func (s *sourceFlags) openMachines(ctx context.Context, g *globals, path string, o source.Options) (*source.Machines, error) {
+	if s.format.Format != "" || path == "-" {
+		return nil, nil
+	}
+	m, err := source.OpenMachines(ctx, path, o)
+	if errors.Is(err, source.ErrNotMachine) {
+		return nil, nil
+	}
+	if err == nil && s.snapshot != "" {
+		return nil, errors.Join(usagef("--snapshot: %s is no disk", path), m.Close())
+	}
+	return m, err
+}
+
+// A lazyStore opens the local store when somebody wants scratch space of it.
+type lazyStore struct {
+	ctx  context.Context
+	g    *globals
+	open *registry.Store
+}
+
+func (l *lazyStore) Scratch() (string, error) {
+	if l.open == nil {
+		store, err := l.g.store(l.ctx)
+		if err != nil {
+			return "", err
+		}
+		l.open = store
+	}
+	dir, _, err := l.open.Scratch()
+	return dir, err
+}
+
+func (l *lazyStore) Close() error {
+	if l.open == nil {
+		return nil
+	}
+	return l.open.Close()
 }
 
 // formatNames are the formats that are written. For reading, their variants are

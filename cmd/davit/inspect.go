@@ -15,6 +15,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/guest"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/ovf"
@@ -435,11 +436,11 @@ func (r *inspectReport) print(w io.Writer) error {
 }
 
 // inspectFile shows a SOURCE: a disk, or an appliance if no format is given for it.
-func inspectFile(ctx context.Context, stdout io.Writer, src source, o inspectOptions) error {
+func inspectFile(ctx context.Context, stdout io.Writer, src argument, o inspectOptions) error {
 	if o.source.format.Format == "" && src.path != "-" {
 		a, err := appliance.Open(ctx, src.path, appliance.Options{DescriptorOnly: true})
 		if err == nil {
-			warnQuirks(o.globals, src.path, a)
+			source.WarnQuirks(src.path, a, observer{o.globals})
 			return inspectAppliance(stdout, src, a, o)
 		}
 		if !errors.Is(err, appliance.ErrNotMachine) || folderExists(src.path) {
@@ -451,12 +452,12 @@ func inspectFile(ctx context.Context, stdout io.Writer, src source, o inspectOpt
 
 // inspectAppliance shows what the descriptor of an appliance says. Its disks
 // are not opened.
-func inspectAppliance(stdout io.Writer, src source, a *appliance.Appliance, o inspectOptions) (err error) {
+func inspectAppliance(stdout io.Writer, src argument, a *appliance.Appliance, o inspectOptions) (err error) {
 	defer closeInto(&err, a)
 	r := newInspectReport()
 	r.addMachines(a.Envelope)
 	for _, d := range a.Disks {
-		r.Disks = append(r.Disks, inspectedDisk{Name: d.Name, VirtualSize: d.Capacity, SectorSize: describedSector(a.Envelope, d.Name), Format: disk.Format(d.Format), File: d.File})
+		r.Disks = append(r.Disks, inspectedDisk{Name: d.Name, VirtualSize: d.Capacity, SectorSize: a.Envelope.SectorSize(d.Name), Format: disk.Format(d.Format), File: d.File})
 	}
 	if o.json {
 		return writeJSON(stdout, r)
@@ -476,8 +477,10 @@ func inspectAppliance(stdout io.Writer, src source, a *appliance.Appliance, o in
 	return out.err
 }
 
-func inspectDisk(ctx context.Context, stdout io.Writer, src source, o inspectOptions) (err error) {
-	img, err := o.source.open(ctx, o.globals, src)
+func inspectDisk(ctx context.Context, stdout io.Writer, src argument, o inspectOptions) (err error) {
+	store := &lazyStore{ctx: ctx, g: o.globals}
+	defer closeInto(&err, store)
+	img, err := o.source.open(ctx, o.globals, src, store.Scratch)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/registry"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -79,7 +80,7 @@ func runLogin(ctx context.Context, stdout io.Writer, host string, o loginOptions
 	}
 	var password string
 	if o.passwordStdin {
-		line, err := readPassword(interruptibleReader(ctx, o.stdin))
+		line, err := readPassword(source.Interruptible(ctx, o.stdin))
 		if err != nil {
 			return err
 		}

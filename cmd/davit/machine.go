@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
@@ -75,7 +75,7 @@ func runMachineShow(ctx context.Context, stdout io.Writer, name string, o machin
 		return writeJSON(stdout, machineShowReport{newReport("davit machine show"), showNone(e), &[]shownMachine{}})
 	}
 	if o.machine != "" || o.json {
-		if e, err = oneMachine(e, o.machine); err != nil {
+		if e, err = e.Only(o.machine); err != nil {
 			return err
 		}
 	}
@@ -99,7 +99,7 @@ func readDescriptor(ctx context.Context, g *globals, path string) (e *machine.En
 		return nil, err
 	}
 	defer closeInto(&err, a)
-	warnQuirks(g, path, a)
+	source.WarnQuirks(path, a, observer{g})
 	return a.Envelope, nil
 }
 
@@ -155,24 +155,6 @@ func readMachines(ctx context.Context, repo *registry.Repository, m *artifact.Ma
 	return e, nil
 }
 
-// oneMachine returns e with one of its machines and the disks of that: the one
-// that --machine names, or the only one.
-func oneMachine(e *machine.Envelope, id string) (*machine.Envelope, error) {
-	one, err := e.Only(id)
-	if which, ok := errors.AsType[*machine.WhichError](err); ok {
-		return nil, withHint(usageError{err}, "--machine %s", quoted(which.IDs[0]))
-	}
-	return one, err
-}
-
-// quoted is an ID as it is given to a shell.
-func quoted(id string) string {
-	if machine.FileName(id, "") == id && id != "" {
-		return id
-	}
-	return "'" + strings.ReplaceAll(id, "'", `'\''`) + "'"
-}
-
 type machineConvertOptions struct {
 	*globals
 	target  string
@@ -224,7 +206,7 @@ func runMachineConvert(ctx context.Context, stdout io.Writer, from, to string, o
 		return err
 	}
 	if o.machine != "" || len(e.Machines) == 0 && !t.Several {
-		if e, err = oneMachine(e, o.machine); err != nil {
+		if e, err = e.Only(o.machine); err != nil {
 			return err
 		}
 	}
@@ -306,9 +288,4 @@ func (o *machineConvertOptions) findTarget(from, to string) (*delivery.Target, e
 		return nil, withHint(usagef("-O %s: no such format", o.target), "-O FORMAT, one of %s", descriptorNames)
 	}
 	return t, nil
-}
-
-func folderExists(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
 }

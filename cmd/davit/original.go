@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
@@ -77,37 +78,37 @@ func (p *pusher) sourceFiles(m *artifact.Manifest) (files []appliance.SourceFile
 		return nil
 	}
 	names := make([]string, len(p.images)) // of the files of disks
-	if p.appliance != nil {
+	if p.machines != nil {
 		stored := make(map[string]string)
-		if p.appliance.own {
-			stored[p.appliance.Descriptor.Name] = string(m.OVF.Digest)
+		if p.machines.OwnOVF {
+			stored[p.machines.Descriptor.Name] = string(m.OVF.Digest)
 		}
 		for _, f := range m.Files {
 			stored[f.Annotations[ocispec.AnnotationTitle]] = string(f.Digest)
 		}
-		if files, err = p.appliance.SourceFiles(stored); err != nil {
+		if files, err = p.machines.SourceFiles(stored); err != nil {
 			return nil, err
 		}
-		for i, d := range p.appliance.wanted.Disks {
+		for i, d := range p.machines.Envelope.Disks {
 			names[i] = d.File
 		}
 	} else {
 		for i, img := range p.images {
-			names[i] = img.name + extensions(img.path)
-			if err := add(names[i], img.source()); err != nil {
+			names[i] = img.Name + extensions(img.Path)
+			if err := add(names[i], img.File()); err != nil {
 				return nil, err
 			}
 		}
 	}
 	lies := make(map[string]string) // where, by name
 	for i, img := range p.images {
-		if lies[names[i]], err = realPath(img.path); err != nil && len(img.others()) > 0 {
+		if lies[names[i]], err = realPath(img.Path); err != nil && len(img.MoreFiles()) > 0 {
 			return nil, err
 		}
 	}
 	for i, img := range p.images {
-		for _, f := range img.others() {
-			name, err := relativeTo(img.path, f.Name())
+		for _, f := range img.MoreFiles() {
+			name, err := relativeTo(img.Path, f.Name())
 			if err != nil {
 				return nil, err
 			}
@@ -203,7 +204,7 @@ func (o *pullOptions) pullOriginal(ctx context.Context, repo *registry.Repositor
 		return struct {
 			io.Reader
 			io.Closer
-		}{counting(rc, show.add), rc}, nil
+		}{source.Counting(rc, show.add), rc}, nil
 	}
 	create := func(name string, size int64) (io.WriterAt, error) {
 		var part *wholefile.Part

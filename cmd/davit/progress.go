@@ -98,6 +98,17 @@ func (g *globals) say(format string, args ...any) {
 	}
 }
 
+// An observer shows what the engine tells.
+type observer struct{ g *globals }
+
+func (o observer) Warn(message string) { o.g.stderr.warn("%s", message) }
+func (o observer) Note(message string) { o.g.say("%s", message) }
+
+func (o observer) Begin(step string, total int64) (add func(int64), end func()) {
+	p := o.g.begin(step, total)
+	return p.add, p.end
+}
+
 // How often progress is shown.
 const (
 	ttyInterval   = 200 * time.Millisecond

@@ -36,7 +36,7 @@ func sayAlong(g *globals, path string, files []appliance.File) {
 	var names []string
 	for _, f := range files {
 		if f.Role == appliance.RoleFile || f.Role == appliance.RoleCD {
-			names = append(names, printable(f.Name))
+			names = append(names, f.Name)
 		}
 	}
 	if len(names) > 0 {

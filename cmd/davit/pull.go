@@ -14,6 +14,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
@@ -480,7 +481,7 @@ func (o *pullOptions) addSeed(ctx context.Context, s *pullSeeds, scratch, name s
 		}
 		return nil
 	case err == nil:
-		img, err := openAsIs(name, disk.OpenOptions{})
+		img, err := source.OpenAsIs(name, disk.OpenOptions{})
 		var packed *disk.CompressedError
 		if errors.As(err, &packed) && packed.By == "tar" {
 			return o.addOVA(ctx, s, name)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/delivery"
@@ -145,7 +146,7 @@ func (m *pulledMachines) CopyFile(ctx context.Context, name string, w io.Writer)
 	defer show.end()
 	rc, err := m.repo.Fetch(ctx, blob)
 	if err == nil {
-		_, err = io.Copy(w, counting(rc, show.add))
+		_, err = io.Copy(w, source.Counting(rc, show.add))
 		err = errors.Join(err, rc.Close())
 	}
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/ovf"
@@ -150,24 +151,30 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 		return err
 	}
 	defer closeInto(&err, store)
-	source, err := o.openAppliance(ctx, plan.sources)
+	scratch, _, err := store.Scratch()
 	if err != nil {
 		return err
 	}
-	if source != nil {
-		defer closeInto(&err, source)
-		defer func() { err = source.blame(ctx, err) }()
+	from := o.source.options(o.globals, func() (string, error) { return scratch, nil })
+	from.Unverified = o.unverified
+	machines, err := o.openMachines(ctx, plan.sources, from)
+	if err != nil {
+		return err
 	}
-	images, err := o.openSources(ctx, plan.sources, source)
+	if machines != nil {
+		defer closeInto(&err, machines)
+		defer func() { err = machines.Explain(ctx, err) }()
+	}
+	images, err := o.openSources(ctx, plan.sources, machines, from)
 	if err != nil {
 		return err
 	}
 	defer closeAll(&err, images)
-	disks, trimmed, err := o.applyAll(ctx, o.globals, images)
+	disks, trimmed, err := o.trimFlag.apply(ctx, images, from)
 	if err != nil {
 		return err
 	}
-	p := &pusher{pushOptions: &o, pushPlan: plan, store: store, images: images, disks: disks, appliance: source}
+	p := &pusher{pushOptions: &o, pushPlan: plan, store: store, images: images, disks: disks, machines: machines}
 	if o.original {
 		if err := p.checkOriginal(); err != nil {
 			return err
@@ -195,8 +202,8 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 
 	r := pushed.report(plan.ref, reuse)
 	r.Trimmed = trimmed
-	if source != nil {
-		r.Package = source.report
+	if machines != nil {
+		r.Package = machines.Report
 	}
 	if !o.dryRun {
 		// Last, so that no tag ever names an artifact that is not whole and signed.
@@ -236,7 +243,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 
 // A pushPlan is what the arguments of a push come to.
 type pushPlan struct {
-	sources []source
+	sources []argument
 	ref     registry.Reference
 	tags    []string // sorted, at least one
 	codec   artifact.Codec
@@ -292,7 +299,7 @@ func (o *pushOptions) plan(sources []string, name string) (p pushPlan, err error
 
 // planMachine writes the machine that the flags describe, as far as it is known
 // before the disks are read, and warns of what is in it.
-func (o *pushOptions) planMachine(sources []source) error {
+func (o *pushOptions) planMachine(sources []argument) error {
 	if err := o.machine.load(o.stderr.secrets); err != nil {
 		return err
 	}
@@ -363,12 +370,12 @@ func (o *pushOptions) manifestAnnotations() (map[string]string, error) {
 }
 
 // openSources opens all images, so that a missing one is found before anything is sent.
-func (o *pushOptions) openSources(ctx context.Context, sources []source, from *applianceSource) (images []*image, err error) {
-	if from != nil {
-		return from.images(ctx, o.globals, &o.source)
+func (o *pushOptions) openSources(ctx context.Context, args []argument, machines *source.Machines, from source.Options) (images []*source.Image, err error) {
+	if machines != nil {
+		return machines.OpenDisks(ctx)
 	}
-	for _, src := range sources {
-		img, err := o.source.open(ctx, o.globals, src)
+	for _, arg := range args {
+		img, err := o.source.open(ctx, o.globals, arg, from.Scratch)
 		if err != nil {
 			closeAll(&err, images)
 			return nil, err
@@ -378,7 +385,7 @@ func (o *pushOptions) openSources(ctx context.Context, sources []source, from *a
 	return images, nil
 }
 
-func closeAll(err *error, images []*image) {
+func closeAll(err *error, images []*source.Image) {
 	for _, img := range images {
 		closeInto(err, img)
 	}
@@ -390,10 +397,10 @@ type pusher struct {
 	pushPlan
 	repo   *registry.Repository
 	store  *registry.Store
-	images []*image
+	images []*source.Image
 	disks  []disk.Reader // what is pushed of the images
 
-	appliance *applianceSource // the images are its; nil: they are bare disks
+	machines *source.Machines // whose disks the images are; nil: they are bare disks
 
 	finished *pushJournal
 }
@@ -437,7 +444,7 @@ func (p *pusher) pack(ctx context.Context, reuse *reuse) (_ *pushed, err error) 
 	var disks []artifact.Source
 	var total int64
 	for i, img := range p.images {
-		disks = append(disks, artifact.Source{Name: img.name, Reader: p.disks[i]})
+		disks = append(disks, artifact.Source{Name: img.Name, Reader: p.disks[i]})
 		total += dataSize(p.disks[i])
 		list, err := newChunkList(scratch)
 		if err != nil {
@@ -499,11 +506,11 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 		Annotations: p.notes,
 		Gitlab:      p.gitlab,
 	}
-	if p.appliance != nil {
+	if p.machines != nil {
 		if m.Files, err = p.pushFiles(ctx); err != nil {
 			return err
 		}
-		if err := p.appliance.verify(ctx, p.globals); err != nil {
+		if err := p.verifyPackage(ctx); err != nil {
 			return err
 		}
 	}
@@ -558,8 +565,8 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 // describe returns the OVF of the machine: the appliance's, the one that the
 // flags describe, or that of the disks alone.
 func (p *pusher) describe(disks []artifact.DiskDescriptor) ([]byte, error) {
-	if p.appliance != nil {
-		return p.appliance.config(disks)
+	if p.machines != nil {
+		return p.machines.OVFOf(disks)
 	}
 	var bare []machine.Disk
 	for _, d := range disks {

@@ -6,7 +6,6 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
-	"github.com/davit-oci/davit/disk/guest"
 	"github.com/davit-oci/davit/machine"
 )
 
@@ -21,29 +20,6 @@ import (
 // largeSector is the only size of sectors beside the usual one.
 const largeSector = 4096
 
-// SectorSize is what [disk.SectorSize] calls.
-func (i *image) SectorSize() int { return i.sector }
-
-// findSectors finds out what sectors the disk has: those that the description of
-// its machine says (0: nothing), else those that the image says. 512 bytes is
-// what most say that do not know it, so that a partition table for others is
-// believed before them.
-func (i *image) findSectors(g *globals, described int) {
-	said := cmp.Or(described, disk.SectorSize(i.Image))
-	i.sector = said
-	switch partitioned := guest.SectorSize(i.Image); {
-	case said == largeSector:
-	case partitioned == largeSector:
-		if said != 0 {
-			g.stderr.warn("%s: partitioned for sectors of %d bytes, and it says that they have %d: taken for a disk of %d", i.path, partitioned, said, partitioned)
-		}
-		i.sector = partitioned
-	case said != 0 && said != disk.DefaultSector:
-		g.stderr.warn("%s: sectors of %d bytes are not carried: they become %d", i.path, said, disk.DefaultSector)
-		i.sector = disk.DefaultSector
-	}
-}
-
 // sectorOf is what the model of a machine has of a disk: 0 for the usual size.
 func sectorOf(r disk.Reader) int { return usualIsZero(disk.SectorSize(r)) }
 
@@ -52,18 +28,6 @@ func usualIsZero(size int) int {
 		return 0
 	}
 	return size
-}
-
-// describedSector is what e says of the disk of that name, 0 if it says nothing.
-func describedSector(e *machine.Envelope, name string) int {
-	for _, m := range e.Machines {
-		for _, d := range m.Disks {
-			if d.Name == name && d.SectorSize != 0 {
-				return d.SectorSize
-			}
-		}
-	}
-	return 0
 }
 
 // addSectors brings what an artifact knows of its disks into its machines, whose

@@ -13,6 +13,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/verify"
 	"github.com/opencontainers/go-digest"
@@ -90,7 +91,7 @@ func runVerify(ctx context.Context, stdout io.Writer, name string, o verifyOptio
 			return err
 		}
 	}
-	var files []source
+	var files []argument
 	for _, name := range o.disks {
 		files = append(files, parseSource(name))
 	}
@@ -205,7 +206,7 @@ func (o *verifyOptions) artifactsOf(ctx context.Context, r *verifyReport, repo *
 
 // audit goes on from the manifest to the bytes: of the artifacts, and of disks
 // on this host.
-func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *registry.Repository, deep []*trusted, compared *trusted, files []source) (err error) {
+func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *registry.Repository, deep []*trusted, compared *trusted, files []argument) (err error) {
 	store, err := o.store(ctx)
 	if err != nil {
 		return err
@@ -318,7 +319,7 @@ func checkSignatureConfig(ctx context.Context, repo *registry.Repository, signat
 }
 
 // checkDisk compares a disk on this host with that of the artifact.
-func (o *verifyOptions) checkDisk(ctx context.Context, r *verifyReport, store *registry.Store, img *artifact.Image, file source) (err error) {
+func (o *verifyOptions) checkDisk(ctx context.Context, r *verifyReport, store *registry.Store, img *artifact.Image, file argument) (err error) {
 	var d *artifact.Disk
 	switch {
 	case file.name != "":
@@ -333,7 +334,7 @@ func (o *verifyOptions) checkDisk(ctx context.Context, r *verifyReport, store *r
 	if err := checkProfile(d); err != nil {
 		return err
 	}
-	f, err := openAsIs(file.path, disk.OpenOptions{Format: o.recordedFormat(store, file.path)})
+	f, err := source.OpenAsIs(file.path, disk.OpenOptions{Format: o.recordedFormat(store, file.path)})
 	if err != nil {
 		return err
 	}

@@ -1,11 +1,10 @@
-package main
+package source
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,34 +14,21 @@ import (
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/internal/programs"
 	"github.com/davit-oci/davit/internal/space"
-	"github.com/davit-oci/davit/registry"
 )
 
-func openTestStore(t *testing.T) *registry.Store {
+// spooledBytes is the size of all files in a scratch folder.
+func spooledBytes(t *testing.T, dir string) (n int64) {
 	t.Helper()
-	store, err := registry.OpenStore(t.Context(), t.TempDir())
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
-	return store
-}
-
-// spooledBytes is the size of all that was spooled into a store.
-func spooledBytes(t *testing.T, store *registry.Store) (n int64) {
-	t.Helper()
-	err := filepath.WalkDir(store.Dir(), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Name() == "spooled" {
-			info, err := d.Info()
-			if err != nil {
-				return err
-			}
-			n += info.Size()
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+		n += info.Size()
 	}
 	return n
 }
@@ -71,29 +57,26 @@ func TestBombs(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		store := openTestStore(t)
-		if _, err := spool(t.Context(), store, plain, limit); err == nil || !strings.Contains(err.Error(), "--max-unpacked") {
+		dir := t.TempDir()
+		_, err = spool(t.Context(), dir, plain, limit)
+		if tooLarge := (*LimitError)(nil); !errors.As(err, &tooLarge) || tooLarge.Limit != limit {
 			t.Errorf("%s: got error %v", name, err)
 		}
 		plain.Close()
-		if n := spooledBytes(t, store); n > limit {
-			t.Errorf("%s: %d bytes were written", name, n)
+		if n := spooledBytes(t, dir); n > 0 {
+			t.Errorf("%s: %d bytes are left", name, n)
 		}
 	}
 }
 
 func TestSpoolTakesExactlyItsLimit(t *testing.T) {
 	content := bytes.Repeat([]byte("davit"), 500_000)
-	store := openTestStore(t)
-	path, err := spool(t.Context(), store, bytes.NewReader(content), int64(len(content)))
+	path, err := spool(t.Context(), t.TempDir(), bytes.NewReader(content), int64(len(content)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, content) {
 		t.Errorf("%d bytes were spooled of %d, %v", len(got), len(content), err)
-	}
-	if err := store.Close(); err != nil || spooledBytes(t, store) != 0 {
-		t.Errorf("%v, and %d bytes are left", err, spooledBytes(t, store))
 	}
 }
 
@@ -101,7 +84,7 @@ func TestSpoolTakesExactlyItsLimit(t *testing.T) {
 func TestSpoolReportsErrors(t *testing.T) {
 	for _, want := range []error{io.ErrUnexpectedEOF, errors.New("broken")} {
 		r := io.MultiReader(strings.NewReader("data"), readerFunc(func([]byte) (int, error) { return 0, want }))
-		if _, err := spool(t.Context(), openTestStore(t), r, 1<<20); !errors.Is(err, want) {
+		if _, err := spool(t.Context(), t.TempDir(), r, 1<<20); !errors.Is(err, want) {
 			t.Errorf("got error %v, want %v", err, want)
 		}
 	}
@@ -110,7 +93,7 @@ func TestSpoolReportsErrors(t *testing.T) {
 func TestSpoolEndsWithItsContext(t *testing.T) {
 	stopped := errors.New("stopped")
 	ctx, stop := context.WithCancelCause(t.Context())
-	store := openTestStore(t)
+	dir := t.TempDir()
 	reads := 0
 	endless := readerFunc(func(p []byte) (int, error) {
 		if reads++; reads == 3 {
@@ -119,11 +102,11 @@ func TestSpoolEndsWithItsContext(t *testing.T) {
 		p[0]++
 		return len(p), nil
 	})
-	if _, err := spool(ctx, store, endless, 1<<40); !errors.Is(err, stopped) {
+	if _, err := spool(ctx, dir, endless, 1<<40); !errors.Is(err, stopped) {
 		t.Errorf("got error %v", err)
 	}
-	if err := store.Close(); err != nil || spooledBytes(t, store) != 0 {
-		t.Errorf("%v, and %d bytes are left", err, spooledBytes(t, store))
+	if n := spooledBytes(t, dir); n > 0 {
+		t.Errorf("%d bytes are left", n)
 	}
 }
 
