@@ -46,6 +46,9 @@ func TestDevice(t *testing.T) {
 	wrote := int64(0)
 	err := disktest.TestWriter(disktest.Target{
 		Create: func(n int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
+			if f != nil {
+				f.Close() // of a writer that was given up
+			}
 			var err error
 			if f, err = disk.OpenDevice(device, n); err != nil {
 				return nil, err

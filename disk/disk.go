@@ -55,6 +55,13 @@ var (
 	// look like a disk, which is [ErrUnsupported] as well.
 	ErrNotDisk = virtual.ErrNotDisk
 
+	// ErrOutOfOrder says that a [Writer] that is [InOrder] was written in another
+	// order. It can write no image any more.
+	ErrOutOfOrder = virtual.ErrOutOfOrder
+
+	// ErrAborted says that a [Writer] was given up by [Abort].
+	ErrAborted = virtual.ErrAborted
+
 	// ErrInUse says that a block device is mounted or held by somebody.
 	ErrInUse = errors.New("device is in use")
 

@@ -78,7 +78,8 @@ func (f Format) container() Format {
 	return Format(c)
 }
 
-// InOrder reports whether a [Writer] of f has to be fed in ascending order.
+// InOrder reports whether a [Writer] of f is [InOrder], and so begins anew when
+// it is interrupted.
 func (f Format) InOrder() bool { return f == QCOW2Zlib || f == QCOW2Zstd || f == VMDKStream }
 
 // RecordsSector reports whether an image of f says which logical sectors its

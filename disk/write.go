@@ -21,14 +21,40 @@ import (
 // A Writer makes an image from the content of a disk. What is never written
 // reads as zeros.
 //
-// WriteAt is safe for concurrent use and takes any order, unless the format is
-// [Format.InOrder]: then calls come one after another, with ascending ranges
-// that do not overlap. Close completes the image. It neither closes nor syncs
-// the file: a full file system can show as late as in the caller's Sync. After
-// an error the file is of no use.
+// WriteAt is safe for concurrent use and takes any order, unless the Writer is
+// [InOrder]. Close completes the image, and is not called before all content
+// was written: who cannot write all of it calls [Abort]. It neither closes nor
+// syncs the file: a full file system can show as late as in the caller's Sync.
+// After an error the file is of no use.
 type Writer interface {
 	io.WriterAt
 	io.Closer
+}
+
+// InOrder reports whether w wants its content in ascending order: calls of
+// WriteAt come one after another, with ranges that do not overlap. Any other
+// call is refused with [ErrOutOfOrder], and so is every call after it, Close as
+// well: no image comes of it. The Writers of compressed formats
+// ([Format.InOrder]) and of streams are such.
+//
+// A Writer that can tell has a method InOrder() bool; else it takes any order. A
+// Writer that passes calls on to another one has to pass on this one, too.
+func InOrder(w Writer) bool {
+	o, ok := w.(interface{ InOrder() bool })
+	return ok && o.InOrder()
+}
+
+// Abort gives up w, whose content is not complete. After it WriteAt and Close
+// return [ErrAborted], or the error that there was before, and write nothing.
+// Close need not be called any more. After Close it does nothing, so that it can
+// be deferred.
+//
+// A Writer that can be given up has a method Abort(). It is safe for concurrent
+// use.
+func Abort(w Writer) {
+	if a, ok := w.(interface{ Abort() }); ok {
+		a.Abort()
+	}
 }
 
 // WriteOptions are how an image is written. The zero value is right.
@@ -87,9 +113,11 @@ func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, err
 	if size < 0 {
 		return nil, fmt.Errorf("size of %d bytes", size)
 	}
-	if info, err := f.Stat(); err != nil {
+	info, err := f.Stat()
+	if err != nil {
 		return nil, err
-	} else if format != Raw && !info.Mode().IsRegular() {
+	}
+	if format != Raw && !info.Mode().IsRegular() {
 		return nil, virtual.Unsupported("a %s image in what is no regular file", format)
 	}
 	name := o.Name
@@ -135,13 +163,13 @@ func newID() (id [16]byte) {
 }
 
 // NewStreamWriter writes the bytes of a disk of size bytes to w, each byte
-// once: calls of WriteAt come one after another, with ascending ranges. The
-// zeros between and after them are filled in. It does not close w.
+// once, and so is [InOrder]. The zeros between and after what is written are
+// filled in. It does not close w.
 func NewStreamWriter(w io.Writer, size int64) Writer { return raw.NewStreamWriter(w, size) }
 
 // NewVMDKStream writes a [VMDKStream] image to w, each byte once, as the member
-// of an archive needs it. What it takes is what the [Writer] of such a file
-// takes. It does not close w.
+// of an archive needs it. It is [InOrder], as the [Writer] of such a file is. It
+// does not close w.
 func NewVMDKStream(w io.Writer, size int64, o WriteOptions) (Writer, error) {
 	s, err := vmdk.NewStream(w, size, vmdk.WriteOptions{Name: o.Name, Adapter: o.Adapter, Jobs: o.Jobs})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/davit-oci/davit/disk"
@@ -20,9 +21,12 @@ func TestWriters(t *testing.T) {
 			t.Parallel()
 			f := disktest.CreateFile(t)
 			err := disktest.TestWriter(disktest.Target{
-				InOrder: format.InOrder(),
 				Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
-					return disk.NewWriter(f, format, size, data, disk.WriteOptions{Jobs: 3})
+					w, err := disk.NewWriter(f, format, size, data, disk.WriteOptions{Jobs: 3})
+					if err == nil && disk.InOrder(w) != format.InOrder() {
+						t.Errorf("the writer says in order %v", disk.InOrder(w))
+					}
+					return w, err
 				},
 				Open: func() (disk.Reader, error) {
 					check(t, f.Name(), format)
@@ -40,7 +44,6 @@ func TestStreamWriter(t *testing.T) {
 	t.Parallel()
 	var stream *bytes.Buffer
 	err := disktest.TestWriter(disktest.Target{
-		InOrder: true,
 		Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
 			stream = new(bytes.Buffer)
 			return disk.NewStreamWriter(stream, size), nil
@@ -55,24 +58,44 @@ func TestStreamWriter(t *testing.T) {
 // A suite that finds nothing tests nothing.
 func TestWriterContractFindsFaults(t *testing.T) {
 	f := disktest.CreateFile(t)
-	for name, wrap := range map[string]func(w disk.Writer) disk.Writer{
-		"forgets": func(w disk.Writer) disk.Writer { return forgetful{w} },
-		"shifts":  func(w disk.Writer) disk.Writer { return shifting{w} },
+	for name, test := range map[string]struct {
+		format disk.Format
+		wrap   func(w disk.Writer) disk.Writer
+		want   string // in the fault; empty: none
+	}{
+		"forgets":         {disk.Raw, func(w disk.Writer) disk.Writer { return forgetful{passing{w}} }, "wrong content"},
+		"shifts":          {disk.Raw, func(w disk.Writer) disk.Writer { return shifting{passing{w}} }, "wrong content"},
+		"does not abort":  {disk.Raw, func(w disk.Writer) disk.Writer { return struct{ disk.Writer }{w} }, "after Abort"},
+		"hides its order": {disk.QCOW2Zlib, func(w disk.Writer) disk.Writer { return struct{ disk.Writer }{w} }, "out of order"},
+		"any order is fine": {disk.VDI, func(w disk.Writer) disk.Writer { return ordered{passing{w}} },
+			"wrong order: WriteAt(100000 bytes, 599999) = 100000, <nil>"},
+		"passes all on": {disk.Raw, func(w disk.Writer) disk.Writer { return passing{w} }, ""},
 	} {
 		err := disktest.TestWriter(disktest.Target{
 			Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
-				w, err := disk.NewWriter(f, disk.Raw, size, data, disk.WriteOptions{})
-				return wrap(w), err
+				w, err := disk.NewWriter(f, test.format, size, data, disk.WriteOptions{})
+				return test.wrap(w), err
 			},
-			Open: func() (disk.Reader, error) { return disk.Open(f.Name(), disk.OpenOptions{Format: disk.Raw}) },
+			Open: func() (disk.Reader, error) { return disk.Open(f.Name(), disk.OpenOptions{Format: test.format}) },
 		})
-		if err == nil {
-			t.Errorf("%s: no fault", name)
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: got %v, want %q in it", name, err, test.want)
 		}
 	}
 }
 
-type forgetful struct{ disk.Writer }
+// passing has all methods that a Writer of this package has and that are not
+// those of a Reader.
+type passing struct{ disk.Writer }
+
+func (p passing) InOrder() bool { return disk.InOrder(p.Writer) }
+func (p passing) Abort()        { disk.Abort(p.Writer) }
+
+type ordered struct{ passing }
+
+func (ordered) InOrder() bool { return true }
+
+type forgetful struct{ passing }
 
 func (f forgetful) WriteAt(p []byte, off int64) (int, error) {
 	if off > 1<<20 {
@@ -81,9 +104,34 @@ func (f forgetful) WriteAt(p []byte, off int64) (int, error) {
 	return f.Writer.WriteAt(p, off)
 }
 
-type shifting struct{ disk.Writer }
+type shifting struct{ passing }
 
 func (s shifting) WriteAt(p []byte, off int64) (int, error) { return s.Writer.WriteAt(p, off+1) }
+
+// A wrong order is told at once, and what was written is no image.
+func TestWrongOrderMakesNoImage(t *testing.T) {
+	p := disktest.Mixture(1<<20, 1)
+	for _, format := range []disk.Format{disk.QCOW2Zlib, disk.QCOW2Zstd, disk.VMDKStream} {
+		f := disktest.CreateFile(t)
+		w, err := disk.NewWriter(f, format, 64<<20, disktest.Extents(disk.Extent{Length: 64 << 20}), disk.WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteAt(p, 40<<20); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.WriteAt(p, 20<<20); !errors.Is(err, disk.ErrOutOfOrder) {
+			t.Errorf("%s: going back: %v", format, err)
+		}
+		if err := w.Close(); !errors.Is(err, disk.ErrOutOfOrder) {
+			t.Errorf("%s: closing: %v", format, err)
+		}
+		if img, err := disk.Open(f.Name(), disk.OpenOptions{Format: format}); err == nil {
+			img.Close()
+			t.Errorf("%s: the file opens", format)
+		}
+	}
+}
 
 // One disk is one file, however it is written.
 func TestImagesAreDeterministic(t *testing.T) {
@@ -301,7 +349,8 @@ func TestCopyStopsWhenCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	content := bytes.NewReader(disktest.Mixture(1<<20, 1))
-	if err := disk.Copy(ctx, disk.NewStreamWriter(new(bytes.Buffer), 1<<20), content); !errors.Is(err, ctx.Err()) {
+	w := disk.NewStreamWriter(new(bytes.Buffer), 1<<20)
+	if err := disk.Copy(ctx, w, content); !errors.Is(err, ctx.Err()) {
 		t.Errorf("got error %v", err)
 	}
 }

@@ -213,9 +213,6 @@ func firstDifference(a, b []byte) int {
 
 // A Target makes images for [TestWriter], one after another.
 type Target struct {
-	// InOrder says that Create's Writers want ascending calls, one at a time.
-	InOrder bool
-
 	// Create starts an image over whatever the image before has left.
 	Create func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error)
 
@@ -226,12 +223,30 @@ type Target struct {
 
 // TestWriter tests that the Writers of t make images that read as what was
 // written: empty, tiny, full and sparse disks, ranges that share a cluster,
-// writes that cross what any format may have for clusters, in any order where
-// that is allowed; that they refuse what lies outside of the disk; and that
-// nothing shows of the images before. Sizes may be rounded up to whole
+// writes that cross what any format may have for clusters, in any order unless
+// they are InOrder; that they refuse what lies outside of the disk; that those
+// which were written in a wrong order, or aborted, say so when they are closed;
+// and that nothing shows of the images before. Sizes may be rounded up to whole
 // MiB. The result is nil or joins all faults.
 func TestWriter(t Target) error {
 	var errs []error
+	for name, test := range map[string]func(*faults, disk.Writer){
+		"wrong order": testOrder,
+		"abort":       testAbort,
+	} {
+		var f faults
+		w, err := t.Create(testdiskSize, func(yield func(disk.Extent, error) bool) {
+			yield(disk.Extent{Offset: 0, Length: testdiskSize}, nil)
+		})
+		if err != nil {
+			f.addf("creating a disk: %w", err)
+		} else {
+			test(&f, w)
+		}
+		if err := f.join(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+		}
+	}
 	for _, d := range disks() {
 		if err := testDisk(t, d); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", d.name, err))
@@ -294,7 +309,7 @@ func testDisk(t Target, d testdisk) error {
 			f.addf("WriteAt(1 byte, %d) = %d, nil, on a disk of %d bytes", off, n, d.size)
 		}
 	}
-	write(&f, w, content, pieces(d.data), t.InOrder)
+	write(&f, w, content, pieces(d.data))
 	if r, ok := w.(disk.Reader); ok {
 		if err := TestReader(r, padded(content, r.Size())); err != nil {
 			f.addf("before Close: %w", err)
@@ -316,6 +331,46 @@ func testDisk(t Target, d testdisk) error {
 		f.addf("reading the image: %w", err)
 	}
 	return f.join()
+}
+
+// testdiskSize is that of the disks of testOrder and testAbort, in bytes.
+const testdiskSize = 2 << 20
+
+// testOrder tests that a wrong order is refused, and ends w.
+func testOrder(f *faults, w disk.Writer) {
+	p := bytes.Repeat([]byte("x"), 100_000)
+	if !disk.InOrder(w) {
+		return // nothing is wrong
+	}
+	if n, err := w.WriteAt(p, 500_000); n != len(p) || err != nil {
+		f.addf("WriteAt(%d bytes, 500000) = %d, %v", len(p), n, err)
+	}
+	for _, off := range []int64{599_999, 1_000_000} { // the second is right, and too late
+		if n, err := w.WriteAt(p, off); n != 0 || !errors.Is(err, disk.ErrOutOfOrder) {
+			f.addf("WriteAt(%d bytes, %d) = %d, %v, after WriteAt(…, 599999)", len(p), off, n, err)
+		}
+	}
+	disk.Abort(w) // which hides no error
+	if err := w.Close(); !errors.Is(err, disk.ErrOutOfOrder) {
+		f.addf("Close = %v, after a write in wrong order", err)
+	}
+}
+
+// testAbort tests that nothing can be done with w after Abort.
+func testAbort(f *faults, w disk.Writer) {
+	p := bytes.Repeat([]byte("x"), 100_000)
+	if n, err := w.WriteAt(p, 0); n != len(p) || err != nil {
+		f.addf("WriteAt(%d bytes, 0) = %d, %v", len(p), n, err)
+	}
+	disk.Abort(w)
+	if n, err := w.WriteAt(p, 500_000); n != 0 || !errors.Is(err, disk.ErrAborted) {
+		f.addf("WriteAt = %d, %v after Abort", n, err)
+	}
+	for range 2 {
+		if err := w.Close(); !errors.Is(err, disk.ErrAborted) {
+			f.addf("Close = %v after Abort", err)
+		}
+	}
 }
 
 // fill makes bytes that compress, bytes that do not, and zeros.
@@ -366,7 +421,7 @@ func pieces(data []disk.Extent) []disk.Extent {
 	return all
 }
 
-func write(f *faults, w disk.Writer, content []byte, pieces []disk.Extent, inOrder bool) {
+func write(f *faults, w disk.Writer, content []byte, pieces []disk.Extent) {
 	one := func(e disk.Extent) {
 		p := slices.Clone(content[e.Offset:e.End()])
 		if n, err := w.WriteAt(p, e.Offset); n != len(p) || err != nil {
@@ -377,14 +432,9 @@ func write(f *faults, w disk.Writer, content []byte, pieces []disk.Extent, inOrd
 		}
 		clear(p) // the Writer must not keep it
 	}
-	if inOrder {
+	if disk.InOrder(w) {
 		for _, e := range pieces {
 			one(e)
-		}
-		if len(pieces) > 0 {
-			if n, err := w.WriteAt(content[:1], 0); err == nil {
-				f.addf("WriteAt(1 byte, 0) = %d, nil, after later ones", n)
-			}
 		}
 		return
 	}

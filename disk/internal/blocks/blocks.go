@@ -184,8 +184,9 @@ type Layout struct {
 }
 
 // A Writer writes the blocks of an image in any order, and reads what the file
-// has. It is safe for concurrent use: nothing changes after NewWriter.
+// has. It is safe for concurrent use.
 type Writer struct {
+	virtual.WriteState
 	f *os.File
 	m *Map
 	l Layout
@@ -211,8 +212,9 @@ func NewWriter(f *os.File, m *Map, l Layout, data iter.Seq2[virtual.Extent, erro
 	if err := f.Truncate(l.End); err != nil {
 		return nil, err
 	}
-	w := &Writer{f, m, l}
+	w := &Writer{f: f, m: m, l: l}
 	before := info.Size()
+	w.Start(before == 0)
 	if err := hostfile.Zero(f, 0, min(l.First, before)); err != nil {
 		return nil, err
 	}
@@ -290,6 +292,9 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 			return 0, fmt.Errorf("writing %d bytes at %d: not all of it is in the data that was announced", len(p), off)
 		}
 	}
+	if err := w.Writing(len(p)); err != nil {
+		return 0, err
+	}
 	written := 0
 	for len(p) > 0 {
 		n, _ := w.run(off, int64(len(p)))
@@ -305,7 +310,7 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 }
 
 // Close has nothing to do: the image is whole from the start.
-func (w *Writer) Close() error { return nil }
+func (w *Writer) Close() error { return w.Closing() }
 
 // Size is the virtual size in bytes.
 func (w *Writer) Size() int64 { return w.l.Size }

@@ -4,7 +4,6 @@ package gather
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"runtime"
 	"sync"
@@ -35,15 +34,17 @@ type Options struct {
 	Append func(block int64, plain, packed []byte) error
 }
 
-// A Writer gathers blocks. It is not safe for concurrent use.
+// A Writer gathers blocks. Calls can be concurrent, but only one order of
+// them is right.
 type Writer struct {
+	mu      sync.Mutex
 	o       Options
 	jobs    []Compress
 	written int64    // end of the last WriteAt
 	batch   []*block // to compress, ascending; the last may get more
 	free    []*block // can be used again
 	zeros   []byte   // a block of them
-	err     error
+	err     error    // after it nothing is appended
 }
 
 type block struct {
@@ -70,8 +71,15 @@ func New(o Options) (*Writer, error) {
 	return w, nil
 }
 
+// InOrder is what disk.InOrder calls.
+func (w *Writer) InOrder() bool { return true }
+
 // WriteAt takes p, which it does not keep. What is never written is zeros.
+// After [virtual.ErrOutOfOrder] the writer is of no use: a caller that goes
+// back may have left out what it cannot bring any more.
 func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.err != nil {
 		return 0, w.err
 	}
@@ -79,7 +87,8 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	if off < w.written {
-		return 0, fmt.Errorf("writing at %d after %d: a compressed image is written in ascending order", off, w.written)
+		w.err = virtual.OutOfOrder(off, w.written, "a compressed image")
+		return 0, w.err
 	}
 	n := len(p)
 	for len(p) > 0 {
@@ -147,8 +156,19 @@ func (w *Writer) flush() error {
 	return w.err
 }
 
+// Abort is what disk.Abort calls.
+func (w *Writer) Abort() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err == nil {
+		w.err = virtual.ErrAborted
+	}
+}
+
 // Close compresses and appends what is left. Nothing can be written after it.
 func (w *Writer) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if err := w.flush(); err != nil {
 		return err
 	}

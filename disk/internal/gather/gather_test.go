@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/davit-oci/davit/disk/internal/gather"
+	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
 const blockSize = 10
@@ -128,12 +129,34 @@ func TestRefusals(t *testing.T) {
 	if _, err := w.WriteAt([]byte("abc"), 5); err != nil {
 		t.Fatal(err)
 	}
-	for _, off := range []int64{-1, 7, 28, 31} {
+	for _, off := range []int64{-1, 28, 31} {
 		if _, err := w.WriteAt([]byte("abc"), off); err == nil {
 			t.Errorf("writing at %d: no error", off)
 		}
 	}
 	if err := w.Close(); err != nil || got.String() != "0:\x00\x00\x00\x00\x00abc " {
 		t.Errorf("got %q, %v", &got, err)
+	}
+}
+
+// A wrong order, and Abort, end it: no image is made of what came before.
+func TestEndedByTheCaller(t *testing.T) {
+	for want, end := range map[error]func(w *gather.Writer){
+		virtual.ErrOutOfOrder: func(w *gather.Writer) { w.WriteAt([]byte("abc"), 7) },
+		virtual.ErrAborted:    func(w *gather.Writer) { w.Abort() },
+	} {
+		var got strings.Builder
+		w := newWriter(t, 3, 1, &got, never)
+		if _, err := w.WriteAt([]byte("abc"), 5); err != nil {
+			t.Fatal(err)
+		}
+		end(w)
+		if _, err := w.WriteAt([]byte("abc"), 10); !errors.Is(err, want) {
+			t.Errorf("writing after %v: %v", want, err)
+		}
+		w.Abort()
+		if err := w.Close(); !errors.Is(err, want) || got.Len() > 0 {
+			t.Errorf("closing after %v: %v, appended %q", want, err, &got)
+		}
 	}
 }

@@ -58,8 +58,11 @@ func (i *Image) NextExtent(off int64) (virtual.Extent, error) {
 }
 
 // A Writer writes a raw image to a regular file or a block device. It also
-// reads what is there.
-type Writer struct{ Image }
+// reads what is there. It is safe for concurrent use.
+type Writer struct {
+	Image
+	virtual.WriteState
+}
 
 // NewWriter gives a regular file its size and zeroes all that is not in data;
 // in a new file that costs nothing. A block device must be large enough; what
@@ -108,7 +111,9 @@ func NewDenseWriter(f *os.File, size int64, data iter.Seq2[virtual.Extent, error
 	if err := zeroTo(size); err != nil {
 		return nil, err
 	}
-	return &Writer{Image{f, size}}, nil
+	w := &Writer{Image: Image{f, size}}
+	w.Start(info.Mode().IsRegular() && info.Size() == 0)
+	return w, nil
 }
 
 // WriteAt writes into the file.
@@ -116,8 +121,11 @@ func (w *Writer) WriteAt(p []byte, off int64) (int, error) {
 	if err := virtual.CheckWrite(len(p), off, w.size); err != nil {
 		return 0, err
 	}
+	if err := w.Writing(len(p)); err != nil {
+		return 0, err
+	}
 	return w.f.WriteAt(p, off)
 }
 
-// Close has nothing to do.
-func (w *Writer) Close() error { return nil }
+// Close has nothing to do: the image is whole from the start.
+func (w *Writer) Close() error { return w.Closing() }

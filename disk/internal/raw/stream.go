@@ -1,17 +1,20 @@
 package raw
 
 import (
-	"fmt"
 	"io"
+	"os"
+	"sync"
 
 	"github.com/davit-oci/davit/disk/internal/virtual"
 )
 
-// A StreamWriter writes a raw image to something that cannot seek.
+// A StreamWriter writes a raw image to something that cannot seek. Calls can
+// be concurrent, but only one order of them is right.
 type StreamWriter struct {
+	mu        sync.Mutex
 	w         io.Writer
 	off, size int64
-	err       error // of w: after it nobody knows what w has got
+	err       error // after it nothing goes to w
 }
 
 // NewStreamWriter starts a stream of size bytes.
@@ -19,8 +22,13 @@ func NewStreamWriter(w io.Writer, size int64) *StreamWriter {
 	return &StreamWriter{w: w, size: size}
 }
 
+// InOrder is what disk.InOrder calls.
+func (s *StreamWriter) InOrder() bool { return true }
+
 // WriteAt writes p, and zeros before it.
 func (s *StreamWriter) WriteAt(p []byte, off int64) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.err != nil {
 		return 0, s.err
 	}
@@ -28,7 +36,8 @@ func (s *StreamWriter) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	if off < s.off {
-		return 0, fmt.Errorf("writing at %d after %d: a stream is written in ascending order", off, s.off)
+		s.err = virtual.OutOfOrder(off, s.off, "a stream")
+		return 0, s.err
 	}
 	if len(p) == 0 {
 		return 0, nil
@@ -41,12 +50,28 @@ func (s *StreamWriter) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
+// Abort is what disk.Abort calls. The stream ends where it is: zeros to its end
+// would make it look like a disk that has them.
+func (s *StreamWriter) Abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = virtual.ErrAborted
+	}
+}
+
 // Close writes the zeros after the last byte that was written.
 func (s *StreamWriter) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.err != nil {
 		return s.err
 	}
-	return s.fillTo(s.size)
+	if err := s.fillTo(s.size); err != nil {
+		return err
+	}
+	s.err = os.ErrClosed
+	return nil
 }
 
 var zeros [256 << 10]byte

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"sync/atomic"
 )
 
 // The reasons to refuse a file; package disk says what they mean.
@@ -18,6 +19,18 @@ var (
 	ErrCorrupt         = errors.New("corrupt image")
 	ErrEncrypted       = errors.New("encryption")
 )
+
+// The reasons of a Writer to refuse; package disk says what they mean.
+var (
+	ErrOutOfOrder = errors.New("out of order")
+	ErrAborted    = errors.New("image was given up before it was complete")
+)
+
+// OutOfOrder returns an error that is [ErrOutOfOrder]: a write at off came
+// after one that ended at end.
+func OutOfOrder(off, end int64, what string) error {
+	return fmt.Errorf("writing at %d after %d: %w: %s is written in ascending order", off, end, ErrOutOfOrder, what)
+}
 
 // Corrupt returns an error that is [ErrCorrupt] and says what is wrong.
 func Corrupt(format string, args ...any) error {
@@ -90,6 +103,39 @@ func Ascending(data iter.Seq2[Extent, error], size int64) iter.Seq2[Extent, erro
 func CheckWrite(n int, off, size int64) error {
 	if off < 0 || off > size || int64(n) > size-off {
 		return fmt.Errorf("writing %d bytes at %d: outside of the disk of %d bytes", n, off, size)
+	}
+	return nil
+}
+
+// A WriteState is what a Writer that takes any order remembers of its calls.
+// The Writer embeds it. It is safe for concurrent use.
+type WriteState struct {
+	aborted atomic.Bool
+	written atomic.Bool // or there was something from the start
+}
+
+// Start says whether the whole disk reads as zeros now. It is called before
+// the Writer is used.
+func (s *WriteState) Start(blank bool) { s.written.Store(!blank) }
+
+// Abort is what disk.Abort calls.
+func (s *WriteState) Abort() { s.aborted.Store(true) }
+
+// Blank reports whether the whole disk still reads as zeros.
+func (s *WriteState) Blank() bool { return !s.written.Load() }
+
+// Writing is called before each write, with how many bytes it has.
+func (s *WriteState) Writing(n int) error {
+	if n > 0 && !s.written.Load() { // a store each time would cost the other writers their cache line
+		s.written.Store(true)
+	}
+	return s.Closing()
+}
+
+// Closing is called when the Writer is closed. The error is [ErrAborted].
+func (s *WriteState) Closing() error {
+	if s.aborted.Load() {
+		return ErrAborted
 	}
 	return nil
 }

@@ -52,7 +52,6 @@ func TestWriters(t *testing.T) {
 			t.Parallel()
 			f := disktest.CreateFile(t)
 			err := disktest.TestWriter(disktest.Target{
-				InOrder: kind.name == "streamOptimized",
 				Create: func(size int64, data iter.Seq2[disk.Extent, error]) (disk.Writer, error) {
 					return kind.create(f, size, data, vmdk.WriteOptions{Jobs: 3})
 				},
