@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/davit-oci/davit/disk/internal/hostfile"
 	"github.com/davit-oci/davit/disk/internal/qcow2"
 	"github.com/davit-oci/davit/disk/internal/raw"
 	"github.com/davit-oci/davit/disk/internal/vdi"
@@ -100,7 +101,8 @@ type WriteOptions struct {
 // Compressed images begin anew: whatever f held is lost.
 //
 // The disk gets the size that [Format.DiskSize] says. A raw image of a block
-// device ends at size; what the device has after it stays.
+// device ends at size; what the device has after it stays. The first MiB of a
+// device is written by Close, so that it does not look complete before it is.
 func NewWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, error], o WriteOptions) (Writer, error) {
 	w, err := newWriter(f, format, size, data, o)
 	if err != nil {
@@ -129,6 +131,9 @@ func newWriter(f *os.File, format Format, size int64, data iter.Seq2[Extent, err
 	}
 	switch format {
 	case Raw:
+		if hostfile.IsBlockDevice(info) {
+			return raw.NewDeviceWriter(f, size, data)
+		}
 		return raw.NewWriter(f, size, data)
 	case QCOW2:
 		return qcow2.NewWriter(f, size, data)
