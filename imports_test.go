@@ -31,7 +31,8 @@ var imports = map[string]struct {
 	"chunker": {},
 	"disk": {
 		may: []string{"disk/internal/hostfile", "disk/internal/qcow2", "disk/internal/raw", "disk/internal/vdi", "disk/internal/vhd",
-			"disk/internal/vhdx", "disk/internal/virtual", "disk/internal/vmdk", "disk/internal/xz", "internal/beneath", compress, sys},
+			"disk/internal/vhdx", "disk/internal/virtual", "disk/internal/vmdk", "disk/internal/xz", "internal/beneath", "internal/sparse",
+			compress, sync, sys}, // sync to read several pieces at the same time; artifact links it anyway
 		tests: []string{"disk/disktest"},
 	},
 	"disk/disktest": {may: []string{"disk", "internal/programs"}},
@@ -80,8 +81,9 @@ var imports = map[string]struct {
 	"internal/bundle":    {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
 	"internal/secret":    {},
 	"internal/space":     {may: []string{sys}},
+	"internal/sparse":    {}, // zeros become holes, of disks as of what is spooled
 	// What a user names as the source of disks: opened, unpacked, with its machines.
-	"internal/source": {may: []string{"artifact", "disk", "disk/guest", "internal/space", "machine", "machine/appliance", "machine/ovf"}, tests: []string{"internal/programs"}},
+	"internal/source": {may: []string{"artifact", "disk", "disk/guest", "internal/space", "internal/sparse", "machine", "machine/appliance", "machine/ovf"}, tests: []string{"internal/programs"}},
 	"sign":            {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
 	"verify": {
 		may:   []string{"internal/bundle", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf},

@@ -2,8 +2,12 @@
 //
 // A [Reader] is the content of a disk, as its guest sees it, in whatever file
 // it was stored. [Open] finds out what a file is and returns its content.
-// [NewWriter] makes a file of any [Format] from content that arrives in any
-// order, [NewStreamWriter] a raw stream, and [Copy] brings one to the other.
+//
+// A [Writer] makes an image of a [Format] from the content of a disk, and
+// [Copy] brings one to the other. [NewWriter] returns the Writer of a file or a
+// device, [NewStreamWriter] that of a raw stream. Each Writer
+// knows the order that it wants, so that Copy and artifact.Disk.Restore need
+// not be told: see [InOrder].
 //
 // The package trusts no image: every offset and size that a file names is
 // checked before it is used, memory stays bounded, and no file opens because
@@ -12,7 +16,6 @@
 package disk
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -121,35 +124,6 @@ func Extents(r Reader) iter.Seq2[Extent, error] {
 			off = e.End()
 		}
 	}
-}
-
-// copyStep is how much Copy reads at a time, in bytes: whole clusters of
-// almost every image.
-const copyStep = 1 << 20
-
-// Copy writes the [Extents] of r to w, in ascending order, zeros among them
-// included. It does not close w.
-func Copy(ctx context.Context, w Writer, r Reader) error {
-	buf := make([]byte, min(copyStep, r.Size()))
-	for e, err := range Extents(r) {
-		if err != nil {
-			return err
-		}
-		for off := e.Offset; off < e.End(); {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			p := buf[:min(int64(len(buf)), e.End()-off)]
-			if n, err := r.ReadAt(p, off); n < len(p) {
-				return fmt.Errorf("reading %d bytes at %d: %w", len(p), off, err)
-			}
-			if _, err := w.WriteAt(p, off); err != nil {
-				return fmt.Errorf("writing %d bytes at %d: %w", len(p), off, err)
-			}
-			off += int64(len(p))
-		}
-	}
-	return nil
 }
 
 // OpenOptions say how far [Open] may go. The zero value finds the format by

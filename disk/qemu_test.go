@@ -168,7 +168,7 @@ func create(t *testing.T, path string, format disk.Format, r disk.Reader, o disk
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := disk.Copy(t.Context(), w, r); err != nil {
+	if err := disk.Copy(t.Context(), w, r, disk.CopyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {

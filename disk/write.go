@@ -48,7 +48,7 @@ func InOrder(w Writer) bool {
 // Abort gives up w, whose content is not complete. After it WriteAt and Close
 // return [ErrAborted], or the error that there was before, and write nothing.
 // Close need not be called any more. After Close it does nothing, so that it can
-// be deferred.
+// be deferred. [Copy] and artifact.Disk.Restore call it when they fail.
 //
 // A Writer that can be given up has a method Abort(). It is safe for concurrent
 // use.

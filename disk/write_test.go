@@ -350,8 +350,11 @@ func TestCopyStopsWhenCancelled(t *testing.T) {
 	cancel()
 	content := bytes.NewReader(disktest.Mixture(1<<20, 1))
 	w := disk.NewStreamWriter(new(bytes.Buffer), 1<<20)
-	if err := disk.Copy(ctx, w, content); !errors.Is(err, ctx.Err()) {
+	if err := disk.Copy(ctx, w, content, disk.CopyOptions{}); !errors.Is(err, ctx.Err()) {
 		t.Errorf("got error %v", err)
+	}
+	if err := w.Close(); !errors.Is(err, disk.ErrAborted) {
+		t.Errorf("closed after that: %v", err)
 	}
 }
 

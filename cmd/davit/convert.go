@@ -9,9 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/davit-oci/davit/disk"
@@ -21,7 +19,6 @@ import (
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/delivery"
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 )
 
 type convertOptions struct {
@@ -344,12 +341,7 @@ func (d destination) options(sector int) disk.WriteOptions {
 	return disk.WriteOptions{Name: filepath.Base(d.path), Adapter: d.adapter, SectorSize: sector}
 }
 
-// copyStep is what is read and written at a time. It is a multiple of zeroUnit
-// and of all clusters but qcow2's largest.
-const copyStep = 1 << 20
-
-// writeDisk writes the content of img to f, which is new or a device: in order
-// where the format needs it, else in parallel.
+// writeDisk writes the content of img to f, which is new or a device.
 func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reader, g *globals, p *progress) error {
 	var w disk.Writer
 	if dest.kind == toStdout {
@@ -361,77 +353,15 @@ func writeDisk(ctx context.Context, f *os.File, dest destination, img disk.Reade
 			return err
 		}
 	}
-	return fillDisk(ctx, w, dest, img, g, p)
+	return fillDisk(ctx, w, img, g, p)
 }
 
 // fillDisk writes the content of img to w, and closes it.
-func fillDisk(ctx context.Context, w disk.Writer, dest destination, img disk.Reader, g *globals, p *progress) error {
-	// Nothing but the extents of a device is zeroed: zeros in them must be written.
-	write := source.WriteSparse
-	if dest.kind == toDevice {
-		write = func(w io.WriterAt, p []byte, off int64) error {
-			_, err := w.WriteAt(p, off)
-			return err
-		}
-	}
-	// A piece that waits for the disk is enough beside one for each CPU.
-	jobs := min(g.jobs, runtime.GOMAXPROCS(0)+1)
-	if dest.kind == toStdout || dest.kind == toMember || dest.format.InOrder() {
-		jobs = 1
-	}
-	if err := copyDisk(ctx, w, img, jobs, write, p.add); err != nil {
-		dest.abandon(w)
+func fillDisk(ctx context.Context, w disk.Writer, img disk.Reader, g *globals, p *progress) error {
+	if err := disk.Copy(ctx, w, img, disk.CopyOptions{Jobs: g.jobs, Progress: p.add}); err != nil {
 		return err
 	}
 	return w.Close()
-}
-
-// abandon closes a writer whose disk is not complete. A stream ends where it
-// is: to close it would go on with zeros, which the disk need not have there.
-func (d destination) abandon(w disk.Writer) {
-	if d.kind != toStdout {
-		w.Close()
-	}
-}
-
-// copyDisk copies the extents of r to w with write, jobs pieces at a time; with
-// one job in ascending order.
-func copyDisk(ctx context.Context, w io.WriterAt, r disk.Reader, jobs int, write func(io.WriterAt, []byte, int64) error, progress func(int64)) error {
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(jobs)
-	buffers := make(chan []byte, jobs)
-	for range jobs {
-		buffers <- nil
-	}
-	// Linux lets one write into a file at a time; the others would wait for it
-	// by spinning, a quarter of all CPU time.
-	var writing sync.Mutex
-	for e, err := range disk.Extents(r) {
-		if err != nil {
-			group.Go(func() error { return err })
-			break
-		}
-		for off := e.Offset; off < e.End() && groupCtx.Err() == nil; {
-			// To the next multiple, so that pieces share no cluster.
-			at, n := off, min(e.End(), off-off%copyStep+copyStep)-off
-			group.Go(func() error {
-				buf := <-buffers
-				if buf == nil {
-					buf = make([]byte, copyStep)
-				}
-				defer func() { buffers <- buf }()
-				if got, err := r.ReadAt(buf[:n], at); int64(got) < n {
-					return fmt.Errorf("reading %d bytes at %d: %w", n, at, err)
-				}
-				progress(n)
-				writing.Lock()
-				defer writing.Unlock()
-				return write(w, buf[:n], at)
-			})
-			off += n
-		}
-	}
-	return errors.Join(group.Wait(), ctx.Err())
 }
 
 // dataSize is how many bytes of r are not known to be zeros, 0 if that cannot

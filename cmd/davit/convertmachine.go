@@ -111,7 +111,7 @@ func (m *convertedMachines) StreamDisk(ctx context.Context, i int, to io.Writer)
 	if err != nil {
 		return err
 	}
-	return fillDisk(ctx, w, dest, m.disks[i], m.o.globals, m.show)
+	return fillDisk(ctx, w, m.disks[i], m.o.globals, m.show)
 }
 
 // CopyFile implements [delivery.Source].

@@ -377,7 +377,7 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, f *os.File, re
 			return err
 		}
 		if done, err = d.Restore(ctx, w, restore); err != nil {
-			t.dest.abandon(w)
+			disk.Abort(w)
 			return err
 		}
 		return w.Close()

@@ -8,11 +8,11 @@ import (
 	"os"
 
 	"github.com/davit-oci/davit/internal/space"
+	"github.com/davit-oci/davit/internal/sparse"
 )
 
 const (
 	spoolStep = 1 << 20
-	zeroUnit  = 64 << 10 // runs of zeros from this size on are left out of files
 
 	// After how many bytes a file system is asked what is free. What is smaller
 	// than that may fill it.
@@ -48,7 +48,7 @@ func spool(ctx context.Context, dir string, r io.Reader, limit int64) (path stri
 		if int64(n) > limit-off {
 			return "", &LimitError{limit}
 		}
-		if werr := WriteSparse(s, buf[:n], off); werr != nil {
+		if werr := sparse.Write(s, buf[:n], off); werr != nil {
 			return "", werr
 		}
 		off += int64(n)
@@ -141,28 +141,4 @@ func Interruptible(ctx context.Context, r io.Reader) io.Reader {
 			return 0, context.Cause(ctx)
 		}
 	})
-}
-
-// WriteSparse writes p at off but for its zeros, where w has zeros already.
-func WriteSparse(w io.WriterAt, p []byte, off int64) error {
-	for start := 0; start < len(p); {
-		end := min(len(p), start+zeroUnit)
-		if isZero(p[start:end]) {
-			start = end
-			continue
-		}
-		for end < len(p) && !isZero(p[end:min(len(p), end+zeroUnit)]) {
-			end = min(len(p), end+zeroUnit)
-		}
-		if _, err := w.WriteAt(p[start:end], off+int64(start)); err != nil {
-			return err
-		}
-		start = end
-	}
-	return nil
-}
-
-func isZero(p []byte) bool {
-	// Compared with itself, shifted by one: memequal is as fast as it gets.
-	return len(p) == 0 || p[0] == 0 && string(p[1:]) == string(p[:len(p)-1])
 }

@@ -96,7 +96,7 @@ func TestSectorSizesWeWrite(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := disk.Copy(t.Context(), w, r); err != nil {
+			if err := disk.Copy(t.Context(), w, r, disk.CopyOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			if err := w.Close(); err != nil {

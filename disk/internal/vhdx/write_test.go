@@ -26,7 +26,7 @@ func write(t *testing.T, f *os.File, content []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := disk.Copy(t.Context(), w, r); err != nil {
+	if err := disk.Copy(t.Context(), w, r, disk.CopyOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.Close(); err != nil {
