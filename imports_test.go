@@ -32,7 +32,7 @@ var imports = map[string]struct {
 	"disk": {
 		may: []string{"disk/internal/hostfile", "disk/internal/qcow2", "disk/internal/raw", "disk/internal/vdi", "disk/internal/vhd",
 			"disk/internal/vhdx", "disk/internal/virtual", "disk/internal/vmdk", "disk/internal/xz", "internal/beneath", "internal/sparse",
-			compress, sync, sys}, // sync to read several pieces at the same time; artifact links it anyway
+			"internal/wholefile", compress, sync, sys}, // sync to read several pieces at the same time; artifact links it anyway
 		tests: []string{"disk/disktest"},
 	},
 	"disk/disktest": {may: []string{"disk", "internal/programs"}},

@@ -4,8 +4,9 @@
 // it was stored. [Open] finds out what a file is and returns its content.
 //
 // A [Writer] makes an image of a [Format] from the content of a disk, and
-// [Copy] brings one to the other. [NewWriter] returns the Writer of a file or a
-// device, [NewStreamWriter] that of a raw stream. Each Writer
+// [Copy] brings one to the other. [Create] returns the Writer of a new file,
+// which appears when it is complete; [NewWriter] that of a file or a device that
+// the caller has opened, [NewStreamWriter] that of a raw stream. Each Writer
 // knows the order that it wants, so that Copy and artifact.Disk.Restore need
 // not be told: see [InOrder].
 //
