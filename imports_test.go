@@ -68,7 +68,8 @@ var imports = map[string]struct {
 	},
 	"disk/internal/xz": {may: []string{"disk/internal/virtual", xz}}, // of the module only what decodes a block: its reader is unbounded
 	"artifact": {
-		may: []string{"chunker", "disk", "internal/space", imageSpec, goDigest, compress, xz, sync},
+		may:   []string{"chunker", "disk", "internal/space", imageSpec, goDigest, compress, xz, sync},
+		tests: []string{"disk/disktest"},
 	},
 	"registry": {
 		may:   []string{"internal/own", "internal/wholefile", oras, imageSpec, goDigest, net, sync, sys},

@@ -392,16 +392,43 @@ func (r *DiskReader) Size() int64 { return r.d.Size }
 func (r *DiskReader) SectorSize() int { return r.d.Sector }
 
 // NextExtent implements the optional method of [disk.Reader]: data is known to
-// the region.
+// the chunk, and an extent ends with its region at the latest.
 func (r *DiskReader) NextExtent(off int64) (disk.Extent, error) {
+	if off < 0 {
+		return disk.Extent{}, fmt.Errorf("finding data at offset %d: negative offset", off)
+	}
 	regions := r.d.Index.Regions
 	i := sort.Search(len(regions), func(i int) bool { return (int64(regions[i].Number)+1)*chunker.RegionSize > off })
-	if i == len(regions) || off >= r.d.Size {
-		return disk.Extent{}, nil
+	for ; i < len(regions) && off < r.d.Size; i++ {
+		x, err := r.extentIn(i, off)
+		if err != nil || x.Length > 0 {
+			return x, err
+		}
 	}
-	start := max(off, int64(regions[i].Number)*chunker.RegionSize)
-	end := min(r.d.Size, (int64(regions[i].Number)+1)*chunker.RegionSize)
-	return disk.Extent{Offset: start, Length: end - start}, nil
+	return disk.Extent{}, nil
+}
+
+// extentIn is the first extent of region i at or after off.
+func (r *DiskReader) extentIn(i int, off int64) (x disk.Extent, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	places, err := r.places(i)
+	if err != nil {
+		return x, err
+	}
+	base := int64(r.d.Index.Regions[i].Number) * chunker.RegionSize
+	for j := placeAt(places, off-base); j < len(places); j++ {
+		start := base + int64(places[j].start)*chunker.BlockSize
+		end := min(r.d.Size, start+int64(places[j].blocks)*chunker.BlockSize)
+		switch {
+		case x.Length == 0:
+			x.Offset = max(start, off)
+		case start > x.End():
+			return x, nil
+		}
+		x.Length = end - x.Offset
+	}
+	return x, nil
 }
 
 // ReadAt implements [io.ReaderAt].
@@ -433,19 +460,12 @@ func (r *DiskReader) ReadAt(p []byte, off int64) (n int, err error) {
 func (r *DiskReader) readRegion(i int, p []byte, off int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	places, ok := r.regions[i]
-	if !ok {
-		var err error
-		if places, err = r.d.region(r.ctx, i, nil); err != nil {
-			return err
-		}
-		if len(r.regions) >= 4 {
-			clear(r.regions)
-		}
-		r.regions[i] = places
+	places, err := r.places(i)
+	if err != nil {
+		return err
 	}
 	const block = chunker.BlockSize
-	first := sort.Search(len(places), func(i int) bool { return int64(places[i].start+int(places[i].blocks))*block > off })
+	first := placeAt(places, off)
 	for ; first < len(places); first++ {
 		pl := &places[first]
 		start := int64(pl.start) * block
@@ -466,6 +486,29 @@ func (r *DiskReader) readRegion(i int, p []byte, off int64) error {
 		}
 	}
 	return nil
+}
+
+// places are the chunks of region i. The caller holds the lock.
+func (r *DiskReader) places(i int) ([]place, error) {
+	if places, ok := r.regions[i]; ok {
+		return places, nil
+	}
+	places, err := r.d.region(r.ctx, i, nil)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.regions) >= 4 {
+		clear(r.regions)
+	}
+	r.regions[i] = places
+	return places, nil
+}
+
+// placeAt is the first of places that ends after off, in bytes of the region.
+func placeAt(places []place, off int64) int {
+	return sort.Search(len(places), func(i int) bool {
+		return int64(places[i].start+int(places[i].blocks))*chunker.BlockSize > off
+	})
 }
 
 // chunk returns the checked bytes of a chunk.
