@@ -137,8 +137,9 @@ func (w *target) ReadAt(p []byte, off int64) (int, error) {
 	defer w.mu.Unlock()
 	return bytes.NewReader(w.b).ReadAt(p, off)
 }
-func (w *target) Size() int64  { return int64(len(w.b)) }
-func (w *target) Close() error { return nil }
+func (w *target) Size() int64   { return int64(len(w.b)) }
+func (w *target) InOrder() bool { return w.ordered }
+func (w *target) Close() error  { return nil }
 
 var _ disk.Reader = (*target)(nil)
 
@@ -164,14 +165,18 @@ func testDisk(seed uint64, size int) []byte {
 	return b
 }
 
+// restore restores a disk over what have holds; nil is nothing.
 func restore(t testing.TB, im *Image, name string, o RestoreOptions, have []byte) ([]byte, Restored) {
 	t.Helper()
-	d := im.Disk(name)
 	if have == nil {
-		have = make([]byte, d.Size)
+		have = make([]byte, im.Disk(name).Size)
 	}
-	w := &target{b: have, ordered: o.InOrder}
-	r, err := d.Restore(t.Context(), w, o)
+	return restoreTo(t, im, name, o, &target{b: have})
+}
+
+func restoreTo(t testing.TB, im *Image, name string, o RestoreOptions, w *target) ([]byte, Restored) {
+	t.Helper()
+	r, err := im.Disk(name).Restore(t.Context(), w, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +199,7 @@ func TestRoundTrip(t *testing.T) {
 			desc, _ := m.pack(t, []Source{{"disk0", bytes.NewReader(want)}}, PackOptions{Codec: c})
 			im := m.open(t, desc)
 			for _, inOrder := range []bool{false, true} {
-				got, _ := restore(t, im, "disk0", RestoreOptions{InOrder: inOrder}, nil)
+				got, _ := restoreTo(t, im, "disk0", RestoreOptions{}, &target{b: make([]byte, size), ordered: inOrder})
 				if !bytes.Equal(got, want) {
 					t.Errorf("%s, %d bytes, in order %v: content differs", codec, size, inOrder)
 				}
@@ -249,7 +254,7 @@ func TestUpdate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, inOrder := range []bool{false, true} {
-		got, r := restore(t, im, "disk0", RestoreOptions{InOrder: inOrder, Seeds: seeds}, nil)
+		got, r := restoreTo(t, im, "disk0", RestoreOptions{Seeds: seeds}, &target{b: make([]byte, len(changed)), ordered: inOrder})
 		if !bytes.Equal(got, changed) {
 			t.Errorf("in order %v: content differs", inOrder)
 		}

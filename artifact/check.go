@@ -136,7 +136,7 @@ func (d *Disk) check(ctx context.Context, o *CheckOptions) error {
 		return nil
 	})
 	g.Go(func() error {
-		if _, err := d.Restore(gctx, c, RestoreOptions{InOrder: true, Jobs: o.Jobs}); err != nil {
+		if _, err := d.Restore(gctx, c, RestoreOptions{Jobs: o.Jobs}); err != nil {
 			return err
 		}
 		return c.cut(true)
@@ -261,6 +261,9 @@ type cutChecker struct {
 	buf []byte // not cut yet
 	off int64  // of buf on the disk
 }
+
+// InOrder is what [disk.InOrder] calls.
+func (c *cutChecker) InOrder() bool { return true }
 
 func (c *cutChecker) WriteAt(p []byte, off int64) (int, error) {
 	c.mu.Lock()

@@ -126,7 +126,7 @@ func (f *flipper) pull(t *testing.T, inOrder bool) error {
 	defer im.Close()
 	for _, d := range im.Disks {
 		w := &target{b: make([]byte, d.Size), ordered: inOrder}
-		if _, err := d.Restore(t.Context(), w, RestoreOptions{InOrder: inOrder, Jobs: 1}); err != nil {
+		if _, err := d.Restore(t.Context(), w, RestoreOptions{Jobs: 1}); err != nil {
 			return err
 		}
 		if !bytes.Equal(w.b, f.disks[d.Name]) {

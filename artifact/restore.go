@@ -17,20 +17,14 @@ import (
 	"github.com/davit-oci/davit/disk"
 )
 
-// RestoreOptions are the options of [Disk.Restore].
+// RestoreOptions are the options of [Disk.Restore]. The zero value is right.
 type RestoreOptions struct {
 	Seeds *Seeds // what is here already; may be nil
 
-	// Resume says that the writer may hold what an earlier Restore wrote. It
-	// must be a [disk.Reader] then; what it holds is hashed and kept.
+	// Resume says that the writer may hold what an earlier Restore wrote. If it
+	// is a [disk.Reader], what it holds is hashed and kept. A writer that is
+	// [disk.InOrder] begins anew in any case.
 	Resume bool
-
-	// InOrder says that the writer must be written in ascending order.
-	InOrder bool
-
-	// FirstLast writes the first region that has data last, so that a device
-	// does not look complete before it is.
-	FirstLast bool
 
 	// DryRun finds out what would be fetched, and neither fetches nor writes it.
 	// The writer may be nil.
@@ -50,26 +44,29 @@ type Restored struct {
 	Written int64
 }
 
-// Restore writes the data of the disk to w; holes are not written. Every
-// region is checked before its first frame is fetched, every frame before it
-// is decompressed, every chunk before it is written. A chunk that is at
-// several places of the disk is fetched once.
+// Restore writes the data of the disk to w, in the order that w wants; holes are
+// not written. Every region is checked before its first frame is fetched, every
+// frame before it is decompressed, every chunk before it is written. A chunk that
+// is at several places of the disk is fetched once. For a writer that is
+// [disk.InOrder], what is fetched before its turn waits in a scratch file.
+//
+// Restore does not close w. After an error it gives w up, as [disk.Abort] does.
 func (d *Disk) Restore(ctx context.Context, w disk.Writer, o RestoreOptions) (Restored, error) {
 	if o.Jobs <= 0 {
 		o.Jobs = 8
 	}
 	r := &restorer{d: d, w: w, o: o}
 	var err error
-	regions := d.Index.Regions
 	switch {
-	case o.InOrder && !o.DryRun:
+	case o.DryRun:
+		err = r.anyOrder(ctx)
+	case disk.InOrder(w):
 		err = r.inOrder(ctx)
-	case o.FirstLast && len(regions) > 1:
-		if err = r.anyOrder(ctx, 1, len(regions)); err == nil {
-			err = r.anyOrder(ctx, 0, 1)
-		}
 	default:
-		err = r.anyOrder(ctx, 0, len(regions))
+		err = r.anyOrder(ctx)
+	}
+	if err != nil && !o.DryRun {
+		disk.Abort(w)
 	}
 	return Restored{r.fetched.Load(), r.seeded.Load(), r.listed.Load(), r.kept.Load(), r.written.Load()}, err
 }
@@ -105,15 +102,15 @@ func (r *restorer) progress(n int) {
 	}
 }
 
-// anyOrder restores a range of the regions: first what is here, region by
-// region, then what is not, layer by layer.
-func (r *restorer) anyOrder(ctx context.Context, from, to int) error {
+// anyOrder restores the disk in the order that is fastest: first what is here,
+// region by region, then what is not, layer by layer.
+func (r *restorer) anyOrder(ctx context.Context) error {
 	wants := newSorter(r.d.im.scratch.dir)
 	defer wants.close()
 	var mu sync.Mutex // of wants
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(2, min(r.o.Jobs, runtime.GOMAXPROCS(0))))
-	for i := from; i < to; i++ {
+	for i := range r.d.Index.Regions {
 		if gctx.Err() != nil {
 			break
 		}

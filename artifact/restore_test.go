@@ -29,14 +29,14 @@ func TestRestoreCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		w := &target{b: make([]byte, d.Size), ordered: inOrder}
-		if _, err := d.Restore(ctx, w, RestoreOptions{Seeds: seeds, InOrder: inOrder}); !errors.Is(err, context.Canceled) {
+		if _, err := d.Restore(ctx, w, RestoreOptions{Seeds: seeds}); !errors.Is(err, context.Canceled) {
 			t.Errorf("in order %v, cancelled before it began: %v", inOrder, err)
 		}
 
 		ctx, cancel = context.WithCancel(t.Context())
 		defer cancel()
 		w = &target{b: make([]byte, d.Size), ordered: inOrder}
-		_, err := d.Restore(ctx, w, RestoreOptions{Seeds: seeds, InOrder: inOrder, Jobs: 1, Progress: func(int64) { cancel() }})
+		_, err := d.Restore(ctx, w, RestoreOptions{Seeds: seeds, Jobs: 1, Progress: func(int64) { cancel() }})
 		if err == nil && !bytes.Equal(w.b, content) {
 			t.Errorf("in order %v, cancelled when it had begun: no error, and the disk is not whole", inOrder)
 		}

@@ -66,10 +66,14 @@ func (d *largeDisk) NextExtent(off int64) (disk.Extent, error) {
 // comparing is a [disk.Writer] that wants to be written what a largeDisk holds.
 type comparing struct {
 	*largeDisk
+	inOrder bool
+
 	mu    sync.Mutex
 	wrong int
 	n     int64
 }
+
+func (c *comparing) InOrder() bool { return c.inOrder }
 
 func (c *comparing) WriteAt(p []byte, off int64) (int, error) {
 	want := make([]byte, len(p))
@@ -102,8 +106,8 @@ func TestVirtualSizeIsFree(t *testing.T) {
 
 		im := m.open(t, desc)
 		for _, inOrder := range []bool{false, true} {
-			w := &comparing{largeDisk: d}
-			r, err := im.Disk("disk0").Restore(t.Context(), w, RestoreOptions{InOrder: inOrder})
+			w := &comparing{largeDisk: d, inOrder: inOrder}
+			r, err := im.Disk("disk0").Restore(t.Context(), w, RestoreOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}

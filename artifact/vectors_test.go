@@ -111,7 +111,7 @@ func (v *artifactVector) pullAll(t testing.TB, inOrder bool) error {
 			return fmt.Errorf("the disk of %d bytes is too large for a test", d.Size)
 		}
 		w := &target{b: make([]byte, d.Size), ordered: inOrder}
-		if _, err := d.Restore(t.Context(), w, RestoreOptions{InOrder: inOrder}); err != nil {
+		if _, err := d.Restore(t.Context(), w, RestoreOptions{}); err != nil {
 			return err
 		}
 		r := d.Reader(t.Context())

@@ -377,7 +377,6 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, f *os.File, re
 			return err
 		}
 		if done, err = d.Restore(ctx, w, restore); err != nil {
-			disk.Abort(w)
 			return err
 		}
 		return w.Close()
@@ -387,17 +386,13 @@ func (o *pullOptions) pullDisk(ctx context.Context, t pullTarget, f *os.File, re
 	}
 	switch t.dest.kind {
 	case toStdout:
-		restore.InOrder = true
 		err = write(disk.NewStreamWriter(o.stdout, d.Size), nil)
 	case toMember:
-		restore.InOrder = true
 		err = write(disk.NewVMDKStream(t.member, d.Size, t.dest.options(d.Sector)))
 	case toDevice:
-		restore.FirstLast = true
 		err = t.dest.write(d.Size, o.stdout, toImage)
 	default:
-		restore.InOrder = t.dest.format.InOrder()
-		restore.Resume = resume && !restore.InOrder
+		restore.Resume = resume
 		err = toImage(f)
 	}
 	return done, err
