@@ -250,7 +250,7 @@ func TestUpdate(t *testing.T) {
 	im := m.open(t, second)
 	seeds := NewSeeds(t.TempDir())
 	defer seeds.Close()
-	if err := seeds.Add(t.Context(), bytes.NewReader(content), chunker.Profile1, 0, nil); err != nil {
+	if err := seeds.Add(t.Context(), bytes.NewReader(content), SeedOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, inOrder := range []bool{false, true} {

@@ -12,45 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/davit-oci/davit/chunker"
-	"github.com/davit-oci/davit/disk"
 )
-
-// Scan reads a disk, cuts it and calls emit, which may be nil, with its chunks
-// in order. It returns the disk digest. memory bounds the buffers, in bytes; 0
-// is 64 MiB.
-func Scan(ctx context.Context, r disk.Reader, p chunker.Profile, memory int64, emit func(Chunk) error) (digest [sha256.Size]byte, err error) {
-	if memory <= 0 {
-		memory = 64 << 20
-	}
-	d := chunker.NewDisk(p)
-	var region chunker.Region
-	number := uint32(0)
-	endRegion := func() {
-		if region.Chunks() > 0 {
-			id := region.Identity()
-			d.Add(number, &id)
-		}
-	}
-	err = scan(ctx, r, p, memory, func(n uint32, chunks []foundChunk) error {
-		if n != number {
-			endRegion()
-			number = n
-		}
-		for i := range chunks {
-			c := &chunks[i]
-			region.Add(c.start, c.blocks, &c.digest)
-			if emit != nil {
-				off := int64(n)*chunker.RegionSize + int64(c.start)*chunker.BlockSize
-				if err := emit(Chunk{off, int64(len(c.data)), c.digest}); err != nil {
-					return err
-				}
-			}
-		}
-		return nil
-	})
-	endRegion()
-	return d.Digest(), err
-}
 
 // CheckOptions are the options of [Image.Check].
 type CheckOptions struct {

@@ -21,7 +21,7 @@ func TestRestoreCancelled(t *testing.T) {
 	d := m.open(t, desc).Disk("disk0")
 	seeds := NewSeeds(t.TempDir())
 	defer seeds.Close()
-	if err := seeds.Add(t.Context(), bytes.NewReader(content), chunker.Profile1, 0, nil); err != nil {
+	if err := seeds.Add(t.Context(), bytes.NewReader(content), SeedOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, inOrder := range []bool{false, true} {

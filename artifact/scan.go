@@ -14,6 +14,67 @@ import (
 	"github.com/davit-oci/davit/disk"
 )
 
+// ScanOptions are the options of [Scan]. The zero value is right.
+type ScanOptions struct {
+	Profile chunker.Profile // how the disk is cut; 0 is [chunker.Profile1]
+
+	// Memory bounds the buffers, in bytes; 0 is [DefaultMemory]. At least 10 MiB
+	// are used.
+	Memory int64
+
+	// Found, if it is not nil, is called with the chunks in order, one at a time.
+	// Its error ends the scan.
+	Found func(Chunk) error
+
+	Progress func(bytes int64) // is told of data that was read and hashed; may be nil
+}
+
+// Scan reads a disk, cuts it into chunks and returns the disk digest. The error
+// is [ErrNewer] for a profile that is not [chunker.Profile.Known], or that of r
+// or of Found.
+func Scan(ctx context.Context, r disk.Reader, o ScanOptions) (digest [sha256.Size]byte, err error) {
+	if o.Profile == 0 {
+		o.Profile = chunker.Profile1
+	}
+	if o.Memory <= 0 {
+		o.Memory = DefaultMemory
+	}
+	if !o.Profile.Known() {
+		return digest, fmt.Errorf("cutting by profile %s: %w", o.Profile, ErrNewer)
+	}
+	d := chunker.NewDisk(o.Profile)
+	var region chunker.Region
+	number := uint32(0)
+	endRegion := func() {
+		if region.Chunks() > 0 {
+			id := region.Identity()
+			d.Add(number, &id)
+		}
+	}
+	err = scan(ctx, r, o.Profile, o.Memory, func(n uint32, chunks []foundChunk) error {
+		if n != number {
+			endRegion()
+			number = n
+		}
+		for i := range chunks {
+			c := &chunks[i]
+			region.Add(c.start, c.blocks, &c.digest)
+			if o.Progress != nil {
+				o.Progress(int64(len(c.data)))
+			}
+			if o.Found != nil {
+				off := int64(n)*chunker.RegionSize + int64(c.start)*chunker.BlockSize
+				if err := o.Found(Chunk{off, int64(len(c.data)), c.digest}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	endRegion()
+	return d.Digest(), err
+}
+
 const (
 	// windowSize is how much of a disk is read at once, in bytes.
 	windowSize = 2 << 20

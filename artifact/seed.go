@@ -34,16 +34,20 @@ const seedOffsetBits = 48
 // NewSeeds returns no seeds; dir is the folder for temporary files.
 func NewSeeds(dir string) *Seeds { return &Seeds{table: newChunkTable(dir)} }
 
-// Add reads a disk and adds its chunks, cut by the given profile. memory bounds
-// the buffers, as for [Scan]. progress, which may be nil, is told bytes of data.
-func (s *Seeds) Add(ctx context.Context, r disk.Reader, p chunker.Profile, memory int64, progress func(int64)) error {
+// SeedOptions are the options of [Seeds.Add], which mean what they mean to
+// [Scan]. The zero value is right.
+type SeedOptions struct {
+	Profile  chunker.Profile // that of the disk that is restored; 0 is [chunker.Profile1]
+	Memory   int64           // bounds the buffers, in bytes; 0 is [DefaultMemory]
+	Progress func(bytes int64)
+}
+
+// Add reads a disk and adds its chunks.
+func (s *Seeds) Add(ctx context.Context, r disk.Reader, o SeedOptions) error {
 	number := s.addDisk(r, false)
-	_, err := Scan(ctx, r, p, memory, func(c Chunk) error {
-		if progress != nil {
-			progress(c.Length)
-		}
+	_, err := Scan(ctx, r, ScanOptions{Profile: o.Profile, Memory: o.Memory, Progress: o.Progress, Found: func(c Chunk) error {
 		return s.addChunk(number, c.Offset, &c.Digest)
-	})
+	}})
 	return err
 }
 

@@ -6,7 +6,6 @@ import (
 	"iter"
 
 	"github.com/davit-oci/davit/artifact"
-	"github.com/davit-oci/davit/chunker"
 	"github.com/davit-oci/davit/disk"
 	"github.com/opencontainers/go-digest"
 )
@@ -97,7 +96,7 @@ type scannedDisk struct {
 }
 
 // scanChunks reads r and yields its chunks.
-func (s *scannedDisk) scanChunks(ctx context.Context, r disk.Reader, p chunker.Profile, memory int64, progress func(int64)) chunks {
+func (s *scannedDisk) scanChunks(ctx context.Context, r disk.Reader, o artifact.ScanOptions) chunks {
 	return func(yield func(artifact.Chunk, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
@@ -105,15 +104,15 @@ func (s *scannedDisk) scanChunks(ctx context.Context, r disk.Reader, p chunker.P
 		failed := make(chan error, 1)
 		go func() {
 			defer close(found)
-			sum, err := artifact.Scan(ctx, r, p, memory, func(c artifact.Chunk) error {
-				progress(c.Length)
+			o.Found = func(c artifact.Chunk) error {
 				select {
 				case found <- c:
 					return nil
 				case <-ctx.Done():
 					return ctx.Err()
 				}
-			})
+			}
+			sum, err := artifact.Scan(ctx, r, o)
 			s.digest = artifact.Digest(sum)
 			failed <- err
 		}()

@@ -261,7 +261,8 @@ func (o *diffOptions) diffDisk(ctx context.Context, r *diffReport, pair [2]diffD
 		case d.stored != nil:
 			sides[i] = d.stored.Chunks(ctx)
 		default:
-			sides[i] = new(scannedDisk).scanChunks(ctx, d.reader, profile, int64(o.maxMemory)/4, show.add)
+			scan := artifact.ScanOptions{Profile: profile, Memory: int64(o.maxMemory) / 4, Progress: show.add}
+			sides[i] = new(scannedDisk).scanChunks(ctx, d.reader, scan)
 		}
 	}
 	c, err := compareChunks(sides[0], sides[1])

@@ -519,7 +519,7 @@ func (o *pullOptions) addImage(ctx context.Context, s *pullSeeds, name string, i
 	s.opened = append(s.opened, img)
 	show := o.begin("reading seed "+filepath.Base(name), dataSize(img))
 	defer show.end()
-	return s.seeds.Add(ctx, img, 1, int64(o.maxMemory)/4, show.add)
+	return s.seeds.Add(ctx, img, artifact.SeedOptions{Memory: int64(o.maxMemory) / 4, Progress: show.add})
 }
 
 // addOVA adds the disks in an OVA. Whether they are what its manifest says is

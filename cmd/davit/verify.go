@@ -348,7 +348,8 @@ func (o *verifyOptions) checkDisk(ctx context.Context, r *verifyReport, store *r
 	show := o.begin("reading "+filepath.Base(file.path), dataSize(content))
 	defer show.end()
 	var scanned scannedDisk
-	c, err := compareChunks(d.Chunks(ctx), scanned.scanChunks(ctx, content, d.Index.Profile, int64(o.maxMemory)/4, show.add))
+	scan := artifact.ScanOptions{Profile: d.Index.Profile, Memory: int64(o.maxMemory) / 4, Progress: show.add}
+	c, err := compareChunks(d.Chunks(ctx), scanned.scanChunks(ctx, content, scan))
 	if err != nil {
 		return fmt.Errorf("comparing %s: %w", file.path, err)
 	}

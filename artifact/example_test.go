@@ -1,0 +1,127 @@
+package artifact_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/davit-oci/davit/artifact"
+	"github.com/davit-oci/davit/disk"
+)
+
+// A store has blobs in memory. A registry, or a layout in a folder, does as well.
+type store map[digest.Digest][]byte
+
+func (s store) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
+	b, ok := s[d.Digest]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return io.NopCloser(bytes.NewReader(b)), nil
+}
+
+func (s store) push(_ context.Context, d ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+	r, err := open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	s[d.Digest], err = io.ReadAll(r)
+	return err
+}
+
+func (s store) put(mediaType string, b []byte) ocispec.Descriptor {
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
+	s[d.Digest] = b
+	return d
+}
+
+// The disk of an artifact becomes a compressed qcow2 image. The descriptor of
+// the artifact is one whose signature was verified: see package verify.
+func ExampleDisk_Restore() {
+	ctx := context.Background()
+	blobs := store{}
+	verified := pushed(ctx, blobs)
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "disk.qcow2")
+
+	restore := func() error {
+		img, err := artifact.Open(ctx, blobs, verified, artifact.OpenOptions{Scratch: dir})
+		if err != nil {
+			return err
+		}
+		defer img.Close()
+		d := img.Disk("root")
+		f, err := disk.Create(path, disk.QCOW2Zstd, d.Reader(ctx), disk.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		defer f.Abort() // does nothing after Close
+		if _, err := d.Restore(ctx, f, artifact.RestoreOptions{}); err != nil {
+			return err
+		}
+		return f.Close() // now there is a file at path
+	}
+	if err := restore(); err != nil {
+		log.Fatal(err)
+	}
+
+	img, err := disk.Open(path, disk.OpenOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer img.Close()
+	head := make([]byte, 11)
+	if _, err := img.ReadAt(head, 0); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s of %d bytes: %s\n", img.Format(), img.Size(), head)
+	// Output: qcow2 of 104858112 bytes: boot sector
+}
+
+// pushed is an artifact with one disk.
+func pushed(ctx context.Context, blobs store) ocispec.Descriptor {
+	content := bytes.NewReader(append([]byte("boot sector"), make([]byte, 100<<20)...))
+	packed, err := artifact.Pack(ctx, []artifact.Source{{Name: "root", Reader: content}}, artifact.PackOptions{Push: blobs.push})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer packed.Close()
+	manifest := artifact.Manifest{OVF: blobs.put(artifact.TypeOVF, []byte("<Envelope/>")), Disks: packed.Disks, Layers: packed.Layers}
+	raw, err := manifest.Encode()
+	if err != nil {
+		log.Fatal(err)
+	}
+	return blobs.put(ocispec.MediaTypeImageManifest, raw)
+}
+
+// The digest of a disk says whether two disks have the same content, in
+// whatever files they are.
+func ExampleScan() {
+	content := bytes.NewReader(append([]byte("boot sector"), make([]byte, 100<<20)...))
+	sum, err := artifact.Scan(context.Background(), content, artifact.ScanOptions{
+		Found: func(c artifact.Chunk) error {
+			fmt.Printf("%d bytes at %d\n", c.Length, c.Offset)
+			return nil
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(artifact.Digest(sum))
+	// Output:
+	// 4096 bytes at 0
+	// sha256:a8358fe8cab3943a9e50085dbe3d2d9100066cea2a716bf864b93f2dd8c6d51d
+}
