@@ -22,8 +22,8 @@ type RestoreOptions struct {
 	Seeds *Seeds // what is here already; may be nil
 
 	// Resume says that the writer may hold what an earlier Restore wrote. If it
-	// is a [disk.Reader], what it holds is hashed and kept. A writer that is
-	// [disk.InOrder] begins anew in any case.
+	// is a [disk.Reader], this is read, and what is right is kept. It is ignored
+	// for a writer that is [disk.InOrder], which has nothing to keep.
 	Resume bool
 
 	// DryRun finds out what would be fetched, and neither fetches nor writes it.
@@ -44,13 +44,13 @@ type Restored struct {
 	Written int64
 }
 
-// Restore writes the data of the disk to w, in the order that w wants; holes are
+// Restore writes the data of the disk to w, in the order that w needs; holes are
 // not written. Every region is checked before its first frame is fetched, every
 // frame before it is decompressed, every chunk before it is written. A chunk that
 // is at several places of the disk is fetched once. For a writer that is
-// [disk.InOrder], what is fetched before its turn waits in a scratch file.
+// [disk.InOrder], data is fetched ahead into a scratch file.
 //
-// Restore does not close w. After an error it gives w up, as [disk.Abort] does.
+// Restore does not close w. If it fails, it calls [disk.Abort].
 func (d *Disk) Restore(ctx context.Context, w disk.Writer, o RestoreOptions) (Restored, error) {
 	if o.Jobs <= 0 {
 		o.Jobs = 8

@@ -15,9 +15,9 @@ import (
 
 // CopyOptions are the options of [Copy]. The zero value is right.
 type CopyOptions struct {
-	// Jobs is how many pieces of 1 MiB are read at the same time; default, and
-	// the most: one per CPU that Go uses, and one more, which waits for the disk.
-	// A Writer that is [InOrder] gets one after another.
+	// Jobs is how many pieces of 1 MiB are read at the same time. The default,
+	// and the maximum, is the number of CPUs that Go uses, plus one. For a Writer
+	// that is [InOrder] it is always one.
 	Jobs int
 
 	// Progress, if it is not nil, is called with the number of bytes of each
@@ -29,12 +29,13 @@ type CopyOptions struct {
 // [sparse.Unit] and of all clusters but qcow2's largest.
 const copyStep = 1 << 20
 
-// Copy writes the [Extents] of r to w, in the order that w wants. Zeros of
-// 64 KiB and more are left out where w reads as zeros anyway: w is [InOrder], or
-// has a method Blank() bool that returns true, as the Writers of new files have.
+// Copy writes the [Extents] of r to w, in the order that w needs. It leaves out
+// zeros, from 64 KiB on, if w reads as zeros where it was not written. That is
+// so if w is [InOrder], or has a method Blank() bool that returns true, as the
+// Writers of new files do.
 //
-// Copy does not close w. After an error it gives w up, as [Abort] does. Errors
-// are those of r and w, and that of ctx.
+// Copy does not close w. If it fails, it calls [Abort]. Errors are those of r, of
+// w and of ctx.
 func Copy(ctx context.Context, w Writer, r Reader, o CopyOptions) error {
 	err := copyExtents(ctx, w, r, o)
 	if err != nil {

@@ -7,8 +7,8 @@
 // [Copy] brings one to the other. [Create] returns the Writer of a new file,
 // which appears when it is complete; [NewWriter] that of a file or a device that
 // the caller has opened, [NewStreamWriter] that of a raw stream. Each Writer
-// knows the order that it wants, so that Copy and artifact.Disk.Restore need
-// not be told: see [InOrder].
+// knows the order in which it must be written, and Copy and
+// artifact.Disk.Restore ask it: see [InOrder].
 //
 // The package trusts no image: every offset and size that a file names is
 // checked before it is used, memory stays bounded, and no file opens because
@@ -60,10 +60,10 @@ var (
 	ErrNotDisk = virtual.ErrNotDisk
 
 	// ErrOutOfOrder says that a [Writer] that is [InOrder] was written in another
-	// order. It can write no image any more.
+	// order. Its image can no longer be completed.
 	ErrOutOfOrder = virtual.ErrOutOfOrder
 
-	// ErrAborted says that a [Writer] was given up by [Abort].
+	// ErrAborted says that [Abort] was called for a [Writer].
 	ErrAborted = virtual.ErrAborted
 
 	// ErrInUse says that a block device is mounted or held by somebody.

@@ -23,35 +23,36 @@ import (
 // reads as zeros.
 //
 // WriteAt is safe for concurrent use and takes any order, unless the Writer is
-// [InOrder]. Close completes the image, and is not called before all content
-// was written: who cannot write all of it calls [Abort]. It neither closes nor
-// syncs the file: a full file system can show as late as in the caller's Sync.
-// After an error the file is of no use.
+// [InOrder]. Close completes the image. It is called when all content was
+// written; if that is not possible, [Abort] is called instead. Close neither
+// closes nor syncs the file: a full file system can show as late as in the
+// caller's Sync. After an error the file is of no use.
 type Writer interface {
 	io.WriterAt
 	io.Closer
 }
 
-// InOrder reports whether w wants its content in ascending order: calls of
-// WriteAt come one after another, with ranges that do not overlap. Any other
-// call is refused with [ErrOutOfOrder], and so is every call after it, Close as
-// well: no image comes of it. The Writers of compressed formats
-// ([Format.InOrder]) and of streams are such.
+// InOrder reports whether w must be written in ascending order: one call of
+// WriteAt after another, with ranges that do not overlap. The Writers of
+// compressed formats ([Format.InOrder]) and of streams are such. A call in
+// another order returns [ErrOutOfOrder], and so does every call after it, also
+// Close: the image is never completed.
 //
-// A Writer that can tell has a method InOrder() bool; else it takes any order. A
-// Writer that passes calls on to another one has to pass on this one, too.
+// A Writer that must be written in order has a method InOrder() bool. A Writer
+// without this method takes any order. A type that wraps a Writer must have the
+// method if that Writer has it, and an Abort method as well.
 func InOrder(w Writer) bool {
 	o, ok := w.(interface{ InOrder() bool })
 	return ok && o.InOrder()
 }
 
-// Abort gives up w, whose content is not complete. After it WriteAt and Close
-// return [ErrAborted], or the error that there was before, and write nothing.
-// Close need not be called any more. After Close it does nothing, so that it can
-// be deferred. [Copy] and artifact.Disk.Restore call it when they fail.
+// Abort ends w without completing its image. After it WriteAt and Close write
+// nothing, and return [ErrAborted] or an earlier error. Close need not be called.
+// After Close, Abort does nothing, so that it can be deferred. [Copy] and
+// artifact.Disk.Restore call it when they fail.
 //
-// A Writer that can be given up has a method Abort(). It is safe for concurrent
-// use.
+// All Writers of this package have a method Abort(), which is safe for concurrent
+// use. For a Writer without this method Abort does nothing.
 func Abort(w Writer) {
 	if a, ok := w.(interface{ Abort() }); ok {
 		a.Abort()

@@ -23,7 +23,7 @@ var (
 // The reasons of a Writer to refuse; package disk says what they mean.
 var (
 	ErrOutOfOrder = errors.New("out of order")
-	ErrAborted    = errors.New("image was given up before it was complete")
+	ErrAborted    = errors.New("writing of the image was aborted")
 )
 
 // OutOfOrder returns an error that is [ErrOutOfOrder]: a write at off came
