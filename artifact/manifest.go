@@ -10,13 +10,13 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 
 	"github.com/opencontainers/go-digest"
 	specs "github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/internal/strictjson"
 )
 
 // MaxManifest is the largest manifest that is read, in bytes: what registries
@@ -140,7 +140,10 @@ func ParseManifest(raw []byte, desc ocispec.Descriptor) (*Manifest, error) {
 	if err := checkBlob(PartManifest, desc, raw); err != nil {
 		return nil, err
 	}
-	if err := CheckJSON(raw); err != nil {
+	if len(raw) > MaxManifest {
+		return bad("it has %d bytes, more than %d", len(raw), MaxManifest)
+	}
+	if err := strictjson.CheckManifest(raw); err != nil {
 		return bad("%v", err)
 	}
 	var in struct {
@@ -294,116 +297,4 @@ func parseDisk(l ocispec.Descriptor) (d DiskDescriptor, err error) {
 		return d, fmt.Errorf("annotation %s is %q", AnnotationSector, sector)
 	}
 	return d, nil
-}
-
-// knownKeys are the members that are decoded. Go's decoder takes them in any
-// case, so that others could read another document.
-var knownKeys = []string{"schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests",
-	"subject", "annotations", "digest", "size", "urls", "data", "platform"}
-
-// CheckJSON refuses manifests and image indexes that are not well-formed, and
-// those that two parsers could read differently.
-func CheckJSON(raw []byte) error {
-	if len(raw) > MaxManifest {
-		return fmt.Errorf("it has %d bytes, more than %d", len(raw), MaxManifest)
-	}
-	if !utf8.Valid(raw) {
-		return fmt.Errorf("it is not UTF-8")
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber()
-	t, err := d.Token()
-	if err != nil {
-		return err
-	}
-	if t != json.Delim('{') {
-		return fmt.Errorf("it is not a JSON object")
-	}
-	if err := checkObject(d, false, 0); err != nil {
-		return err
-	}
-	if d.InputOffset() != int64(len(raw)) {
-		return fmt.Errorf("there is something after the JSON object")
-	}
-	return nil
-}
-
-// maxDepth bounds the recursion over a manifest, which needs four levels.
-const maxDepth = 32
-
-func checkObject(d *json.Decoder, annotations bool, depth int) (err error) {
-	if depth > maxDepth {
-		return fmt.Errorf("it is nested too deep")
-	}
-	seen := map[string]bool{}
-	defer func() {
-		if err == nil && seen["digest"] && !seen["size"] {
-			err = fmt.Errorf("a descriptor has no size")
-		}
-	}()
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return err
-		}
-		key, _ := t.(string)
-		id := key
-		if !annotations {
-			id = asciiLower(key)
-			if key == "urls" {
-				return fmt.Errorf("a descriptor has urls")
-			}
-			for _, k := range knownKeys {
-				if key != k && strings.EqualFold(key, k) {
-					return fmt.Errorf("the key %q is misspelt", key)
-				}
-			}
-		}
-		if seen[id] {
-			return fmt.Errorf("the key %q is there twice", key)
-		}
-		seen[id] = true
-		known := annotations || slices.Contains(knownKeys, key)
-		if err := checkValue(d, key == "annotations", known, depth); err != nil {
-			return err
-		}
-	}
-	_, err = d.Token()
-	return err
-}
-
-func checkValue(d *json.Decoder, annotations, known bool, depth int) error {
-	t, err := d.Token()
-	if err != nil {
-		return err
-	}
-	switch t {
-	case nil:
-		if known {
-			return fmt.Errorf("it has a null")
-		}
-	case json.Delim('{'):
-		return checkObject(d, annotations, depth+1)
-	case json.Delim('['):
-		if depth > maxDepth {
-			return fmt.Errorf("it is nested too deep")
-		}
-		for d.More() {
-			if err := checkValue(d, false, known, depth+1); err != nil {
-				return err
-			}
-		}
-		_, err = d.Token()
-		return err
-	}
-	return nil
-}
-
-func asciiLower(s string) string {
-	return strings.Map(func(r rune) rune {
-		if 'A' <= r && r <= 'Z' {
-			return r + 'a' - 'A'
-		}
-		return r
-	}, s)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/internal/bundle"
+	"github.com/davit-oci/davit/internal/strictjson"
 	intoto "github.com/in-toto/attestation/go/v1"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	sgbundle "github.com/sigstore/sigstore-go/pkg/bundle"
@@ -21,7 +22,7 @@ var errOtherKind = errors.New("not a bundle")
 // data is what its digest says.
 func parseReferrer(data []byte, subject ocispec.Descriptor) (ocispec.Descriptor, error) {
 	var none ocispec.Descriptor
-	if err := checkJSON(data, foldKeys); err != nil {
+	if err := strictjson.CheckNames(data); err != nil {
 		return none, refusef(Malformed, "its manifest: %.200v", err)
 	}
 	var m ocispec.Manifest
@@ -94,7 +95,7 @@ type signedBundle struct {
 // parseBundle reads a bundle. sigstore-go refuses unknown fields and versions, as cosign does; what it is lenient about, and what
 // it would verify without a trusted key, is refused here.
 func parseBundle(data []byte) (*signedBundle, error) {
-	if err := checkJSON(data, exactKeys); err != nil {
+	if err := strictjson.Check(data); err != nil {
 		return nil, refusef(Malformed, "the bundle: %.200v", err)
 	}
 	var b sgbundle.Bundle
@@ -176,7 +177,7 @@ func (b *signedBundle) claims() (*claims, error) {
 	if err != nil {
 		return nil, refusef(Malformed, "the payload: %.200v", err)
 	}
-	if err := checkJSON(payload, exactKeys); err != nil {
+	if err := strictjson.Check(payload); err != nil {
 		return nil, refusef(Malformed, "the statement: %.200v", err)
 	}
 	// Not Envelope.Statement: it does the same, but does not say what is wrong.

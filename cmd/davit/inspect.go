@@ -16,6 +16,7 @@ import (
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/guest"
 	"github.com/davit-oci/davit/internal/source"
+	"github.com/davit-oci/davit/internal/strictjson"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/ovf"
@@ -311,7 +312,7 @@ func (r *inspectReport) addIndex(raw []byte) error {
 
 // parseIndex reads an OCI index, strictly: what two parsers read differently is refused.
 func parseIndex(raw []byte) (*ocispec.Index, error) {
-	if err := artifact.CheckJSON(raw); err != nil {
+	if err := strictjson.CheckManifest(raw); err != nil {
 		return nil, refusedError{"malformed", fmt.Errorf("index: %w", err)}
 	}
 	var index ocispec.Index
