@@ -68,11 +68,11 @@ var imports = map[string]struct {
 	},
 	"disk/internal/xz": {may: []string{"disk/internal/virtual", xz}}, // of the module only what decodes a block: its reader is unbounded
 	"artifact": {
-		may:   []string{"chunker", "disk", "internal/space", "internal/strictjson", imageSpec, goDigest, compress, xz, sync},
+		may:   []string{"chunker", "disk", "internal/fetch", "internal/space", "internal/strictjson", imageSpec, goDigest, compress, xz, sync},
 		tests: []string{"disk/disktest"},
 	},
 	"registry": {
-		may:   []string{"internal/own", "internal/wholefile", oras, imageSpec, goDigest, net, sync, sys},
+		may:   []string{"internal/fetch", "internal/own", "internal/wholefile", oras, imageSpec, goDigest, net, sync, sys},
 		tests: []string{olareg},
 	},
 	"internal/beneath":   {},                                                   // what images and descriptors may name of the host, which is one rule
@@ -87,12 +87,13 @@ var imports = map[string]struct {
 	"internal/source": {may: []string{"artifact", "disk", "disk/guest", "internal/space", "internal/sparse", "machine", "machine/appliance", "machine/ovf"}, tests: []string{"internal/programs"}},
 	"sign":            {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
 	"verify": {
-		may:   []string{"internal/bundle", "internal/strictjson", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf},
+		may:   []string{"internal/bundle", "internal/fetch", "internal/strictjson", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf},
 		tests: []string{"sign", olareg, oras}, // a real registry between the two, and the real cosign
 	},
 
 	// What content must be before it is parsed, and before it is believed.
 	"internal/strictjson": {},
+	"internal/fetch":      {may: []string{imageSpec, goDigest}},
 
 	"machine": {},
 	// Descriptors, one package each; none knows another. Package appliance finds the files that they name, and opens them.
@@ -107,7 +108,7 @@ var imports = map[string]struct {
 	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
 	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                                           // measures the real code with made-up artifacts
 	"cmd/davit": {
-		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/own", "internal/secret", "internal/source", "internal/space", "internal/strictjson", "internal/wholefile",
+		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/fetch", "internal/own", "internal/secret", "internal/source", "internal/space", "internal/strictjson", "internal/wholefile",
 			"machine", "machine/appliance", "machine/delivery", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},

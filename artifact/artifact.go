@@ -26,6 +26,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/davit-oci/davit/internal/fetch"
 )
 
 // The media types of version 1. A layer's codec is the suffix of its type.
@@ -90,6 +92,8 @@ type RefusedError struct {
 	Part  string // one of the Part constants
 	Where string // which one, such as "3 of layer sha256:…"; may be empty
 	Why   string
+
+	kind error
 }
 
 func (e *RefusedError) Error() string {
@@ -98,6 +102,9 @@ func (e *RefusedError) Error() string {
 	}
 	return e.Part + " " + e.Where + ": " + e.Why
 }
+
+// Unwrap makes errors.Is find the ErrDigestMismatch of packages registry and verify where a blob as a whole is not what its digest says.
+func (e *RefusedError) Unwrap() error { return e.kind }
 
 func refuse(part, where, why string, args ...any) error {
 	return &RefusedError{Part: part, Where: where, Why: fmt.Sprintf(why, args...)}
@@ -149,32 +156,33 @@ func readRange(ctx context.Context, src Fetcher, desc ocispec.Descriptor, off, n
 
 // fetchAll returns a blob of at most limit bytes, checked against its descriptor.
 func fetchAll(ctx context.Context, src Fetcher, part string, desc ocispec.Descriptor, limit int64) ([]byte, error) {
-	if desc.Size < 0 || desc.Size > limit {
-		return nil, refuse(part, string(desc.Digest), "has %d bytes, more than %d", desc.Size, limit)
+	b, err := fetch.All(ctx, src, desc, limit)
+	if f, ok := errors.AsType[*fetch.Fault](err); ok {
+		return nil, refuseFault(part, f)
 	}
-	rc, err := src.Fetch(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer rc.Close()
-	b, err := io.ReadAll(io.LimitReader(rc, desc.Size+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", desc.Digest, err)
-	}
-	if err := checkBlob(part, desc, b); err != nil {
-		return nil, err
-	}
-	return b, nil
+	return b, err
 }
 
+// checkBlob refuses b if it is not the content of desc.
 func checkBlob(part string, desc ocispec.Descriptor, b []byte) error {
-	if int64(len(b)) != desc.Size {
-		return refuse(part, string(desc.Digest), "its size is not the %d bytes of its descriptor", desc.Size)
-	}
-	if got := digest.FromBytes(b); got != desc.Digest {
-		return refuse(part, string(desc.Digest), "its bytes hash to %s", got)
+	if f, ok := errors.AsType[*fetch.Fault](fetch.Check(b, desc)); ok {
+		return refuseFault(part, f)
 	}
 	return nil
+}
+
+// readError is what to say when reading a blob has failed: a refusal if its
+// bytes are at fault.
+func readError(part string, desc ocispec.Descriptor, err error) error {
+	if f, ok := errors.AsType[*fetch.Fault](err); ok {
+		return refuseFault(part, f)
+	}
+	return fmt.Errorf("reading %s: %w", desc.Digest, err)
+}
+
+// refuseFault makes a refusal of what package fetch finds wrong with a blob.
+func refuseFault(part string, f *fetch.Fault) error {
+	return &RefusedError{Part: part, Where: string(f.Digest), Why: f.Why, kind: f.Kind}
 }
 
 type sum = [sha256.Size]byte

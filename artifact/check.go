@@ -2,8 +2,6 @@ package artifact
 
 import (
 	"context"
-	"crypto/sha256"
-	"fmt"
 	"io"
 	"slices"
 	"sync"
@@ -12,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/davit-oci/davit/chunker"
+	"github.com/davit-oci/davit/internal/fetch"
 )
 
 // CheckOptions are the options of [Image.Check].
@@ -113,27 +112,17 @@ func (im *Image) checkBlob(ctx context.Context, part string, desc ocispec.Descri
 		return err
 	}
 	defer rc.Close()
-	return hashRest(part, desc, rc, sha256.New(), 0, progress)
+	return readRest(part, desc, fetch.Reader(rc, desc), progress)
 }
 
-// hashRest reads what is left of a blob of which n bytes went into h.
-func hashRest(part string, desc ocispec.Descriptor, r io.Reader, h interface {
-	io.Writer
-	Sum([]byte) []byte
-}, n int64, progress func(int64)) error {
-	rest, err := io.Copy(h, io.LimitReader(r, desc.Size-n+1))
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", desc.Digest, err)
-	}
+// readRest reads what is left of a blob, which r checks.
+func readRest(part string, desc ocispec.Descriptor, r io.Reader, progress func(int64)) error {
+	rest, err := io.Copy(io.Discard, r)
 	if progress != nil {
 		progress(rest)
 	}
-	if n+rest != desc.Size {
-		return refuse(part, string(desc.Digest), "its size is not the %d bytes of its descriptor", desc.Size)
-	}
-	var s sum
-	if h.Sum(s[:0]); Digest(s) != desc.Digest {
-		return refuse(part, string(desc.Digest), "its bytes hash to %s", Digest(s))
+	if err != nil {
+		return readError(part, desc, err)
 	}
 	return nil
 }
@@ -180,10 +169,9 @@ func (im *Image) checkFrames(ctx context.Context, dir *directory, progress func(
 		return err
 	}
 	defer rc.Close()
-	h := sha256.New()
+	whole := fetch.Reader(rc, desc)
 	var stored []byte
 	var f *frame
-	at := int64(0)
 	for i := range dir.frames {
 		e, err := dir.frame(i)
 		if err != nil {
@@ -193,11 +181,9 @@ func (im *Image) checkFrames(ctx context.Context, dir *directory, progress func(
 			stored = make([]byte, e.stored)
 		}
 		stored = stored[:e.stored]
-		if _, err := io.ReadFull(rc, stored); err != nil {
-			return fmt.Errorf("reading layer %s at %d: %w", desc.Digest, at, noEOF(err))
+		if _, err := io.ReadFull(whole, stored); err != nil {
+			return readError(PartLayer, desc, noEOF(err))
 		}
-		h.Write(stored)
-		at += int64(len(stored))
 		if progress != nil {
 			progress(int64(len(stored)))
 		}
@@ -205,7 +191,7 @@ func (im *Image) checkFrames(ctx context.Context, dir *directory, progress func(
 			return err
 		}
 	}
-	return hashRest(PartLayer, desc, rc, h, at, progress)
+	return readRest(PartLayer, desc, whole, progress)
 }
 
 type nowhere struct{}

@@ -16,6 +16,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/davit-oci/davit/internal/fetch"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -28,8 +29,8 @@ var (
 	ErrUnauthorized = errors.New("unauthorized")
 
 	// ErrDigestMismatch: bytes are not what their digest or size says, or a tag and a digest that were named together disagree.
-	// It is an [fs.ErrInvalid] for those who do not know this package.
-	ErrDigestMismatch error = digestMismatchError{}
+	// It is an [fs.ErrInvalid] for those who do not know this package, and the value of the same name in package verify.
+	ErrDigestMismatch = fetch.ErrDigestMismatch
 
 	// ErrIncomplete: there is more than what is returned with it, and asking again will not bring it: beyond a limit, or wrong where it
 	// is kept. It is an [fs.ErrInvalid], too.
@@ -48,10 +49,13 @@ type notFoundError struct{}
 func (notFoundError) Error() string        { return "not found" }
 func (notFoundError) Is(target error) bool { return target == fs.ErrNotExist }
 
-type digestMismatchError struct{}
-
-func (digestMismatchError) Error() string        { return "content does not match its digest" }
-func (digestMismatchError) Is(target error) bool { return target == fs.ErrInvalid }
+// mismatch turns what package fetch finds wrong with content into an [ErrDigestMismatch].
+func mismatch(err error) error {
+	if f, ok := errors.AsType[*fetch.Fault](err); ok {
+		return fmt.Errorf("%w: %s %s", ErrDigestMismatch, f.Digest, f.Why)
+	}
+	return err
+}
 
 // An invalidError is about what is wrong, and will be: no fault of the network. It is an [fs.ErrInvalid].
 type invalidError struct{ error }

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/davit-oci/davit/internal/fetch"
 	"github.com/davit-oci/davit/internal/own"
 	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/opencontainers/go-digest"
@@ -575,36 +576,23 @@ func openBlobFile(path string) (layoutBlob, error) {
 
 // copyVerified copies the content of desc from r to w, and fails if r has anything else.
 func copyVerified(ctx context.Context, w io.Writer, r io.Reader, desc ocispec.Descriptor) error {
-	hash := digest.SHA256.Digester()
+	verified := fetch.Reader(r, desc)
 	buf := make([]byte, 256<<10)
-	var total int64
 	for {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		n, err := r.Read(buf)
-		total += int64(n)
-		if total > desc.Size {
-			return fmt.Errorf("%w: %s has more than %d bytes", ErrDigestMismatch, desc.Digest, desc.Size)
+		n, err := verified.Read(buf)
+		if err != nil && err != io.EOF {
+			return mismatch(err)
 		}
-		_, _ = hash.Hash().Write(buf[:n]) // a hash never fails
 		if _, err := w.Write(buf[:n]); err != nil {
 			return err
 		}
 		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return err
+			return nil
 		}
 	}
-	if total != desc.Size {
-		return fmt.Errorf("%w: %s has %d bytes, not %d", ErrDigestMismatch, desc.Digest, total, desc.Size)
-	}
-	if got := hash.Digest(); got != desc.Digest {
-		return fmt.Errorf("%w: %s is %s", ErrDigestMismatch, desc.Digest, got)
-	}
-	return nil
 }
 
 // mayWriteTo returns an error if the path of a folder leads through a link of another user. The folder need not exist.

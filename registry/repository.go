@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/davit-oci/davit/internal/fetch"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -90,7 +91,7 @@ func (o Options) withDefaults() Options {
 
 // MaxManifest is the size in bytes over which manifests, indexes and referrer lists are refused: the limit that the distribution spec
 // asks of registries. It bounds what a registry can make us hold in memory.
-const MaxManifest = 4 << 20
+const MaxManifest = fetch.MaxManifest
 
 // What [Repository.Push] keeps of a blob in memory: one that can be read twice only if it is small, any other up to a limit.
 const (
@@ -212,11 +213,11 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.Rea
 	if err != nil {
 		return nil, err
 	}
-	v := verifying(rc, desc)
+	var verified func()
 	if l, ok := r.backend.(*layout); ok {
-		v.verified = func() { l.setSound(desc) }
+		verified = func() { l.setSound(desc) }
 	}
-	return v, nil
+	return verifying(rc, desc, verified), nil
 }
 
 // FetchRange reads n bytes of a blob from offset off. The bytes are unverified: whoever calls must know a digest for just them and
@@ -395,60 +396,32 @@ func checkManifestDescriptor(desc ocispec.Descriptor) error {
 
 // readVerified reads all of r and checks that it is what desc says. The caller has bounded desc.Size.
 func readVerified(r io.Reader, desc ocispec.Descriptor) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, desc.Size+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", desc.Digest, err)
-	}
-	if err := verifyBytes(b, desc); err != nil {
-		return nil, err
-	}
-	return b, nil
+	b, err := fetch.Read(r, desc)
+	return b, mismatch(err)
 }
 
-func verifyBytes(b []byte, desc ocispec.Descriptor) error {
-	if int64(len(b)) != desc.Size {
-		return fmt.Errorf("%w: %s has %d bytes, not %d", ErrDigestMismatch, desc.Digest, len(b), desc.Size)
-	}
-	if got := digest.FromBytes(b); got != desc.Digest {
-		return fmt.Errorf("%w: %s is %s", ErrDigestMismatch, desc.Digest, got)
-	}
-	return nil
-}
+func verifyBytes(b []byte, desc ocispec.Descriptor) error { return mismatch(fetch.Check(b, desc)) }
 
-// verifying checks a blob while it is read. rc gives exactly desc.Size bytes or an error.
-func verifying(rc io.ReadCloser, desc ocispec.Descriptor) *verifier {
-	return &verifier{rc: rc, desc: desc, hash: digest.SHA256.Digester()}
+// verifying checks a blob while it is read. verified is called when all was read and right; it may be nil.
+func verifying(rc io.ReadCloser, desc ocispec.Descriptor, verified func()) io.ReadCloser {
+	return struct {
+		io.Reader
+		io.Closer
+	}{verifier{fetch.Reader(rc, desc), verified}, rc}
 }
 
 type verifier struct {
-	rc   io.ReadCloser
-	desc ocispec.Descriptor
-	hash digest.Digester
-	n    int64
-
-	verified func() // is called when all was read and right; may be nil
+	r        io.Reader
+	verified func()
 }
 
-func (v *verifier) Read(p []byte) (int, error) {
-	n, err := v.rc.Read(p)
-	v.n += int64(n)
-	_, _ = v.hash.Hash().Write(p[:n]) // a hash never fails
-	if !errors.Is(err, io.EOF) {
-		return n, err
-	}
-	if v.n != v.desc.Size {
-		return n, fmt.Errorf("%w: %s has %d bytes, not %d", ErrDigestMismatch, v.desc.Digest, v.n, v.desc.Size)
-	}
-	if got := v.hash.Digest(); got != v.desc.Digest {
-		return n, fmt.Errorf("%w: %s is %s", ErrDigestMismatch, v.desc.Digest, got)
-	}
-	if v.verified != nil {
+func (v verifier) Read(p []byte) (int, error) {
+	n, err := v.r.Read(p)
+	if errors.Is(err, io.EOF) && v.verified != nil {
 		v.verified()
 	}
-	return n, err
+	return n, mismatch(err)
 }
-
-func (v *verifier) Close() error { return v.rc.Close() }
 
 // A referrer is what this package has to know of a manifest: whose it is, and of what type.
 type referrer struct {

@@ -219,7 +219,7 @@ func (s *search) do(ctx context.Context, t *task) (next *task, err error) {
 		if t.desc.MediaType != ocispec.MediaTypeImageManifest {
 			return nil, refusef(Malformed, "it is listed as a %.100q, not as an image manifest", t.desc.MediaType)
 		}
-		data, err := fetch(ctx, s.src, plain(t.desc), maxReferrerManifest)
+		data, err := fetchContent(ctx, s.src, plain(t.desc), maxReferrerManifest)
 		if err != nil {
 			return nil, err
 		}
@@ -229,7 +229,7 @@ func (s *search) do(ctx context.Context, t *task) (next *task, err error) {
 		}
 		return &task{step: fetchBundle, desc: layer, sig: t.sig, turn: t.turn}, nil
 	case fetchBundle:
-		data, err := fetch(ctx, s.src, t.desc, maxBundle)
+		data, err := fetchContent(ctx, s.src, t.desc, maxBundle)
 		if err != nil {
 			return nil, err
 		}
@@ -317,7 +317,7 @@ func (q *taskQueue) Pop() any {
 // CPU, and an honest hint names its key.
 func (t *task) cost() int64 {
 	if t.step == tryOtherKeys {
-		return maxReferrers + maxBundle + maxManifest
+		return maxBytes // more than any document that is fetched
 	}
 	return max(t.desc.Size, share)
 }

@@ -21,6 +21,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/davit-oci/davit/internal/fetch"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -30,8 +31,9 @@ var (
 	// ErrNoTrustSource is the reason when the policy trusts nobody. The ways out of that are the caller's to know.
 	ErrNoTrustSource = errors.New("no trust source: no key says whose signatures count")
 
-	// ErrDigestMismatch is among the reasons when bytes were not what a digest says.
-	ErrDigestMismatch = errors.New("bytes are not what their digest says")
+	// ErrDigestMismatch is among the reasons when bytes were not what a digest says. It is the value of the same name in package
+	// registry.
+	ErrDigestMismatch = fetch.ErrDigestMismatch
 )
 
 // A Source is where a manifest and its signatures are. Its methods are called concurrently. It need not check digests: what it
@@ -66,9 +68,6 @@ type Policy struct {
 
 // BindAny is a [Policy.Bind] that accepts signatures made for any repository.
 const BindAny = "any"
-
-// maxManifest bounds the manifest itself: it is what the distribution spec asks registries to take.
-const maxManifest = 4 << 20
 
 // A Result is what was verified. Only [Artifact] makes one.
 type Result struct {
@@ -217,7 +216,7 @@ func Artifact(ctx context.Context, src Source, subject ocispec.Descriptor, p Pol
 	if len(keys) == 0 {
 		return nil, refuse(subject, nil, Reason{Code: NoTrustSource, Why: ErrNoTrustSource.Error(), err: ErrNoTrustSource})
 	}
-	manifest, err := fetch(ctx, src, subject, maxManifest)
+	manifest, err := fetchContent(ctx, src, subject, fetch.MaxManifest)
 	if err != nil {
 		if r, ok := asRefusal(err); ok {
 			return nil, refuse(subject, nil, Reason{Code: r.code, Why: "manifest: " + r.why, err: r.err})
@@ -373,30 +372,17 @@ func asRefusal(err error) (*refusal, bool) {
 	return errors.AsType[*refusal](err)
 }
 
-// fetch reads the content of desc and checks it before anyone parses it.
-func fetch(ctx context.Context, src Source, desc ocispec.Descriptor, limit int64) ([]byte, error) {
-	if err := desc.Digest.Validate(); err != nil {
-		return nil, refusef(Malformed, "%q is not a digest", desc.Digest)
+// fetchContent reads the content of desc and checks it before anyone parses it.
+func fetchContent(ctx context.Context, src fetch.Source, desc ocispec.Descriptor, limit int64) ([]byte, error) {
+	data, err := fetch.All(ctx, src, desc, limit)
+	f, ok := errors.AsType[*fetch.Fault](err)
+	switch {
+	case !ok:
+		return data, err
+	case f.Kind == fetch.ErrMalformedDigest:
+		return nil, refusef(Malformed, "%.200q %s", f.Digest, f.Why)
+	case f.Kind == fetch.ErrTooLarge:
+		return nil, refusef(TooLarge, "content of %s %s", f.Digest, f.Why)
 	}
-	if desc.Size < 0 || desc.Size > limit {
-		return nil, refusef(TooLarge, "%d bytes; the limit is %d", desc.Size, limit)
-	}
-	rc, err := src.Fetch(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer rc.Close()
-	// One byte more than there may be, to see that there is none. A source that checks digests itself fails after the last byte;
-	// by then the bytes are here, and speak for themselves.
-	data, err := io.ReadAll(io.LimitReader(rc, desc.Size+1))
-	if err != nil && int64(len(data)) < desc.Size {
-		return nil, err
-	}
-	if int64(len(data)) != desc.Size {
-		return nil, &refusal{DigestMismatch, fmt.Sprintf("content of %s has not the %d bytes of its descriptor", desc.Digest, desc.Size), ErrDigestMismatch}
-	}
-	if got := desc.Digest.Algorithm().FromBytes(data); got != desc.Digest {
-		return nil, &refusal{DigestMismatch, fmt.Sprintf("content of %s has the digest %s", desc.Digest, got), ErrDigestMismatch}
-	}
-	return data, nil
+	return nil, &refusal{DigestMismatch, fmt.Sprintf("content of %s %s", f.Digest, f.Why), ErrDigestMismatch}
 }

@@ -95,10 +95,14 @@ func refusals(err error) []reason {
 	case errors.As(err, &refused):
 		return []reason{{Code: refused.code, Why: err.Error()}}
 	case errors.As(err, &malformed):
-		return []reason{{Code: "malformed", Part: malformed.Part, Why: err.Error()}}
+		code := "malformed"
+		if errors.Is(malformed, verify.ErrDigestMismatch) {
+			code = string(verify.DigestMismatch)
+		}
+		return []reason{{Code: code, Part: malformed.Part, Why: err.Error()}}
 	case errors.Is(err, artifact.ErrNotArtifact):
 		return []reason{{Code: "not-an-artifact", Why: err.Error()}}
-	case errors.Is(err, registry.ErrDigestMismatch), errors.Is(err, verify.ErrDigestMismatch):
+	case errors.Is(err, verify.ErrDigestMismatch):
 		return []reason{{Code: string(verify.DigestMismatch), Why: err.Error()}}
 	case errors.Is(err, appliance.ErrDigest):
 		return []reason{{Code: "package-digest", Why: err.Error()}}

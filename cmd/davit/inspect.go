@@ -15,6 +15,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/disk/guest"
+	"github.com/davit-oci/davit/internal/fetch"
 	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/internal/strictjson"
 	"github.com/davit-oci/davit/machine"
@@ -250,23 +251,19 @@ func (r *inspectReport) addMachines(e *machine.Envelope) {
 	}
 }
 
-// readOVF fetches the OVF alone. The repository checks its digest.
+// readOVF fetches the OVF alone.
 func readOVF(ctx context.Context, repo *registry.Repository, m *artifact.Manifest) ([]byte, error) {
 	return readBlob(ctx, repo, m.OVF, "the OVF", machine.MaxDescriptor)
 }
 
-// readBlob fetches a blob that is kept in memory, of up to limit bytes. The
-// repository checks its digest. what it is called is for errors.
+// readBlob fetches a blob that is kept in memory, of up to limit bytes. what
+// it is called is for errors.
 func readBlob(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, what string, limit int64) ([]byte, error) {
-	if desc.Size > limit {
-		return nil, refusedError{"too-large", fmt.Errorf("%s has %d bytes, more than %d", what, desc.Size, limit)}
+	data, err := fetch.All(ctx, repo, desc, limit)
+	if f, ok := errors.AsType[*fetch.Fault](err); ok && f.Kind == fetch.ErrTooLarge {
+		return nil, refusedError{"too-large", fmt.Errorf("%s %s", what, f.Why)}
 	}
-	rc, err := repo.Fetch(ctx, desc)
-	if err != nil {
-		return nil, err
-	}
-	defer rc.Close()
-	return io.ReadAll(rc)
+	return data, err
 }
 
 func (o *inspectOptions) printOVF(ctx context.Context, stdout io.Writer, repo *registry.Repository, desc ocispec.Descriptor, raw []byte) error {
