@@ -19,6 +19,7 @@ const module = "github.com/davit-oci/davit"
 // other is a module, of which every package is meant. The standard library is open to all.
 //
 // Arrows that are missing on purpose: disk knows nothing of OCI. artifact reaches registries through two small interfaces of its own.
+// It does not import verify, which alone makes the subjects that artifact reads by: both import internal/subject, and nobody else does.
 // sign and verify never import each other, so that neither can come to rely on what the other believes. oras-go is the business of
 // registry alone; cobra and the terminal are the command's.
 //
@@ -68,8 +69,8 @@ var imports = map[string]struct {
 	},
 	"disk/internal/xz": {may: []string{"disk/internal/virtual", xz}}, // of the module only what decodes a block: its reader is unbounded
 	"artifact": {
-		may:   []string{"chunker", "disk", "internal/fetch", "internal/space", "internal/strictjson", imageSpec, goDigest, compress, xz, sync},
-		tests: []string{"disk/disktest"},
+		may:   []string{"chunker", "disk", "internal/fetch", "internal/space", "internal/strictjson", "internal/subject", imageSpec, goDigest, compress, xz, sync},
+		tests: []string{"disk/disktest", "verify"}, // verify makes subjects
 	},
 	"registry": {
 		may:   []string{"internal/fetch", "internal/own", "internal/wholefile", oras, imageSpec, goDigest, net, sync, sys},
@@ -87,13 +88,14 @@ var imports = map[string]struct {
 	"internal/source": {may: []string{"artifact", "disk", "disk/guest", "internal/space", "internal/sparse", "machine", "machine/appliance", "machine/ovf"}, tests: []string{"internal/programs"}},
 	"sign":            {may: []string{"internal/bundle", imageSpec, goDigest, sigstore, systemslib}},
 	"verify": {
-		may:   []string{"internal/bundle", "internal/fetch", "internal/strictjson", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf},
+		may:   []string{"internal/bundle", "internal/fetch", "internal/strictjson", "internal/subject", imageSpec, goDigest, sigstore, sigstoreGo, inToto, protobuf},
 		tests: []string{"sign", olareg, oras}, // a real registry between the two, and the real cosign
 	},
 
 	// What content must be before it is parsed, and before it is believed.
 	"internal/strictjson": {},
 	"internal/fetch":      {may: []string{imageSpec, goDigest}},
+	"internal/subject":    {may: []string{"internal/fetch", "internal/strictjson", imageSpec, goDigest}},
 
 	"machine": {},
 	// Descriptors, one package each; none knows another. Package appliance finds the files that they name, and opens them.
@@ -106,9 +108,9 @@ var imports = map[string]struct {
 	"machine/ovf":              {may: []string{"machine", "machine/internal/attach", "machine/internal/xmltree"}},
 	"machine/vbox":             {may: []string{"machine", "machine/internal/xmltree"}},
 	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
-	"bench/scale":              {may: []string{"artifact", "chunker", "disk", imageSpec, goDigest}},                                           // measures the real code with made-up artifacts
+	"bench/scale":              {may: []string{"artifact", "chunker", "disk", "verify", imageSpec, goDigest}},                                 // measures the real code with made-up artifacts
 	"cmd/davit": {
-		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/fetch", "internal/own", "internal/secret", "internal/source", "internal/space", "internal/strictjson", "internal/wholefile",
+		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/fetch", "internal/own", "internal/secret", "internal/source", "internal/space", "internal/wholefile",
 			"machine", "machine/appliance", "machine/delivery", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},

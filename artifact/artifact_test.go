@@ -15,6 +15,7 @@ import (
 
 	"github.com/davit-oci/davit/chunker"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/verify"
 )
 
 // A memory is a registry for tests: blobs by digest, and what was pushed.
@@ -94,9 +95,18 @@ func (m *memory) pack(t testing.TB, disks []Source, o PackOptions) (ocispec.Desc
 	return desc, p
 }
 
+// openUnverified opens what desc says, whoever wrote it.
+func openUnverified(ctx context.Context, src Fetcher, desc ocispec.Descriptor, o OpenOptions) (*Image, error) {
+	found, err := verify.Unverified(ctx, src, desc)
+	if err != nil {
+		return nil, err
+	}
+	return Open(ctx, src, found.Subject, o)
+}
+
 func (m *memory) open(t testing.TB, desc ocispec.Descriptor) *Image {
 	t.Helper()
-	im, err := Open(t.Context(), m, desc, OpenOptions{Scratch: t.TempDir()})
+	im, err := openUnverified(t.Context(), m, desc, OpenOptions{Scratch: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +116,11 @@ func (m *memory) open(t testing.TB, desc ocispec.Descriptor) *Image {
 
 func (m *memory) base(t testing.TB, desc ocispec.Descriptor) *Base {
 	t.Helper()
-	b, err := OpenBase(t.Context(), m, desc, OpenOptions{Scratch: t.TempDir(), Jobs: 4})
+	found, err := verify.Unverified(t.Context(), m, desc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := OpenBase(t.Context(), m, found.Subject, OpenOptions{Scratch: t.TempDir(), Jobs: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -346,5 +360,16 @@ func TestJournal(t *testing.T) {
 	}
 	if back, _ := restore(t, m.open(t, got), "disk0", RestoreOptions{}, nil); !bytes.Equal(back, changed) {
 		t.Error("content differs")
+	}
+}
+
+// What nobody has let through is not even fetched.
+func TestOpenRefusesTheZeroSubject(t *testing.T) {
+	var none Fetcher
+	if im, err := Open(t.Context(), none, verify.Subject{}, OpenOptions{}); im != nil || !errors.Is(err, verify.ErrNoSubject) {
+		t.Errorf("Open: got %v, %v, want ErrNoSubject", im, err)
+	}
+	if b, err := OpenBase(t.Context(), none, verify.Subject{}, OpenOptions{}); b != nil || !errors.Is(err, verify.ErrNoSubject) {
+		t.Errorf("OpenBase: got %v, %v, want ErrNoSubject", b, err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/davit-oci/davit/internal/subject"
 )
 
 // A Base is an artifact whose layers another one may reference.
@@ -17,10 +19,11 @@ type Base struct {
 	layers []baseLayer
 }
 
-// OpenBase opens an artifact to be a base and checks the directories of all
-// its layers. Frames are not looked at; see [Packed.CheckReused].
-func OpenBase(ctx context.Context, src Fetcher, desc ocispec.Descriptor, o OpenOptions) (*Base, error) {
-	im, err := Open(ctx, src, desc, o)
+// OpenBase opens an artifact to be a base, as [Open] does, and checks the
+// directories of all its layers. Frames are not looked at; see
+// [Packed.CheckReused].
+func OpenBase(ctx context.Context, src Fetcher, s subject.Subject, o OpenOptions) (*Base, error) {
+	im, err := Open(ctx, src, s, o)
 	if err != nil {
 		return nil, err
 	}

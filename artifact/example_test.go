@@ -15,6 +15,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/verify"
 )
 
 // A store has blobs in memory. A registry, or a layout in a folder, does as well.
@@ -44,12 +45,12 @@ func (s store) put(mediaType string, b []byte) ocispec.Descriptor {
 	return d
 }
 
-// The disk of an artifact becomes a compressed qcow2 image. The descriptor of
-// the artifact is one whose signature was verified: see package verify.
+// The disk of an artifact becomes a compressed qcow2 image. The user has named
+// the artifact by its digest; package verify has the other ways to trust one.
 func ExampleDisk_Restore() {
 	ctx := context.Background()
 	blobs := store{}
-	verified := pushed(ctx, blobs)
+	desc := pushed(ctx, blobs)
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {
 		log.Fatal(err)
@@ -58,7 +59,11 @@ func ExampleDisk_Restore() {
 	path := filepath.Join(dir, "disk.qcow2")
 
 	restore := func() error {
-		img, err := artifact.Open(ctx, blobs, verified, artifact.OpenOptions{Scratch: dir})
+		trusted, err := verify.Pinned(ctx, blobs, desc, desc.Digest)
+		if err != nil {
+			return err
+		}
+		img, err := artifact.Open(ctx, blobs, trusted.Subject, artifact.OpenOptions{Scratch: dir})
 		if err != nil {
 			return err
 		}

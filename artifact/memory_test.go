@@ -69,7 +69,7 @@ func TestMemoryOfHeads(t *testing.T) {
 	head := m.open(t, desc).Disks[0].Index.headSize()
 	shared := NewMemory(2 * head)
 	open := func() (*Image, error) {
-		return Open(t.Context(), m, desc, OpenOptions{Scratch: t.TempDir(), Memory: shared})
+		return openUnverified(t.Context(), m, desc, OpenOptions{Scratch: t.TempDir(), Memory: shared})
 	}
 	var all []*Image
 	for range 2 {

@@ -15,6 +15,7 @@ import (
 	"github.com/davit-oci/davit/chunker"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/internal/fetch"
+	"github.com/davit-oci/davit/internal/subject"
 )
 
 // maxOVF is the largest OVF that is read, in bytes.
@@ -22,9 +23,6 @@ const maxOVF = 16 << 20
 
 // OpenOptions are the options of [Open].
 type OpenOptions struct {
-	// Manifest is the manifest if the caller has it. It is checked again.
-	Manifest []byte
-
 	Scratch string  // folder for temporary files; empty is the system's
 	Jobs    int     // directories fetched at once; 0 is 1
 	Memory  *Memory // that several images share; nil is one of its own
@@ -63,20 +61,21 @@ type Disk struct {
 }
 
 // Open reads the manifest and the indexes of an artifact and checks them, as
-// docs/spec.md, "What a reader refuses" says. It trusts desc: what is under its
-// digest is what the caller wants, because it verified a signature or because
-// the user named it. The error is a [*RefusedError] where the bytes are at
-// fault, and wraps [ErrNotArtifact], [ErrNewer] or [ErrMemory] where it is
-// something else.
+// docs/spec.md, "What a reader refuses" says. s is a verify.Subject: package
+// verify makes it from a signature, a digest that the user named, or the word
+// that the artifact need not be verified. All that Open and the [Image] read
+// hangs on its digest.
+//
+// The error is a [*RefusedError] where the bytes are at fault, and wraps
+// [ErrNotArtifact], [ErrNewer] or [ErrMemory] where it is something else. Of
+// the zero Subject it wraps verify.ErrNoSubject, and nothing is fetched.
+//
 // The caller closes the image.
-func Open(ctx context.Context, src Fetcher, desc ocispec.Descriptor, o OpenOptions) (*Image, error) {
-	raw := o.Manifest
-	if raw == nil {
-		var err error
-		if raw, err = fetchAll(ctx, src, PartManifest, desc, MaxManifest); err != nil {
-			return nil, err
-		}
+func Open(ctx context.Context, src Fetcher, s subject.Subject, o OpenOptions) (*Image, error) {
+	if s == (subject.Subject{}) {
+		return nil, fmt.Errorf("opening an artifact: %w", subject.ErrZero)
 	}
+	desc, raw := s.Descriptor(), s.Manifest()
 	m, err := ParseManifest(raw, desc)
 	if err != nil {
 		return nil, err

@@ -1,9 +1,12 @@
 // Package verify decides whether a manifest is signed by someone the caller trusts.
 //
 // [Artifact] is the one thing to call: it takes a digest and a [Policy] and returns what was verified, or an [UntrustedError]
-// that has the reason for every signature that did not count. The [Result] holds the manifest's bytes; the next step takes them,
-// or its Subject, by digest, and not the tag that led there. Everything below the manifest is bound by digests and is the
-// artifact package's to check.
+// that has the reason for every signature that did not count. The [Result] has a [Subject], by which package artifact reads. So
+// the next step goes by the digest that was verified, and not by the tag that led there. Everything below the manifest is bound by
+// digests and is the artifact package's to check.
+//
+// Who does without a signature says so: with [Pinned], which takes a digest that the user named, or with [Unverified]. There is no
+// other way to a Subject.
 //
 // Signatures are Sigstore bundles v0.3 attached as OCI referrers, as cosign 3 and package sign write them. Keys only: bundles
 // with certificates are refused, transparency log entries and timestamps in a bundle are neither needed nor checked, and the
@@ -22,6 +25,7 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/internal/fetch"
+	"github.com/davit-oci/davit/internal/subject"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -36,12 +40,17 @@ var (
 	ErrDigestMismatch = fetch.ErrDigestMismatch
 )
 
-// A Source is where a manifest and its signatures are. Its methods are called concurrently. It need not check digests: what it
-// returns is checked here, whereas an error counts as a failure of the network, not as a forgery. The exceptions are errors that match
-// [fs.ErrNotExist], for content that certainly is not there, and [fs.ErrInvalid], for what is wrong where it is kept.
-type Source interface {
-	// Fetch opens a manifest or blob by the descriptor's media type, digest and size.
+// A Fetcher opens a manifest or blob by the descriptor's media type, digest and size. It need not check digests: what it returns is
+// checked here.
+type Fetcher interface {
 	Fetch(ctx context.Context, target ocispec.Descriptor) (io.ReadCloser, error)
+}
+
+// A Source is where a manifest and its signatures are. Its methods are called concurrently. An error counts as a failure of the network,
+// not as a forgery. The exceptions are errors that match [fs.ErrNotExist], for content that certainly is not there, and [fs.ErrInvalid],
+// for what is wrong where it is kept.
+type Source interface {
+	Fetcher
 
 	// Referrers lists what refers to target, of any type. Descriptors are believed to be places to look, no more. What is returned
 	// beside an error is looked at, too: a signature that is found counts, however much is missing.
@@ -69,22 +78,18 @@ type Policy struct {
 // BindAny is a [Policy.Bind] that accepts signatures made for any repository.
 const BindAny = "any"
 
-// A Result is what was verified. Only [Artifact] makes one.
+// A Result is what was let through, and why.
 type Result struct {
-	// Subject has the media type, digest and size of the manifest, and nothing else that a registry may have claimed. The media
-	// type is the caller's: no signature covers it, so a reader compares it with the one in Manifest.
-	Subject ocispec.Descriptor
+	// Subject is what the next step takes. It says who has vouched for it.
+	Subject Subject
 
-	// Manifest is the content of Subject.
-	Manifest []byte
-
-	// Signatures are all that were found, in the order of their digests. At least one is counted.
+	// Signatures are all that [Artifact] found, in the order of their digests. At least one is counted. Nobody else looks for any.
 	Signatures []Signature
 
 	// Warnings are for the user to see: one sentence each, without a full stop.
 	Warnings []string
 
-	// Chain is the way of the trust: each signature that counted, then the manifest.
+	// Chain is the way of the trust: each signature that counted, then the manifest. It is empty where nothing was verified.
 	Chain []Link
 }
 
@@ -165,7 +170,7 @@ type Reason struct {
 // An UntrustedError says that the subject must not be used: no signature counts, or the manifest is not what its digest says.
 // It is never about a network that failed.
 type UntrustedError struct {
-	// Subject is as in [Result].
+	// Subject has the media type, digest and size of what is refused.
 	Subject ocispec.Descriptor
 
 	// Reasons has at least one.
@@ -205,32 +210,29 @@ func (e *UntrustedError) Unwrap() []error {
 	return errs
 }
 
-// Artifact fetches the manifest that subject names and decides whether p trusts it. subject is digest and size, as the caller
-// resolved them; annotations and other fields are ignored.
+// Artifact fetches the manifest desc and decides whether p trusts it. desc is media type, digest and size, as the caller resolved them;
+// annotations and other fields are ignored.
 //
 // On an error the Result is nil. An [*UntrustedError] is a decision; any other error means that there was none: a network that
 // failed, also when it failed for one signature of which nobody can tell now whether it would have counted.
-func Artifact(ctx context.Context, src Source, subject ocispec.Descriptor, p Policy) (*Result, error) {
-	subject = plain(subject)
+func Artifact(ctx context.Context, src Source, desc ocispec.Descriptor, p Policy) (*Result, error) {
+	desc = plain(desc)
 	keys := slices.DeleteFunc(slices.Clone(p.Keys), func(k *Key) bool { return !k.usable() })
 	if len(keys) == 0 {
-		return nil, refuse(subject, nil, Reason{Code: NoTrustSource, Why: ErrNoTrustSource.Error(), err: ErrNoTrustSource})
+		return nil, refuse(desc, nil, Reason{Code: NoTrustSource, Why: ErrNoTrustSource.Error(), err: ErrNoTrustSource})
 	}
-	manifest, err := fetchContent(ctx, src, subject, fetch.MaxManifest)
+	manifest, err := readManifest(ctx, src, desc)
 	if err != nil {
-		if r, ok := asRefusal(err); ok {
-			return nil, refuse(subject, nil, Reason{Code: r.code, Why: "manifest: " + r.why, err: r.err})
-		}
-		return nil, fmt.Errorf("fetching manifest %s: %w", subject.Digest, err)
+		return nil, err
 	}
 	start := time.Now()
-	listed, listing := src.Referrers(ctx, subject)
+	listed, listing := src.Referrers(ctx, desc)
 	candidates, left := choose(listed)
-	s := search{src: src, subject: subject, keys: keys, policy: p, unseen: left}
+	s := search{src: src, subject: desc, keys: keys, policy: p, unseen: left}
 	// A slow list leaves half of the time to look at what it names.
 	s.look(ctx, candidates, later(start.Add(maxTime), time.Now().Add(maxTime/2)))
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("verifying %s: %w", subject.Digest, err)
+		return nil, fmt.Errorf("verifying %s: %w", desc.Digest, err)
 	}
 	return decide(manifest, &s, len(candidates)+left, listing)
 }
@@ -317,8 +319,7 @@ func decide(manifest []byte, s *search, all int, listing error) (*Result, error)
 	if len(counted) > 0 {
 		manifestLink.OK, manifestLink.Why = true, "signed by digest"
 		return &Result{
-			Subject:    s.subject,
-			Manifest:   manifest,
+			Subject:    subject.New(s.subject, manifest, ByKey),
 			Signatures: signatures,
 			Warnings:   slices.Concat(shortened(s.policy.warnings(signatures)), warnings, shortened(unfetched)),
 			Chain:      append(counted, manifestLink),
@@ -370,6 +371,18 @@ func refusef(code Code, format string, args ...any) error {
 
 func asRefusal(err error) (*refusal, bool) {
 	return errors.AsType[*refusal](err)
+}
+
+// readManifest reads the manifest desc. The error is an [*UntrustedError] where the bytes are at fault.
+func readManifest(ctx context.Context, src fetch.Source, desc ocispec.Descriptor) ([]byte, error) {
+	manifest, err := fetchContent(ctx, src, desc, fetch.MaxManifest)
+	if r, ok := asRefusal(err); ok {
+		return nil, refuse(desc, nil, Reason{Code: r.code, Why: "manifest: " + r.why, err: r.err})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fetching manifest %s: %w", desc.Digest, err)
+	}
+	return manifest, nil
 }
 
 // fetchContent reads the content of desc and checks it before anyone parses it.

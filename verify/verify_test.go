@@ -193,11 +193,14 @@ func TestArtifactAccepts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Subject.Digest != subject.Digest || got.Subject.Annotations != nil || got.Subject.URLs != nil {
-		t.Errorf("subject is %v, want media type, digest and size alone", got.Subject)
+	if d := got.Subject.Descriptor(); d.Digest != subject.Digest || d.Annotations != nil || d.URLs != nil {
+		t.Errorf("subject is %v, want media type, digest and size alone", d)
 	}
-	if !bytes.Equal(got.Manifest, artifact) {
-		t.Errorf("manifest is %q", got.Manifest)
+	if m := got.Subject.Manifest(); !bytes.Equal(m, artifact) {
+		t.Errorf("manifest is %q", m)
+	}
+	if by := got.Subject.VouchedBy(); by != verify.ByKey {
+		t.Errorf("vouched by %q", by)
 	}
 	if len(got.Signatures) != 1 || len(got.Warnings) != 0 {
 		t.Fatalf("got %+v", got)
@@ -950,7 +953,7 @@ func TestNoFlippedBitChangesWhatCounts(t *testing.T) {
 		}
 		a, b := got.Signatures[0], want.Signatures[0]
 		if a.Name != b.Name || !slices.Equal(a.Tags, b.Tags) || a.Sequence != b.Sequence || a.KeyHint != b.KeyHint ||
-			got.Subject.Digest != want.Subject.Digest || !bytes.Equal(got.Manifest, want.Manifest) {
+			got.Subject.Descriptor().Digest != want.Subject.Descriptor().Digest || !bytes.Equal(got.Subject.Manifest(), want.Subject.Manifest()) {
 			t.Errorf("bit %d: counted %+v, want %+v", bit, a, b)
 		}
 	}

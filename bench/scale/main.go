@@ -36,6 +36,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/chunker"
 	"github.com/davit-oci/davit/disk"
+	"github.com/davit-oci/davit/verify"
 )
 
 func main() {
@@ -135,7 +136,11 @@ func openBases(ctx context.Context, scratch string, size, sourceSize int64) erro
 	start := time.Now()
 	var bases []*artifact.Base
 	for _, desc := range descs {
-		b, err := artifact.OpenBase(ctx, store, desc, artifact.OpenOptions{Scratch: scratch, Jobs: 8})
+		found, err := verify.Unverified(ctx, store, desc)
+		if err != nil {
+			return err
+		}
+		b, err := artifact.OpenBase(ctx, store, found.Subject, artifact.OpenOptions{Scratch: scratch, Jobs: 8})
 		if err != nil {
 			return err
 		}
@@ -451,7 +456,11 @@ func packAndRestore(ctx context.Context, scratch string, d disk.Reader) error {
 	if err := s.put(desc, raw); err != nil {
 		return err
 	}
-	img, err := artifact.Open(ctx, s, desc, artifact.OpenOptions{Scratch: scratch})
+	found, err := verify.Unverified(ctx, s, desc)
+	if err != nil {
+		return err
+	}
+	img, err := artifact.Open(ctx, s, found.Subject, artifact.OpenOptions{Scratch: scratch})
 	if err != nil {
 		return err
 	}

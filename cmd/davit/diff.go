@@ -13,6 +13,7 @@ import (
 	"github.com/davit-oci/davit/disk/guest"
 	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/verify"
 	"github.com/spf13/cobra"
 )
 
@@ -194,7 +195,11 @@ func (o *diffOptions) openArtifact(ctx context.Context, s *diffSide, ref registr
 	if err != nil {
 		return nil, err
 	}
-	img, err := artifact.Open(ctx, repo, desc, o.openOptions(scratch))
+	found, err := verify.Unverified(ctx, repo, desc) // what differs is shown, and nothing else is done with it
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ref, err)
+	}
+	img, err := artifact.Open(ctx, repo, found.Subject, o.openOptions(scratch))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", ref, err)
 	}

@@ -100,6 +100,8 @@ func refusals(err error) []reason {
 			code = string(verify.DigestMismatch)
 		}
 		return []reason{{Code: code, Part: malformed.Part, Why: err.Error()}}
+	case errors.Is(err, verify.ErrMalformedIndex):
+		return []reason{{Code: "malformed", Why: err.Error()}}
 	case errors.Is(err, artifact.ErrNotArtifact):
 		return []reason{{Code: "not-an-artifact", Why: err.Error()}}
 	case errors.Is(err, verify.ErrDigestMismatch):

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,11 +16,11 @@ import (
 	"github.com/davit-oci/davit/disk/guest"
 	"github.com/davit-oci/davit/internal/fetch"
 	"github.com/davit-oci/davit/internal/source"
-	"github.com/davit-oci/davit/internal/strictjson"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/verify"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -168,18 +167,19 @@ func inspectArtifact(ctx context.Context, stdout io.Writer, ref registry.Referen
 	if err != nil {
 		return err
 	}
-	raw, err := repo.Manifest(ctx, desc)
+	found, err := verify.Unverified(ctx, repo, desc) // it is shown, and nothing else is done with it
 	if err != nil {
 		return err
 	}
+	raw := found.Subject.Manifest()
 	if o.raw {
 		return o.printStored(stdout, raw, printableJSON(raw), "manifest "+desc.Digest.String())
 	}
 
 	r := newInspectReport()
 	r.Ref, r.Digest, r.MediaType = ref.WithDigest(desc.Digest).String(), desc.Digest, desc.MediaType
-	if desc.MediaType == ocispec.MediaTypeImageIndex {
-		err = r.addIndex(raw)
+	if found.Subject.IsIndex() {
+		err = r.addIndex(found.Subject)
 	} else {
 		err = o.addArtifact(ctx, &r, repo, desc, raw)
 	}
@@ -292,8 +292,8 @@ func (o *inspectOptions) printStored(stdout io.Writer, stored, shown []byte, nam
 }
 
 // addIndex adds the artifacts that an index has.
-func (r *inspectReport) addIndex(raw []byte) error {
-	index, err := parseIndex(raw)
+func (r *inspectReport) addIndex(s verify.Subject) error {
+	index, err := s.Index()
 	if err != nil {
 		return err
 	}
@@ -305,36 +305,6 @@ func (r *inspectReport) addIndex(raw []byte) error {
 		r.Manifests = append(r.Manifests, inspectedManifest{m.Digest, m.MediaType, platformOf(m), m.Size})
 	}
 	return nil
-}
-
-// parseIndex reads an OCI index, strictly: what two parsers read differently is refused.
-func parseIndex(raw []byte) (*ocispec.Index, error) {
-	if err := strictjson.CheckManifest(raw); err != nil {
-		return nil, refusedError{"malformed", fmt.Errorf("index: %w", err)}
-	}
-	var index ocispec.Index
-	if err := json.Unmarshal(raw, &index); err != nil {
-		return nil, refusedError{"malformed", fmt.Errorf("index: %w", err)}
-	}
-	return &index, nil
-}
-
-// manifestsIn returns what an index lists, each once: two platforms can have the
-// same artifact, and whoever can push can list one thousands of times.
-func manifestsIn(index *ocispec.Index) (all []ocispec.Descriptor) {
-	type id struct {
-		mediaType string
-		digest    digest.Digest
-		size      int64
-	}
-	seen := map[id]bool{}
-	for _, m := range index.Manifests {
-		if i := (id{m.MediaType, m.Digest, m.Size}); !seen[i] {
-			seen[i] = true
-			all = append(all, ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size})
-		}
-	}
-	return all
 }
 
 // platformOf is what the descriptor in an index says, as OS/ARCH[/VARIANT].

@@ -13,6 +13,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/verify"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -153,9 +154,9 @@ type lister struct {
 // referrers.
 func (l *lister) at(ctx context.Context, tag string) (*lsDetails, error) {
 	desc, err := l.repo.Resolve(ctx, tag)
-	var raw []byte
+	var found *verify.Result
 	if err == nil {
-		raw, err = l.repo.Manifest(ctx, desc)
+		found, err = verify.Unverified(ctx, l.repo, desc) // it is listed, and nothing else is done with it
 	}
 	if errors.Is(err, fs.ErrInvalid) || errors.Is(err, fs.ErrNotExist) {
 		l.stderr.warn("%s: %v", tag, err)
@@ -174,7 +175,7 @@ func (l *lister) at(ctx context.Context, tag string) (*lsDetails, error) {
 	} else {
 		d.Signatures = &signatures
 	}
-	m, err := artifact.ParseManifest(raw, desc)
+	m, err := artifact.ParseManifest(found.Subject.Manifest(), desc)
 	if err != nil { // something else, or broken: others are still worth listing
 		d.foreign = true
 		return d, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/davit-oci/davit/machine/delivery"
 	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/verify"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 )
@@ -130,11 +131,11 @@ func envelopeOf(ctx context.Context, repo *registry.Repository) (*machine.Envelo
 	if desc.MediaType == ocispec.MediaTypeImageIndex {
 		return nil, fmt.Errorf("an index of several artifacts; name one of them: %w", errNotFound)
 	}
-	raw, err := repo.Manifest(ctx, desc)
+	found, err := verify.Unverified(ctx, repo, desc) // it is shown, and nothing else is done with it
 	if err != nil {
 		return nil, err
 	}
-	m, err := artifact.ParseManifest(raw, desc)
+	m, err := artifact.ParseManifest(found.Subject.Manifest(), found.Subject.Descriptor())
 	if err != nil {
 		return nil, err
 	}

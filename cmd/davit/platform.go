@@ -10,42 +10,34 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/verify"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // choosePlatform goes from an index of artifacts for several platforms to the
-// one that is wanted, that of this host if platform is "". The index was
-// verified, so its digest vouches for it.
-func choosePlatform(ctx context.Context, repo *registry.Repository, t *trusted, platform string) (*trusted, error) {
-	if t.Subject.MediaType != ocispec.MediaTypeImageIndex {
-		return t, isForPlatform(t.Manifest, platform)
+// one that is wanted, that of this host if platform is "".
+func choosePlatform(ctx context.Context, repo *registry.Repository, s verify.Subject, platform string) (verify.Subject, error) {
+	if !s.IsIndex() {
+		return s, isForPlatform(s.Manifest(), platform)
 	}
-	index, err := parseIndex(t.Manifest)
+	index, err := s.Index()
 	if err != nil {
-		return nil, err
+		return verify.Subject{}, err
 	}
 	want := cmp.Or(platform, "linux/"+runtime.GOARCH)
 	var found []string
 	for _, m := range index.Manifests {
 		have := platformOf(m)
 		found = append(found, cmp.Or(have, "none"))
-		if samePlatform(want, have, platform == "") {
-			return t.child(ctx, repo, m)
+		switch {
+		case !samePlatform(want, have, platform == ""):
+		case !registry.IsManifest(m.MediaType):
+			return verify.Subject{}, fmt.Errorf("in the index: %s: %.100q is not the type of a manifest", m.Digest, m.MediaType)
+		default:
+			return s.Child(ctx, repo, m)
 		}
 	}
-	return nil, fmt.Errorf("platform %s: %w: the index has %s", want, errNotFound, strings.Join(found, ", "))
-}
-
-// child goes from an index that passed to a manifest in it.
-func (t *trusted) child(ctx context.Context, repo *registry.Repository, m ocispec.Descriptor) (*trusted, error) {
-	out := *t
-	out.Subject = ocispec.Descriptor{MediaType: m.MediaType, Digest: m.Digest, Size: m.Size}
-	raw, err := repo.Manifest(ctx, out.Subject)
-	if err != nil {
-		return nil, fmt.Errorf("in the index: %w", err)
-	}
-	out.Manifest = raw
-	return &out, nil
+	return verify.Subject{}, fmt.Errorf("platform %s: %w: the index has %s", want, errNotFound, strings.Join(found, ", "))
 }
 
 // isForPlatform refuses a single artifact that is for another platform than the

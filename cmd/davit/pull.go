@@ -19,6 +19,7 @@ import (
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/verify"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
 )
@@ -122,19 +123,18 @@ func runPull(ctx context.Context, stdout io.Writer, name, dest string, o pullOpt
 	if err != nil {
 		return err
 	}
-	if passed, err = choosePlatform(ctx, repo, passed, o.platform); err != nil {
+	subject, err := choosePlatform(ctx, repo, passed.Subject, o.platform)
+	if err != nil {
 		return err
 	}
-	open := o.openOptions(scratch)
-	open.Manifest = passed.Manifest
-	img, err := artifact.Open(ctx, repo, passed.Subject, open)
+	img, err := artifact.Open(ctx, repo, subject, o.openOptions(scratch))
 	if err != nil {
 		return err
 	}
 	defer closeInto(&err, img)
 
 	r := pullReport{report: newReport("davit pull"), Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest,
-		Verified: passed.verified(), Losses: []machine.Loss{}, Warnings: list(passed.Warnings)}
+		Verified: verifiedBy(passed), Losses: []machine.Loss{}, Warnings: list(passed.Warnings)}
 	p := &puller{pullOptions: &o, repo: repo, store: store, scratch: scratch, img: img}
 	if o.original {
 		if r.Files, err = o.pullOriginal(ctx, repo, img.Manifest, dest); err != nil {
@@ -501,7 +501,11 @@ func (o *pullOptions) addSeed(ctx context.Context, s *pullSeeds, scratch, name s
 	if err != nil {
 		return err
 	}
-	img, err := artifact.Open(ctx, repo, desc, o.openOptions(scratch))
+	found, err := verify.Unverified(ctx, repo, desc) // each chunk of a seed is hashed before it is used
+	if err != nil {
+		return err
+	}
+	img, err := artifact.Open(ctx, repo, found.Subject, o.openOptions(scratch))
 	if err != nil {
 		return err
 	}

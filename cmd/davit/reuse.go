@@ -117,7 +117,7 @@ func (r *reuse) addAuto(ctx context.Context, repo *registry.Repository, plan pus
 	}
 	for i, desc := range descs {
 		name := repo.Reference().WithDigest(desc.Digest).String()
-		base, err := artifact.OpenBase(ctx, repo, desc, open)
+		base, err := openBase(ctx, repo, desc, open)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -146,10 +146,8 @@ func expandIndexes(ctx context.Context, repo *registry.Repository, descs []ocisp
 		children := []ocispec.Descriptor{desc}
 		if desc.MediaType == ocispec.MediaTypeImageIndex {
 			children = nil
-			if raw, err := repo.Manifest(ctx, desc); err == nil {
-				if index, err := parseIndex(raw); err == nil {
-					children = manifestsIn(index)
-				}
+			if index, err := verify.Unverified(ctx, repo, desc); err == nil {
+				children, _ = index.Subject.Children() // there is nothing to reuse in what is malformed
 			}
 		}
 		for _, c := range children { // tags name artifacts that an index has, too
@@ -179,13 +177,24 @@ func (r *reuse) addNamed(ctx context.Context, o *pushOptions, name string, keys 
 	if err != nil {
 		return errors.Join(fmt.Errorf("--reuse %s: %w", name, err), repo.Close())
 	}
-	base, err := artifact.OpenBase(ctx, repo, desc, open)
+	base, err := openBase(ctx, repo, desc, open)
 	if err != nil {
 		return errors.Join(fmt.Errorf("--reuse %s: %w", name, err), repo.Close())
 	}
 	trusted, _ := vouched(ctx, repo, desc, keys)
 	r.add(base, ref.WithDigest(desc.Digest).String(), repo, true, trusted)
 	return nil
+}
+
+// openBase opens a base, which nobody need have signed: its directories are
+// checked here, and the layers of it that are kept are read before the new
+// artifact is signed.
+func openBase(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, open artifact.OpenOptions) (*artifact.Base, error) {
+	found, err := verify.Unverified(ctx, repo, desc)
+	if err != nil {
+		return nil, err
+	}
+	return artifact.OpenBase(ctx, repo, found.Subject, open)
 }
 
 func (r *reuse) add(base *artifact.Base, name string, from *registry.Repository, named, trusted bool) {

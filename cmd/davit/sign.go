@@ -119,40 +119,42 @@ func signOne(ctx context.Context, store *registry.Store, ref registry.Reference,
 	if err != nil {
 		return signedArtifact{}, err
 	}
-	if !o.any {
-		err := checkDavits(ctx, repo, desc)
-		if errors.Is(err, artifact.ErrNotArtifact) {
-			return signedArtifact{}, withHint(refusedError{"not-an-artifact", err}, "davit sign --any")
-		}
-		if err != nil {
-			return signedArtifact{}, err
-		}
+	found, err := verify.Unverified(ctx, repo, desc) // it is read before it is signed: by checkBeforeSigning, or by the signer with --any
+	if err != nil {
+		return signedArtifact{}, err
+	}
+	targets, err := o.targets(ctx, repo, found.Subject)
+	if errors.Is(err, artifact.ErrNotArtifact) {
+		return signedArtifact{}, withHint(refusedError{"not-an-artifact", err}, "davit sign --any")
+	}
+	if err != nil {
+		return signedArtifact{}, err
 	}
 	var tags []string
 	if tag := ref.TagOrLatest(); tag != "" {
 		tags = []string{tag}
 	}
-	// Who signs an index signs what is in it; the index itself last, when the
-	// rest has been signed.
-	targets, err := manifestsOf(ctx, repo, desc)
-	if err != nil {
-		return signedArtifact{}, err
-	}
 	s := signedArtifact{Ref: ref.WithDigest(desc.Digest).String(), Digest: desc.Digest}
-	for _, target := range append(targets, desc) {
-		subject, err := newSubject(ref, target, tags, 0)
+	for _, desc := range targets {
+		target := found.Subject
+		if desc.Digest != target.Descriptor().Digest {
+			if target, err = found.Subject.Child(ctx, repo, desc); err != nil {
+				return s, err
+			}
+		}
+		subject, err := newSubject(ref, desc, tags, 0)
 		if err != nil {
 			return s, err
 		}
 		maps.Copy(subject.Annotations, o.annotations)
 		checked := false
 		for _, key := range keys {
-			bundles, err := signedBy(ctx, repo, target, key, subject.Name, tags)
+			bundles, err := signedBy(ctx, repo, desc, key, subject.Name, tags)
 			if err != nil {
 				return s, err
 			}
 			if len(bundles) > 0 && len(o.annotations) == 0 {
-				o.say("%s is signed by this key already", ref.WithDigest(target.Digest))
+				o.say("%s is signed by this key already", ref.WithDigest(desc.Digest))
 				s.Signatures = append(s.Signatures, bundles...)
 				continue
 			}
@@ -162,11 +164,11 @@ func signOne(ctx context.Context, store *registry.Store, ref registry.Reference,
 				}
 				checked = true
 			}
-			if bundles, err = attachSignatures(ctx, repo, target, []*sign.Key{key}, subject); err != nil {
+			if bundles, err = attachSignatures(ctx, repo, desc, []*sign.Key{key}, subject); err != nil {
 				return s, err
 			}
 			s.Signatures = append(s.Signatures, bundles...)
-			if name := ref.WithDigest(target.Digest).String(); !slices.Contains(s.made, name) {
+			if name := ref.WithDigest(desc.Digest).String(); !slices.Contains(s.made, name) {
 				s.made = append(s.made, name)
 			}
 		}
@@ -174,64 +176,55 @@ func signOne(ctx context.Context, store *registry.Store, ref registry.Reference,
 	return s, nil
 }
 
-// checkDavits refuses a manifest that is no artifact of davit's, and an index
-// that has anything else in it: a tag can have been moved to what the signer
-// has never seen.
-func checkDavits(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor) error {
-	raw, err := repo.Manifest(ctx, desc)
-	if err != nil {
-		return err
-	}
-	if desc.MediaType != ocispec.MediaTypeImageIndex {
-		_, err := artifact.ParseManifest(raw, desc)
-		if errors.Is(err, artifact.ErrNewer) {
-			return nil
+// targets returns what a signer of s signs: what an index lists, and s itself
+// last, when the rest has been signed. Each is there, and is what the index
+// says, as a pull wants it. Without --any, each is an artifact of davit's: a
+// tag can have been moved to what the signer has never seen. Their manifests
+// are not kept: there can be thousands.
+func (o *signOptions) targets(ctx context.Context, repo *registry.Repository, s verify.Subject) (all []ocispec.Descriptor, err error) {
+	if !s.IsIndex() {
+		if !o.any {
+			err = checkDavits(s)
 		}
-		return err
+		return []ocispec.Descriptor{s.Descriptor()}, err
 	}
-	index, err := parseIndex(raw)
-	if err != nil {
-		return err
-	}
-	if len(index.Manifests) == 0 {
-		return fmt.Errorf("index %s of nothing: %w", desc.Digest, artifact.ErrNotArtifact)
-	}
-	for _, m := range manifestsIn(index) {
-		if !registry.IsManifest(m.MediaType) || m.MediaType == ocispec.MediaTypeImageIndex {
-			return fmt.Errorf("index %s: %s of type %q: %w", desc.Digest, m.Digest, m.MediaType, artifact.ErrNotArtifact)
-		}
-		if err := checkDavits(ctx, repo, m); err != nil {
-			return fmt.Errorf("index %s: %w", desc.Digest, err)
-		}
-	}
-	return nil
-}
-
-// manifestsOf returns the manifests in an index, none for anything else.
-func manifestsOf(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	if desc.MediaType != ocispec.MediaTypeImageIndex {
-		return nil, nil
-	}
-	raw, err := repo.Manifest(ctx, desc)
+	children, err := s.Children()
 	if err != nil {
 		return nil, err
 	}
-	index, err := parseIndex(raw)
-	if err != nil {
-		return nil, err
+	index := s.Descriptor().Digest
+	if len(children) == 0 && !o.any {
+		return nil, fmt.Errorf("index %s of nothing: %w", index, artifact.ErrNotArtifact)
 	}
-	var found []ocispec.Descriptor
-	for _, m := range manifestsIn(index) {
+	for _, m := range children {
+		if !o.any && (!registry.IsManifest(m.MediaType) || m.MediaType == ocispec.MediaTypeImageIndex) {
+			return nil, fmt.Errorf("index %s: %s of type %q: %w", index, m.Digest, m.MediaType, artifact.ErrNotArtifact)
+		}
 		if !registry.IsManifest(m.MediaType) {
 			continue
 		}
-		// It is there, and is what the index says, as a pull wants it: or nobody signs it.
-		if _, err := repo.Manifest(ctx, m); err != nil {
-			return nil, fmt.Errorf("not signed: in the index: %w", err)
+		child, err := s.Child(ctx, repo, m)
+		if err != nil {
+			return nil, fmt.Errorf("not signed: %w", err)
 		}
-		found = append(found, m)
+		if !o.any {
+			if err := checkDavits(child); err != nil {
+				return nil, fmt.Errorf("index %s: %w", index, err)
+			}
+		}
+		all = append(all, m)
 	}
-	return found, nil
+	return append(all, s.Descriptor()), nil
+}
+
+// checkDavits refuses a manifest that is no artifact of davit's. One that needs
+// a newer davit is one.
+func checkDavits(s verify.Subject) error {
+	_, err := artifact.ParseManifest(s.Manifest(), s.Descriptor())
+	if errors.Is(err, artifact.ErrNewer) {
+		return nil
+	}
+	return err
 }
 
 // newSubject is what a signature of desc, published as ref with tags, is about.

@@ -8,19 +8,16 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/davit-oci/davit/verify"
 )
 
 // checkBeforeSigning reads an artifact of davit's, as far as nobody has who can
 // be believed: this host, or one of the keys, in this repository. A signature of
 // davit's says that what it is about can be pulled; see [vouched] and
 // [checkedRecord].
-func (o *signOptions) checkBeforeSigning(ctx context.Context, store *registry.Store, repo *registry.Repository, desc ocispec.Descriptor, keys []*sign.Key) (err error) {
-	raw, err := repo.Manifest(ctx, desc)
-	if err != nil {
-		return err
-	}
-	if _, err := artifact.ParseManifest(raw, desc); errors.Is(err, artifact.ErrNotArtifact) {
+func (o *signOptions) checkBeforeSigning(ctx context.Context, store *registry.Store, repo *registry.Repository, s verify.Subject, keys []*sign.Key) (err error) {
+	desc := s.Descriptor()
+	if _, err := artifact.ParseManifest(s.Manifest(), desc); errors.Is(err, artifact.ErrNotArtifact) {
 		return nil // an index, or what --any allows: nobody builds on it
 	}
 	trusted, _ := vouched(ctx, repo, desc, keys)
@@ -32,9 +29,7 @@ func (o *signOptions) checkBeforeSigning(ctx context.Context, store *registry.St
 		return err
 	}
 	defer func() { err = errors.Join(err, cleanup()) }()
-	open := o.openOptions(scratch)
-	open.Manifest = raw
-	img, err := artifact.Open(ctx, repo, desc, open)
+	img, err := artifact.Open(ctx, repo, s, o.openOptions(scratch))
 	if err != nil {
 		return fmt.Errorf("not signed: %w", err)
 	}

@@ -48,8 +48,8 @@ func (t *trustFlags) pullFlags(cmd *cobra.Command) {
 // The zero value believes nobody.
 type trust struct {
 	policy     verify.Policy
-	byDigest   bool // the reference names a digest, that is all
-	unverified bool // anything goes
+	pinned     digest.Digest // the reference names it; empty: the policy decides
+	unverified bool          // anything goes
 }
 
 // resolve decides whose signatures count for ref: the flags', else the
@@ -96,7 +96,7 @@ func (t *trustFlags) resolve(g *globals, ref registry.Reference) (trust, error) 
 	case len(g.config.Policy) > 0:
 		return trust{}, policyError("the policy of the configuration")
 	case t.pull && ref.Digest != "":
-		return trust{byDigest: true}, nil
+		return trust{pinned: ref.Digest}, nil
 	}
 	return trust{}, t.noTrustSource(ref)
 }
@@ -133,19 +133,9 @@ func parseBind(s string) (string, error) {
 	return ref.Name(), nil
 }
 
-// A trusted is an artifact that passed: what is done next goes by this value,
-// by its digest, and not by the tag that led here.
-type trusted struct {
-	Subject    ocispec.Descriptor
-	Manifest   []byte
-	Signatures []verify.Signature
-	Chain      []verify.Link
-	By         string   // "key", "digest", "none"
-	Warnings   []string // told already
-}
-
-// artifact fetches the manifest desc and decides.
-func (t trust) artifact(ctx context.Context, g *globals, repo *registry.Repository, desc ocispec.Descriptor) (*trusted, error) {
+// artifact fetches the manifest desc and decides. The warnings of the result
+// have been told.
+func (t trust) artifact(ctx context.Context, g *globals, repo *registry.Repository, desc ocispec.Descriptor) (*verify.Result, error) {
 	passed, err := t.decide(ctx, repo, desc)
 	if err != nil {
 		return nil, err
@@ -156,34 +146,28 @@ func (t trust) artifact(ctx context.Context, g *globals, repo *registry.Reposito
 	return passed, nil
 }
 
-func (t trust) decide(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor) (*trusted, error) {
-	if t.unverified || t.byDigest {
-		manifest, err := repo.Manifest(ctx, desc)
+func (t trust) decide(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor) (*verify.Result, error) {
+	switch {
+	case t.unverified:
+		passed, err := verify.Unverified(ctx, repo, desc)
 		if err != nil {
 			return nil, err
 		}
-		subject := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
-		passed := &trusted{Subject: subject, Manifest: manifest, By: "digest"}
-		if t.unverified {
-			passed.By = "none"
-			passed.Warnings = []string{fmt.Sprintf("%s is used unverified: whoever can write to the registry can have put anything there",
-				repo.Reference().WithDigest(desc.Digest))}
-		}
+		passed.Warnings = append(passed.Warnings, fmt.Sprintf("%s is used unverified: whoever can write to the registry can have put anything there",
+			repo.Reference().WithDigest(desc.Digest)))
 		return passed, nil
+	case t.pinned != "":
+		return verify.Pinned(ctx, repo, desc, t.pinned)
 	}
-	result, err := verify.Artifact(ctx, repo, desc, t.policy)
-	if err != nil {
-		return nil, err
-	}
-	return &trusted{result.Subject, result.Manifest, result.Signatures, result.Chain, "key", result.Warnings}, nil
+	return verify.Artifact(ctx, repo, desc, t.policy)
 }
 
-// verified is what the JSON of pull says about trust.
-func (t *trusted) verified() any {
+// verifiedBy is what the JSON of pull says about trust.
+func verifiedBy(passed *verify.Result) any {
 	return struct {
-		By         string             `json:"by"`
+		By         verify.Voucher     `json:"by"`
 		Signatures []verify.Signature `json:"signatures"`
-	}{t.By, list(t.Signatures)}
+	}{passed.Subject.VouchedBy(), list(passed.Signatures)}
 }
 
 // loadPublicKeys reads the files of --key for those who verify.

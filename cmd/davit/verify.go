@@ -114,7 +114,7 @@ func runVerify(ctx context.Context, stdout io.Writer, name string, o verifyOptio
 	if err != nil {
 		return err
 	}
-	deep, compared, err := o.choose(ctx, &r, repo, passed, len(files) > 0)
+	deep, compared, err := o.choose(ctx, &r, repo, passed.Subject, len(files) > 0)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func runVerify(ctx context.Context, stdout io.Writer, name string, o verifyOptio
 }
 
 // check decides, prints the chain, and leaves in r what a refusal knows.
-func (o *verifyOptions) check(ctx context.Context, r *verifyReport, repo *registry.Repository, desc ocispec.Descriptor, t trust) (*trusted, error) {
+func (o *verifyOptions) check(ctx context.Context, r *verifyReport, repo *registry.Repository, desc ocispec.Descriptor, t trust) (*verify.Result, error) {
 	passed, err := t.artifact(ctx, o.globals, repo, desc)
 	var untrusted *verify.UntrustedError
 	if asError(err, &untrusted) {
@@ -151,46 +151,49 @@ func (o *verifyOptions) check(ctx context.Context, r *verifyReport, repo *regist
 // --deep reads, and the one whose disks are compared. A single artifact is
 // both. Of an index the one for --platform is; without it, --deep reads all
 // that are davit's, and disks are those for this host, as a pull has them.
-func (o *verifyOptions) choose(ctx context.Context, r *verifyReport, repo *registry.Repository, passed *trusted, disks bool) (deep []*trusted, compared *trusted, err error) {
-	if passed.Subject.MediaType != ocispec.MediaTypeImageIndex || o.platform != "" || disks {
+func (o *verifyOptions) choose(ctx context.Context, r *verifyReport, repo *registry.Repository, passed verify.Subject, disks bool) (deep []verify.Subject, compared verify.Subject, err error) {
+	none := verify.Subject{}
+	if !passed.IsIndex() || o.platform != "" || disks {
 		if compared, err = choosePlatform(ctx, repo, passed, o.platform); err != nil {
-			return nil, nil, err
+			return nil, none, err
 		}
-		deep = []*trusted{compared}
+		deep = []verify.Subject{compared}
 	}
-	if passed.Subject.MediaType == ocispec.MediaTypeImageIndex && o.platform == "" && o.deep {
+	if passed.IsIndex() && o.platform == "" && o.deep {
 		if deep, err = o.artifactsOf(ctx, r, repo, passed); err != nil {
-			return nil, nil, err
+			return nil, none, err
 		}
 	}
 	named := deep
-	if compared != nil && !slices.ContainsFunc(deep, func(t *trusted) bool { return t.Subject.Digest == compared.Subject.Digest }) {
+	if compared != none && !slices.ContainsFunc(deep, func(s verify.Subject) bool { return digestOf(s) == digestOf(compared) }) {
 		named = append(named[:len(named):len(named)], compared)
 	}
-	for _, t := range named {
-		if t.Subject.Digest != passed.Subject.Digest {
-			o.addLink(r, verify.Link{Link: "manifest", Subject: t.Subject.Digest.String(), OK: true, Why: "named by the index"})
+	for _, s := range named {
+		if digestOf(s) != digestOf(passed) {
+			o.addLink(r, verify.Link{Link: "manifest", Subject: digestOf(s).String(), OK: true, Why: "named by the index"})
 		}
 	}
 	return deep, compared, nil
 }
 
+func digestOf(s verify.Subject) digest.Digest { return s.Descriptor().Digest }
+
 // artifactsOf returns the artifacts of davit's in an index. There is at least
 // one; what else is in it is told.
-func (o *verifyOptions) artifactsOf(ctx context.Context, r *verifyReport, repo *registry.Repository, index *trusted) (found []*trusted, err error) {
-	parsed, err := parseIndex(index.Manifest)
+func (o *verifyOptions) artifactsOf(ctx context.Context, r *verifyReport, repo *registry.Repository, index verify.Subject) (found []verify.Subject, err error) {
+	children, err := index.Children()
 	if err != nil {
 		return nil, err
 	}
 	foreign := fmt.Errorf("the index has no artifact: %w", artifact.ErrNotArtifact)
-	for _, m := range manifestsIn(parsed) {
+	for _, m := range children {
 		if registry.IsManifest(m.MediaType) {
-			t, err := index.child(ctx, repo, m)
+			s, err := index.Child(ctx, repo, m)
 			if err != nil {
 				return nil, err
 			}
-			if _, err = artifact.ParseManifest(t.Manifest, t.Subject); !errors.Is(err, artifact.ErrNotArtifact) {
-				found = append(found, t) // what is wrong with it is said when it is opened
+			if _, err = artifact.ParseManifest(s.Manifest(), s.Descriptor()); !errors.Is(err, artifact.ErrNotArtifact) {
+				found = append(found, s) // what is wrong with it is said when it is opened
 				continue
 			}
 			foreign = err
@@ -206,7 +209,7 @@ func (o *verifyOptions) artifactsOf(ctx context.Context, r *verifyReport, repo *
 
 // audit goes on from the manifest to the bytes: of the artifacts, and of disks
 // on this host.
-func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *registry.Repository, deep []*trusted, compared *trusted, files []argument) (err error) {
+func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *registry.Repository, deep []verify.Subject, compared verify.Subject, files []argument) (err error) {
 	store, err := o.store(ctx)
 	if err != nil {
 		return err
@@ -223,10 +226,8 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 			o.addLink(r, verify.Link{Link: refused.Part, Subject: cmp.Or(refused.Where, r.Digest.String()), Why: refused.Why})
 		}
 	}()
-	open := func(t *trusted, look func(*artifact.Image) error) (err error) {
-		options := o.openOptions(scratch)
-		options.Manifest = t.Manifest
-		img, err := artifact.Open(ctx, repo, t.Subject, options)
+	open := func(s verify.Subject, look func(*artifact.Image) error) (err error) {
+		img, err := artifact.Open(ctx, repo, s, o.openOptions(scratch))
 		if err != nil {
 			return err
 		}
@@ -234,19 +235,19 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 		return look(img)
 	}
 	seen := map[digest.Digest]bool{}
-	addIndexes := func(t *trusted, img *artifact.Image) {
-		if seen[t.Subject.Digest] {
+	addIndexes := func(img *artifact.Image) {
+		if seen[img.Descriptor.Digest] {
 			return
 		}
-		seen[t.Subject.Digest] = true
+		seen[img.Descriptor.Digest] = true
 		for _, d := range img.Disks {
 			o.addLink(r, verify.Link{Link: "index", Subject: d.DiskDescriptor.Index.Digest.String(), OK: true, Why: "of disk " + d.Name + ", named by the manifest"})
 		}
 	}
 	if o.deep {
-		for _, t := range deep {
-			err := open(t, func(img *artifact.Image) error {
-				addIndexes(t, img)
+		for _, s := range deep {
+			err := open(s, func(img *artifact.Image) error {
+				addIndexes(img)
 				if err := o.checkDeep(ctx, r, img); err != nil {
 					return err
 				}
@@ -264,7 +265,7 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 		return nil
 	}
 	return open(compared, func(img *artifact.Image) error {
-		addIndexes(compared, img)
+		addIndexes(img)
 		for _, file := range files {
 			if err := o.checkDisk(ctx, r, store, img, file); err != nil {
 				return err
