@@ -6,7 +6,7 @@
 // [disk.Reader] is the waist of the hourglass: a qcow2 file, an artifact in a
 // registry and a byte slice all are one. Start reading at cmd/davit/push.go
 // and cmd/davit/pull.go; they are the two lines above. Then follow the folder
-// names: disk, chunker, artifact, registry, sign, verify. docs/spec.md is the
+// names: disk, chunker, artifact, registry, store, sign, verify. docs/spec.md is the
 // format of the artifact, docs/design.md says why it is so.
 //
 // This package has no code.

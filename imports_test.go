@@ -76,6 +76,8 @@ var imports = map[string]struct {
 		may:   []string{"internal/fetch", "internal/own", "internal/wholefile", oras, imageSpec, goDigest, net, sync, sys},
 		tests: []string{olareg},
 	},
+	// What it keeps are records of layers, lists of chunks and seeds: words of artifact, which does not know it.
+	"store":              {may: []string{"artifact", "disk", "internal/own", "internal/wholefile", goDigest}},
 	"internal/beneath":   {},                                                   // what images and descriptors may name of the host, which is one rule
 	"internal/own":       {},                                                   // whether what is there is ours
 	"internal/wholefile": {may: []string{"internal/own", sys}},                 // files that appear whole, and locks
@@ -111,7 +113,7 @@ var imports = map[string]struct {
 	"bench/scale":              {may: []string{"artifact", "chunker", "disk", "verify", imageSpec, goDigest}},                                 // measures the real code with made-up artifacts
 	"cmd/davit": {
 		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/fetch", "internal/own", "internal/secret", "internal/source", "internal/space", "internal/wholefile",
-			"machine", "machine/appliance", "machine/delivery", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "verify",
+			"machine", "machine/appliance", "machine/delivery", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "store", "verify",
 			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
 		tests: []string{testscript},
 	},

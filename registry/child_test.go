@@ -3,7 +3,6 @@ package registry
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -25,8 +24,6 @@ func runChild(what string, args []string) int {
 		}
 	case "push":
 		err = childPush(ctx, args[0])
-	case "store":
-		err = childStore(ctx, args[0])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stdout, err)
@@ -83,38 +80,6 @@ func childPush(ctx context.Context, name string) error {
 			return err
 		}
 		fmt.Fprintln(os.Stdout, tag)
-	}
-	return nil
-}
-
-// childStore writes to a store until it is killed.
-func childStore(ctx context.Context, dir string) error {
-	s, err := OpenStore(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	scratch, _, err := s.Scratch()
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(scratch+"/file", []byte("scratch"), 0o600); err != nil {
-		return err
-	}
-	j := s.Journal("shared")
-	for i := range 10_000 {
-		content := noise(uint64(i), 100<<10)
-		desc := describe(blobType, content)
-		if err := s.Spool.Put(ctx, desc, bytes.NewReader(content)); err != nil {
-			return err
-		}
-		if err := j.Append(map[string]any{"pid": os.Getpid(), "n": i, "digest": desc.Digest}); err != nil {
-			return err
-		}
-		if err := s.RecordChecked(sha256.Sum256(content)); err != nil {
-			return err
-		}
-		fmt.Fprintln(os.Stdout, i)
 	}
 	return nil
 }

@@ -1,5 +1,4 @@
-// Package registry moves content-addressed bytes: to and from OCI registries, image layouts and archives of layouts, and the local
-// store that keeps what is worth keeping between two runs.
+// Package registry moves content-addressed bytes to and from OCI registries, image layouts and archives of layouts.
 //
 // [ParseReference] reads a name, [Open] gives a [Repository] for it, and the methods of the Repository are the same whatever is behind
 // it:

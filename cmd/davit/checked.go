@@ -5,6 +5,7 @@ import (
 
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/store"
 )
 
 // A checkedRecord is what this host has noted of layers that it has written, or
@@ -18,11 +19,11 @@ import (
 // folder can put anything under any name at any time: there the bytes are hashed
 // whenever they are relied on, and what is noted spares the rest.
 type checkedRecord struct {
-	store *registry.Store
-	known map[[sha256.Size]byte]bool
+	store *store.Store
+	known map[artifact.LayerID]bool
 }
 
-func loadChecked(store *registry.Store) checkedRecord {
+func loadChecked(store *store.Store) checkedRecord {
 	return checkedRecord{store, store.Checked()}
 }
 
@@ -37,14 +38,14 @@ func (c checkedRecord) has(repo *registry.Repository, layer artifact.LayerID) bo
 
 // add notes layers that were written to this repository, or read in it.
 func (c checkedRecord) add(repo *registry.Repository, layers []artifact.LayerID) error {
-	var notes [][sha256.Size]byte
+	var notes []artifact.LayerID
 	for _, l := range layers {
 		notes = append(notes, l)
 		if checksDigests(repo) {
 			notes = append(notes, inRepository(repo, l))
 		}
 	}
-	return c.store.RecordChecked(notes...)
+	return c.store.RecordChecked(notes)
 }
 
 // checksDigests reports whether what is under a digest has been looked at by
@@ -53,6 +54,6 @@ func checksDigests(repo *registry.Repository) bool {
 	return repo.Reference().Kind == registry.Remote
 }
 
-func inRepository(repo *registry.Repository, layer artifact.LayerID) [sha256.Size]byte {
+func inRepository(repo *registry.Repository, layer artifact.LayerID) artifact.LayerID {
 	return sha256.Sum256(append([]byte("davit checked 1\x00"+repo.Reference().Name()+"\x00"), layer[:]...))
 }

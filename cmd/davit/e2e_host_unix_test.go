@@ -279,8 +279,8 @@ func TestE2EStoreOfAnotherUser(t *testing.T) {
 		"can be written to by others (mode 0777)":         func(s string) error { return os.Chmod(s, 0o777) },
 		"can be written to by others (mode 0770)":         func(s string) error { return os.Chmod(s, 0o770) },
 		"journal can be written to by others (mode 0777)": func(s string) error { return os.Chmod(filepath.Join(s, "journal"), 0o777) },
-		"blobs is a symbolic link": func(s string) error {
-			return errors.Join(os.Rename(filepath.Join(s, "blobs"), s+".blobs"), os.Symlink(s+".blobs", filepath.Join(s, "blobs")))
+		"lists is a symbolic link": func(s string) error {
+			return errors.Join(os.Rename(filepath.Join(s, "lists"), s+".lists"), os.Symlink(s+".lists", filepath.Join(s, "lists")))
 		},
 		"journal is no folder": func(s string) error {
 			return errors.Join(os.RemoveAll(filepath.Join(s, "journal")), os.WriteFile(filepath.Join(s, "journal"), nil, 0o600))

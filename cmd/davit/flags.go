@@ -16,6 +16,7 @@ import (
 	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/machine/delivery"
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/store"
 	"github.com/spf13/cobra"
 )
 
@@ -28,7 +29,7 @@ type globals struct {
 	progress  string // auto, tty, plain, json, none; after load never auto
 	jobs      int
 	maxMemory size
-	cache     string // as registry.OpenStore takes it
+	cache     string // as store.Open takes it
 
 	tables *artifact.Memory // a quarter of maxMemory, for all artifacts that are open
 
@@ -95,8 +96,8 @@ func (g *globals) load(cmd *cobra.Command) error {
 }
 
 // store opens the local store. The caller closes it.
-func (g *globals) store(ctx context.Context) (*registry.Store, error) {
-	store, err := registry.OpenStore(ctx, g.cache)
+func (g *globals) store(ctx context.Context) (*store.Store, error) {
+	store, err := store.Open(ctx, g.cache)
 	if foreign := (*own.Error)(nil); errors.As(err, &foreign) {
 		return nil, withHint(fmt.Errorf("%w: what a store says is believed, so this one is not used", err), "--cache DIR, a folder that only you can write to, or --cache none")
 	}
@@ -255,7 +256,7 @@ func (s *sourceFlags) openMachines(ctx context.Context, g *globals, path string,
 type lazyStore struct {
 	ctx  context.Context
 	g    *globals
-	open *registry.Store
+	open *store.Store
 }
 
 func (l *lazyStore) Scratch() (string, error) {

@@ -19,6 +19,7 @@ import (
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/store"
 	"github.com/davit-oci/davit/verify"
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
@@ -183,7 +184,7 @@ func (o *pullOptions) checkDest(dest string) (*appliance.Key, error) {
 type puller struct {
 	*pullOptions
 	repo    *registry.Repository
-	store   *registry.Store
+	store   *store.Store
 	scratch string
 	img     *artifact.Image
 }
@@ -244,10 +245,18 @@ func (p *puller) pull(ctx context.Context, dest string, key *appliance.Key, r *p
 		if p.dryRun {
 			r.Bytes.Fetched += restored[i].Fetched // would be
 		} else if t.file() == t.dest.path {
-			p.rememberPulled(ctx, p.store, t.dest.path, t.dest.format, t.disk)
+			p.remember(ctx, t)
 		}
 	}
 	return nil
+}
+
+// remember puts a file that was pulled into the catalogue of the local store.
+// That it could not be remembered is no failure.
+func (p *puller) remember(ctx context.Context, t pullTarget) {
+	if p.cache != store.None {
+		_ = p.store.RememberDisk(ctx, store.DiskFile{Path: t.dest.path, Format: t.dest.format}, t.disk)
+	}
 }
 
 // A pullTarget is a disk and where it goes to.
@@ -415,7 +424,7 @@ type pullSeeds struct {
 
 // findSeeds opens what --seed names, the file that is going to be replaced, and
 // files that the local store remembers.
-func (o *pullOptions) findSeeds(ctx context.Context, store *registry.Store, scratch string, targets []pullTarget) (_ *pullSeeds, err error) {
+func (o *pullOptions) findSeeds(ctx context.Context, store *store.Store, scratch string, targets []pullTarget) (_ *pullSeeds, err error) {
 	s := &pullSeeds{seeds: artifact.NewSeeds(scratch)}
 	defer func() {
 		if err != nil {
@@ -452,7 +461,7 @@ func (o *pullOptions) findSeeds(ctx context.Context, store *registry.Store, scra
 			return nil, err
 		}
 	}
-	for _, img := range addRemembered(store, s.seeds) {
+	for _, img := range store.AddSeeds(s.seeds) {
 		s.opened = append(s.opened, img)
 	}
 	return s, nil

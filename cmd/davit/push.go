@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 	"github.com/davit-oci/davit/machine/ovf"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
+	"github.com/davit-oci/davit/store"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
@@ -225,7 +227,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 		if !o.trim { // the files hold the free blocks, too
 			pushed.remember()
 		}
-		if err := p.finished.journal.Remove(); err != nil {
+		if err := p.finished.Remove(); err != nil {
 			return err
 		}
 	}
@@ -396,7 +398,7 @@ type pusher struct {
 	*pushOptions
 	pushPlan
 	repo   *registry.Repository
-	store  *registry.Store
+	store  *store.Store
 	images []*source.Image
 	disks  []disk.Reader // what is pushed of the images
 
@@ -410,7 +412,7 @@ type pushed struct {
 	*artifact.Packed
 	p     *pusher
 	desc  ocispec.Descriptor
-	lists []*chunkList
+	lists []*store.ChunkList // of the chunks of each disk
 }
 
 // push packs and sends. Where what it wanted to reuse turns out not to be
@@ -446,7 +448,7 @@ func (p *pusher) pack(ctx context.Context, reuse *reuse) (_ *pushed, err error) 
 	for i, img := range p.images {
 		disks = append(disks, artifact.Source{Name: img.Name, Reader: p.disks[i]})
 		total += dataSize(p.disks[i])
-		list, err := newChunkList(scratch)
+		list, err := p.store.NewChunkList()
 		if err != nil {
 			return nil, err
 		}
@@ -464,7 +466,7 @@ func (p *pusher) pack(ctx context.Context, reuse *reuse) (_ *pushed, err error) 
 		Journal:   p.journal(),
 		Scratch:   scratch,
 		Progress:  show.add,
-		Found:     func(disk int, c artifact.Chunk) error { return artifact.WriteChunk(out.lists[disk], &c) },
+		Found:     func(disk int, c artifact.Chunk) error { return out.lists[disk].Add(c) },
 		Push: func(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
 			if p.dryRun {
 				return nil
@@ -481,9 +483,40 @@ func (p *pusher) journal() artifact.Journal {
 		return nil
 	}
 	if p.finished == nil {
-		p.finished = openJournal(p.store, p.repo)
+		p.finished = &pushJournal{p.store.Journal(p.repo.Reference().Name()), p.repo}
 	}
 	return p.finished
+}
+
+// A pushJournal is a journal of the local store, of whose layers the registry may
+// have lost some since.
+type pushJournal struct {
+	*store.Journal
+	repo *registry.Repository
+}
+
+// Find implements [artifact.Journal]: the registry is asked whether it still
+// has the layer.
+func (j *pushJournal) Find(ctx context.Context, first [sha256.Size]byte) (artifact.LayerRecord, bool) {
+	r, ok := j.Journal.Find(first)
+	if !ok {
+		return r, false
+	}
+	there, err := j.repo.Exists(ctx, ocispec.Descriptor{
+		MediaType: artifact.TypeLayer, Digest: artifact.Digest(r.Layer.Digest), Size: r.Layer.Size})
+	return r, err == nil && there
+}
+
+// remember puts the files that were pushed into the catalogue of the local store.
+// That one could not be remembered is no failure.
+func (out *pushed) remember() {
+	for i, img := range out.p.images {
+		if img.Spooled || out.p.cache == store.None {
+			continue
+		}
+		f := store.DiskFile{Path: img.Path, Format: img.Format(), Digest: artifact.Digest(out.Disks[i].Digest)}
+		_ = out.p.store.Remember(f, out.lists[i])
+	}
 }
 
 // complete makes kept layers available, checks what is going to be signed, and

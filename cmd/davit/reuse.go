@@ -10,6 +10,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
+	"github.com/davit-oci/davit/store"
 	"github.com/davit-oci/davit/verify"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -41,7 +42,7 @@ var errLyingBase = errors.New("a reused artifact is not what it says")
 
 // findReuse opens the artifacts that --reuse names, or those that a push looks
 // at by itself: the one whose tag moves, else the last three of the repository.
-func (o *pushOptions) findReuse(ctx context.Context, store *registry.Store, repo *registry.Repository, plan pushPlan, keys []*sign.Key) (_ *reuse, err error) {
+func (o *pushOptions) findReuse(ctx context.Context, store *store.Store, repo *registry.Repository, plan pushPlan, keys []*sign.Key) (_ *reuse, err error) {
 	r := &reuse{checked: loadChecked(store), without: map[digest.Digest]bool{}, warn: o.stderr.warn}
 	defer func() {
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
+	"github.com/davit-oci/davit/store"
 	"github.com/davit-oci/davit/verify"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -109,7 +110,7 @@ func runSign(ctx context.Context, stdout io.Writer, names []string, o signOption
 }
 
 // signOne signs what ref names. With an error it returns what was made before it.
-func signOne(ctx context.Context, store *registry.Store, ref registry.Reference, keys []*sign.Key, o signOptions) (_ signedArtifact, err error) {
+func signOne(ctx context.Context, store *store.Store, ref registry.Reference, keys []*sign.Key, o signOptions) (_ signedArtifact, err error) {
 	repo, err := o.open(ctx, o.globals, ref)
 	if err != nil {
 		return signedArtifact{}, err

@@ -8,6 +8,7 @@ import (
 	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/sign"
+	"github.com/davit-oci/davit/store"
 	"github.com/davit-oci/davit/verify"
 )
 
@@ -15,7 +16,7 @@ import (
 // be believed: this host, or one of the keys, in this repository. A signature of
 // davit's says that what it is about can be pulled; see [vouched] and
 // [checkedRecord].
-func (o *signOptions) checkBeforeSigning(ctx context.Context, store *registry.Store, repo *registry.Repository, s verify.Subject, keys []*sign.Key) (err error) {
+func (o *signOptions) checkBeforeSigning(ctx context.Context, store *store.Store, repo *registry.Repository, s verify.Subject, keys []*sign.Key) (err error) {
 	desc := s.Descriptor()
 	if _, err := artifact.ParseManifest(s.Manifest(), desc); errors.Is(err, artifact.ErrNotArtifact) {
 		return nil // an index, or what --any allows: nobody builds on it

@@ -15,6 +15,7 @@ import (
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/internal/source"
 	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/store"
 	"github.com/davit-oci/davit/verify"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -320,7 +321,7 @@ func checkSignatureConfig(ctx context.Context, repo *registry.Repository, signat
 }
 
 // checkDisk compares a disk on this host with that of the artifact.
-func (o *verifyOptions) checkDisk(ctx context.Context, r *verifyReport, store *registry.Store, img *artifact.Image, file argument) (err error) {
+func (o *verifyOptions) checkDisk(ctx context.Context, r *verifyReport, store *store.Store, img *artifact.Image, file argument) (err error) {
 	var d *artifact.Disk
 	switch {
 	case file.name != "":
@@ -370,7 +371,7 @@ func (o *verifyOptions) checkDisk(ctx context.Context, r *verifyReport, store *r
 // recordedFormat is how a file of --disk is read. The guest that owns a raw
 // disk can write the header of another format onto it, so its content is the
 // last to be asked.
-func (o *verifyOptions) recordedFormat(store *registry.Store, path string) disk.Format {
+func (o *verifyOptions) recordedFormat(store *store.Store, path string) disk.Format {
 	if o.format.Format != "" {
 		return o.format.Format
 	}
@@ -379,7 +380,7 @@ func (o *verifyOptions) recordedFormat(store *registry.Store, path string) disk.
 		if err == nil {
 			for _, f := range files {
 				if f.Path == abs {
-					return disk.Format(f.Format)
+					return f.Format
 				}
 			}
 		}
