@@ -73,9 +73,13 @@ var imports = map[string]struct {
 		tests: []string{"disk/disktest", "verify"}, // verify makes subjects
 	},
 	"registry": {
-		may:   []string{"internal/fetch", "internal/own", "internal/wholefile", oras, imageSpec, goDigest, net, sync, sys},
+		may: []string{"internal/own", "internal/wholefile", "registry/internal/oci", "registry/internal/redact", "registry/internal/reference",
+			oras, imageSpec, goDigest, net, sync, sys},
 		tests: []string{olareg},
 	},
+	"registry/internal/oci":       {may: []string{"internal/fetch", "registry/internal/reference", imageSpec, goDigest, sync}},
+	"registry/internal/redact":    {},
+	"registry/internal/reference": {may: []string{goDigest}},
 	// What it keeps are records of layers, lists of chunks and seeds: words of artifact, which does not know it.
 	"store":              {may: []string{"artifact", "disk", "internal/own", "internal/wholefile", goDigest}},
 	"internal/beneath":   {},                                                   // what images and descriptors may name of the host, which is one rule

@@ -19,6 +19,8 @@ import (
 
 	"github.com/davit-oci/davit/internal/own"
 	"github.com/davit-oci/davit/internal/wholefile"
+	"github.com/davit-oci/davit/registry/internal/oci"
+	"github.com/davit-oci/davit/registry/internal/redact"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -55,7 +57,7 @@ const (
 	maxMemberName     = 4096
 )
 
-func openArchive(ctx context.Context, path string, s *stats) (backend, error) {
+func openArchive(ctx context.Context, path string, s *oci.Stats) (backend, error) {
 	f := &archiveFiles{ctx: ctx, path: path, blobs: make(map[digest.Digest]section)}
 	var err error
 	if f.base, f.old, err = readArchive(ctx, path); err != nil {
@@ -118,7 +120,7 @@ func scanArchive(ctx context.Context, file io.ReadSeeker, size int64) (*archiveC
 		}
 		id := sha256.Sum256([]byte(name))
 		if seen[id] {
-			return nil, fmt.Errorf("member %q is there twice", printable(name))
+			return nil, fmt.Errorf("member %q is there twice", redact.Line(name))
 		}
 		seen[id] = true
 
@@ -168,7 +170,7 @@ func memberName(h *tar.Header) (string, error) {
 		sparse = sparse || strings.HasPrefix(k, "GNU.sparse.")
 	}
 	if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir || sparse {
-		return "", fmt.Errorf("member %q is neither file nor directory", printable(name))
+		return "", fmt.Errorf("member %q is neither file nor directory", redact.Line(name))
 	}
 	name = strings.TrimSuffix(name, "/")
 	for strings.HasPrefix(name, "./") {
@@ -181,7 +183,7 @@ func memberName(h *tar.Header) (string, error) {
 		return "", errors.New("member without a name")
 	}
 	if !fs.ValidPath(name) || strings.ContainsAny(name, `\`) {
-		return "", fmt.Errorf("member %q: not a name within the archive", printable(h.Name))
+		return "", fmt.Errorf("member %q: not a name within the archive", redact.Line(h.Name))
 	}
 	return name, nil
 }
@@ -237,7 +239,7 @@ func (f *archiveFiles) put(ctx context.Context, desc ocispec.Descriptor, content
 	if err != nil {
 		return err
 	}
-	if err := copyVerified(ctx, io.NewOffsetWriter(f.added, at), content, desc); err != nil {
+	if err := oci.CopyVerified(ctx, io.NewOffsetWriter(f.added, at), content, desc); err != nil {
 		return err
 	}
 	f.mu.Lock()

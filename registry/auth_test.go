@@ -28,6 +28,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/davit-oci/davit/registry/internal/oci"
 )
 
 // A tokenRegistry asks for bearer tokens of a service of its own, and takes each for a limited number of requests.
@@ -384,7 +386,7 @@ func TestScheme(t *testing.T) {
 		"registry.example.com": "https", "192.0.2.1:5000": "https", "plain.example:80": "http", "named.example": "http", "docker.io": "https",
 	} {
 		o := Options{PlainHTTP: []string{"plain.example:80"}, Hosts: map[string]HostOptions{"named.example": {PlainHTTP: true}}}.withDefaults()
-		c, err := newClient(host, nil, o, new(stats))
+		c, err := newClient(host, nil, o, new(oci.Stats))
 		if err != nil || c.scheme != want {
 			t.Errorf("%s: got %q, %v; want %q", host, c.scheme, err, want)
 		}
@@ -682,5 +684,20 @@ func TestLoginAtTheSameTime(t *testing.T) {
 	f, err := readAuthFile(path)
 	if err != nil || len(f.Auths) != len(hosts) {
 		t.Errorf("got %v, %v", f.Auths, err)
+	}
+}
+
+// The first error that most users meet.
+func TestNoCredentials(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+		w.WriteHeader(401)
+	}))
+	t.Cleanup(s.Close)
+	host := strings.TrimPrefix(s.URL, "http://")
+	_, err := open(t, host+"/test", Options{}).Resolve(t.Context(), "v1")
+	if !errors.Is(err, ErrUnauthorized) || !strings.HasSuffix(err.Error(), "unauthorized: no credentials for "+host) {
+		t.Errorf("got %v", err)
 	}
 }

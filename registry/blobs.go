@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/davit-oci/davit/registry/internal/redact"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -86,7 +87,7 @@ func (b *rangeReader) Read(p []byte) (int, error) {
 			n, err := b.body.Read(p)
 			b.off += int64(n)
 			b.progress += int64(n)
-			b.r.c.stats.fetched.Add(int64(n))
+			b.r.c.stats.Fetched.Add(int64(n))
 			if n > 0 {
 				return n, nil // if err is not nil, the next Read gets it again
 			}
@@ -98,7 +99,7 @@ func (b *rangeReader) Read(p []byte) (int, error) {
 			if err == io.EOF {
 				err = errShort
 			}
-			if err := b.failed(fmt.Errorf("after %d bytes: %w", b.progress, redact(err))); err != nil {
+			if err := b.failed(fmt.Errorf("after %d bytes: %w", b.progress, redact.Error(err))); err != nil {
 				return 0, err
 			}
 		}
@@ -181,7 +182,7 @@ func (b *rangeReader) open() error {
 func (b *rangeReader) accept(resp *http.Response, whole bool) error {
 	where := withoutQuery(resp.Request.URL)
 	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return fmt.Errorf("GET %s: answered in content encoding %q", where, printable(e))
+		return fmt.Errorf("GET %s: answered in content encoding %q", where, redact.Line(e))
 	}
 	// All of it, as was asked for: that it is called a part changes nothing.
 	all := resp.StatusCode == http.StatusPartialContent && !b.ranged && resp.Header.Get("Content-Range") == "" && resp.ContentLength == b.desc.Size
@@ -211,12 +212,12 @@ func (b *rangeReader) accept(resp *http.Response, whole bool) error {
 		b.r.ignoresRanges.Store(true)
 	}
 	n, err := io.CopyN(io.Discard, resp.Body, b.off)
-	b.r.c.stats.fetched.Add(n)
+	b.r.c.stats.Fetched.Add(n)
 	if err != nil {
 		if err == io.EOF {
 			err = errShort
 		}
-		return fmt.Errorf("GET %s: skipping to byte %d: %w", where, b.off, redact(err))
+		return fmt.Errorf("GET %s: skipping to byte %d: %w", where, b.off, redact.Error(err))
 	}
 	return nil
 }
@@ -241,7 +242,7 @@ func (l *limited) Read(p []byte) (int, error) {
 // parseContentRange reads "bytes FIRST-LAST/SIZE" (RFC 9110 section 14.4). size is -1 for "*".
 func parseContentRange(h string) (first, last, size int64, err error) {
 	fail := func() (int64, int64, int64, error) {
-		return 0, 0, 0, fmt.Errorf("%q", printable(h))
+		return 0, 0, 0, fmt.Errorf("%q", redact.Line(h))
 	}
 	rest, ok := strings.CutPrefix(h, "bytes ")
 	if !ok {
@@ -581,7 +582,7 @@ func (r *remote) mount(ctx context.Context, desc ocispec.Descriptor, from string
 		if resp.StatusCode == http.StatusCreated {
 			mounted = true
 			r.written.Store(desc.Digest, true)
-			r.c.stats.mounted.Add(desc.Size)
+			r.c.stats.Mounted.Add(desc.Size)
 			return nil
 		}
 		if u, err := location(resp); err == nil {

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/davit-oci/davit/registry/internal/redact"
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
@@ -198,7 +199,7 @@ type SchemeError struct {
 
 func (e *SchemeError) Error() string {
 	return fmt.Sprintf("%s offers to log in by %.100s only, and davit logs in by Basic and Bearer: %v",
-		e.Registry, printable(strings.Join(slices.Compact(slices.Clone(e.Schemes)), ", ")), e.answer)
+		e.Registry, redact.Line(strings.Join(slices.Compact(slices.Clone(e.Schemes)), ", ")), e.answer)
 }
 
 func (e *SchemeError) Unwrap() error { return e.answer }
@@ -280,7 +281,7 @@ func (c *client) credentialFor(ctx context.Context, hostport string, lookup auth
 		if err := c.permitsAddress(l.realm); err != nil { // no setting would change that
 			return auth.EmptyCredential, err
 		}
-		return auth.EmptyCredential, &TokenServiceError{c.host, printable(l.realm.Host)}
+		return auth.EmptyCredential, &TokenServiceError{c.host, redact.Line(l.realm.Host)}
 	}
 	return credential, nil
 }

@@ -20,6 +20,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/davit-oci/davit/registry/internal/oci"
+	"github.com/davit-oci/davit/registry/internal/redact"
+	"github.com/davit-oci/davit/registry/internal/reference"
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
@@ -30,7 +33,7 @@ type client struct {
 	o       Options
 	auth    *auth.Client
 	conns   *transports
-	stats   *stats
+	stats   *oci.Stats
 	reached atomic.Bool // an answer has come: from now on a refused connection is a registry that restarts
 
 	onLoopback, offLoopback atomic.Bool // where connections to the registry have gone
@@ -40,9 +43,9 @@ type client struct {
 	scheme   string // "" until known
 }
 
-func newClient(host string, credential auth.CredentialFunc, o Options, s *stats) (*client, error) {
+func newClient(host string, credential auth.CredentialFunc, o Options, s *oci.Stats) (*client, error) {
 	for _, service := range o.host(host).TokenServices {
-		if !validHost(strings.ToLower(service)) {
+		if !reference.ValidHost(strings.ToLower(service)) {
 			return nil, fmt.Errorf("%w: token service %q of %s is not HOST[:PORT]", ErrMalformedReference, service, host)
 		}
 	}
@@ -176,14 +179,14 @@ func (c *client) do(ctx context.Context, rq request, want ...int) (*http.Respons
 	req, err := http.NewRequestWithContext(ctx, rq.method, u.String(), nil)
 	if err != nil {
 		w.end()
-		return nil, redact(err)
+		return nil, redact.Error(err)
 	}
 	for k, v := range rq.header {
 		req.Header[k] = v
 	}
 	// Blobs are stored as they are named; a transport that recompresses them would only cost, or break ranges.
 	req.Header.Set("Accept-Encoding", "identity")
-	body := &uploads{ctx: parent, rq: rq, w: w, sent: &c.stats.sent}
+	body := &uploads{ctx: parent, rq: rq, w: w, sent: &c.stats.Sent}
 	if rq.body != nil && rq.size > 0 {
 		req.ContentLength = rq.size
 		req.GetBody = body.next
@@ -238,7 +241,7 @@ func (c *client) clientError(l *login, err error) error {
 	if e, ok := errors.AsType[*tokenError](err); ok {
 		return c.tokenError(l, e)
 	}
-	return redact(err)
+	return redact.Error(err)
 }
 
 // A sourceError comes from what was to be sent. It is not the network's, and trying again would not help.
@@ -547,8 +550,8 @@ func (t *transports) forHost(host string, proxied bool) (*http.Transport, error)
 		TLSNextProto:           map[string]func(string, *tls.Conn) http.RoundTripper{},
 		TLSHandshakeTimeout:    30 * time.Second,
 		DisableCompression:     true,
-		MaxIdleConns:           4 * max(t.o.Jobs, referrerJobs),
-		MaxIdleConnsPerHost:    max(t.o.Jobs, referrerJobs),
+		MaxIdleConns:           4 * max(t.o.Jobs, oci.ReferrerJobs),
+		MaxIdleConnsPerHost:    max(t.o.Jobs, oci.ReferrerJobs),
 		IdleConnTimeout:        90 * time.Second,
 		ExpectContinueTimeout:  2 * time.Second,
 		MaxResponseHeaderBytes: 256 << 10,

@@ -16,6 +16,9 @@ import (
 
 	"github.com/davit-oci/davit/internal/own"
 	"github.com/davit-oci/davit/internal/wholefile"
+	"github.com/davit-oci/davit/registry/internal/oci"
+	"github.com/davit-oci/davit/registry/internal/redact"
+	"github.com/davit-oci/davit/registry/internal/reference"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
 )
@@ -200,7 +203,7 @@ func helperGet(ctx context.Context, name, key string) (auth.Credential, error) {
 	}
 	c, err := h.Get(ctx, key)
 	if err != nil {
-		return auth.EmptyCredential, fmt.Errorf("asking credential helper %s: %w", name, redact(err))
+		return auth.EmptyCredential, fmt.Errorf("asking credential helper %s: %w", name, redact.Error(err))
 	}
 	return c, nil
 }
@@ -220,7 +223,7 @@ func Login(ctx context.Context, host, user, password string, o Options) error {
 	}
 	o = o.withDefaults()
 	credential := auth.Credential{Username: user, Password: password}
-	c, err := newClient(host, func(context.Context, string) (auth.Credential, error) { return credential, nil }, o, new(stats))
+	c, err := newClient(host, func(context.Context, string) (auth.Credential, error) { return credential, nil }, o, new(oci.Stats))
 	if err != nil {
 		return fmt.Errorf("preparing to reach %s: %w", host, err)
 	}
@@ -251,7 +254,7 @@ func Login(ctx context.Context, host, user, password string, o Options) error {
 				return err
 			}
 			if err := h.Put(ctx, helperKey(host), credential); err != nil {
-				return fmt.Errorf("giving the password to credential helper %s: %w", name, redact(err))
+				return fmt.Errorf("giving the password to credential helper %s: %w", name, redact.Error(err))
 			}
 			return nil
 		}
@@ -303,7 +306,7 @@ func Logout(ctx context.Context, host string, o Options) error {
 					return err
 				}
 				if err := h.Delete(ctx, helperKey(host)); err != nil {
-					return fmt.Errorf("removing the password from credential helper %s: %w", name, redact(err))
+					return fmt.Errorf("removing the password from credential helper %s: %w", name, redact.Error(err))
 				}
 			}
 			for _, key := range hostKeys(host) {
@@ -324,7 +327,7 @@ func Logout(ctx context.Context, host string, o Options) error {
 // loginHost reads HOST[:PORT]. Here a host needs neither dot nor port: nothing else can be meant.
 func loginHost(s string) (string, error) {
 	host := strings.ToLower(s)
-	if !validHost(host) {
+	if !reference.ValidHost(host) {
 		return "", fmt.Errorf("%w: %.200q is no host", ErrMalformedReference, s)
 	}
 	return host, nil

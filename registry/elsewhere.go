@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/davit-oci/davit/registry/internal/redact"
 	"golang.org/x/net/publicsuffix"
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
@@ -37,7 +38,7 @@ func (e *elsewhereError) Error() string {
 }
 
 func (c *client) refuse(where, format string, args ...any) error {
-	return &elsewhereError{c.host, printable(where), fmt.Sprintf(format, args...)}
+	return &elsewhereError{c.host, redact.Line(where), fmt.Sprintf(format, args...)}
 }
 
 // A TokenServiceError: a registry wants credentials to be sent to a host that is not of its domain. They were not sent.

@@ -16,11 +16,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/davit-oci/davit/registry/internal/oci"
 )
 
 func TestUnreachable(t *testing.T) {
 	client := func(host string) *client {
-		c, err := newClient(host, nil, Options{}.withDefaults(), new(stats))
+		c, err := newClient(host, nil, Options{}.withDefaults(), new(oci.Stats))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +95,7 @@ func TestOwnTokenService(t *testing.T) {
 		{"scw.cloud", "https://evil.scaleway.com/token", false},
 	} {
 		o := Options{Hosts: map[string]HostOptions{"named.example": {TokenServices: []string{"auth.example.net", "port.example.net:8443"}}}}
-		client, err := newClient(c.registry, nil, o.withDefaults(), new(stats))
+		client, err := newClient(c.registry, nil, o.withDefaults(), new(oci.Stats))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/davit-oci/davit/registry/internal/oci"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -1070,7 +1071,7 @@ func TestLostReferrersIndex(t *testing.T) {
 	if err := r.Push(t.Context(), desc, bytes.NewReader(empty)); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Tag(t.Context(), desc, referrersTag(subject.Digest)); err != nil {
+	if err := r.Tag(t.Context(), desc, oci.ReferrersTag(subject.Digest)); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := r.ReadReferrers(t.Context(), subject); err != nil || len(got) != 1 || got[0].Digest != first.Digest {

@@ -15,9 +15,11 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/davit-oci/davit/internal/fetch"
 	"github.com/davit-oci/davit/internal/own"
 	"github.com/davit-oci/davit/internal/wholefile"
+	"github.com/davit-oci/davit/registry/internal/oci"
+	"github.com/davit-oci/davit/registry/internal/redact"
+	"github.com/davit-oci/davit/registry/internal/reference"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -30,7 +32,7 @@ import (
 // two processes that push at once lose each other's tags.
 type layout struct {
 	files layoutFiles
-	stats *stats
+	stats *oci.Stats
 	sound sync.Map // by soundBlob: those whose bytes this process has hashed, or written
 }
 
@@ -86,7 +88,7 @@ func checkLayoutFile(b []byte) error {
 		return fmt.Errorf("parsing %s: %w", layoutFile, err)
 	}
 	if l.Version != ocispec.ImageLayoutVersion {
-		return fmt.Errorf("layout version %q, only %s is known", printable(l.Version), ocispec.ImageLayoutVersion)
+		return fmt.Errorf("layout version %q, only %s is known", redact.Line(l.Version), ocispec.ImageLayoutVersion)
 	}
 	return nil
 }
@@ -97,13 +99,13 @@ func (l *layout) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descr
 		return ocispec.Descriptor{}, err
 	}
 	desc := ocispec.Descriptor{Digest: digest.Digest(tagOrDigest)}
-	if !validDigest(desc.Digest) {
+	if !reference.ValidDigest(desc.Digest) {
 		i := slices.IndexFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Annotations[ocispec.AnnotationRefName] == tagOrDigest })
 		if i < 0 {
 			return ocispec.Descriptor{}, fmt.Errorf("resolving %s: %w", tagOrDigest, ErrNotFound)
 		}
 		desc = index.Manifests[i]
-		if err := checkDescriptor(desc); err != nil {
+		if err := oci.Check(desc); err != nil {
 			return ocispec.Descriptor{}, fmt.Errorf("resolving %s: %w", tagOrDigest, err)
 		}
 	}
@@ -117,14 +119,14 @@ func (l *layout) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descr
 	if size > MaxManifest {
 		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: a manifest of %d bytes, over the limit of %d", tagOrDigest, size, MaxManifest)
 	}
-	content, err := readVerified(io.NewSectionReader(blob, 0, size), ocispec.Descriptor{Digest: desc.Digest, Size: size})
+	content, err := oci.ReadVerified(io.NewSectionReader(blob, 0, size), ocispec.Descriptor{Digest: desc.Digest, Size: size})
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: %w", tagOrDigest, err)
 	}
-	l.stats.fetched.Add(size)
-	found := ocispec.Descriptor{MediaType: manifestType(content, desc.MediaType), Digest: desc.Digest, Size: size}
+	l.stats.Fetched.Add(size)
+	found := ocispec.Descriptor{MediaType: oci.ManifestType(content, desc.MediaType), Digest: desc.Digest, Size: size}
 	if !IsManifest(found.MediaType) {
-		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: media type %q is not that of a manifest", tagOrDigest, printable(found.MediaType))
+		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: media type %q is not that of a manifest", tagOrDigest, redact.Line(found.MediaType))
 	}
 	return found, nil
 }
@@ -135,7 +137,7 @@ func (l *layout) manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 		return nil, err
 	}
 	defer rc.Close()
-	return readVerified(rc, desc)
+	return oci.ReadVerified(rc, desc)
 }
 
 func (l *layout) fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
@@ -147,7 +149,7 @@ func (l *layout) fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n
 		blob.Close()
 		return nil, fmt.Errorf("%w: %s has %d bytes in the layout, not %d", ErrDigestMismatch, desc.Digest, blob.Size(), desc.Size)
 	}
-	return &blobSection{io.NewSectionReader(blob, off, n), blob, ctx, &l.stats.fetched, n}, nil
+	return &blobSection{io.NewSectionReader(blob, off, n), blob, ctx, &l.stats.Fetched, n}, nil
 }
 
 // blobSection holds a context because it is an io.Reader.
@@ -191,15 +193,15 @@ func (l *layout) exists(ctx context.Context, desc ocispec.Descriptor) (bool, err
 	if l.isSound(desc) {
 		return true, nil
 	}
-	err = copyVerified(ctx, io.Discard, io.NewSectionReader(blob, 0, desc.Size), desc)
+	err = oci.CopyVerified(ctx, io.Discard, io.NewSectionReader(blob, 0, desc.Size), desc)
 	if errors.Is(err, ErrDigestMismatch) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("reading blob %s: %w", desc.Digest, err)
 	}
-	l.stats.fetched.Add(desc.Size)
-	l.setSound(desc)
+	l.stats.Fetched.Add(desc.Size)
+	l.Verified(desc)
 	return true, nil
 }
 
@@ -209,7 +211,8 @@ type soundBlob struct {
 	size   int64
 }
 
-func (l *layout) setSound(desc ocispec.Descriptor) {
+// Verified notes that the bytes of a blob were read, and are those of its digest.
+func (l *layout) Verified(desc ocispec.Descriptor) {
 	l.sound.Store(soundBlob{desc.Digest, desc.Size}, true)
 }
 
@@ -230,8 +233,8 @@ func (l *layout) pushBlob(ctx context.Context, desc ocispec.Descriptor, open fun
 	if err := l.files.put(ctx, desc, content); err != nil {
 		return fmt.Errorf("writing blob %s: %w", desc.Digest, err)
 	}
-	l.stats.sent.Add(desc.Size)
-	l.setSound(desc)
+	l.stats.Sent.Add(desc.Size)
+	l.Verified(desc)
 	return nil
 }
 
@@ -248,7 +251,7 @@ func (l *layout) pushManifest(ctx context.Context, desc ocispec.Descriptor, cont
 	if _, err := l.manifest(ctx, desc); err != nil {
 		return fmt.Errorf("reading manifest %s back: %w", desc.Digest, err)
 	}
-	m, err := parseReferrer(content)
+	m, err := oci.ParseReferrer(content)
 	if err != nil {
 		return err
 	}
@@ -282,7 +285,7 @@ func (l *layout) missingBlobs(ctx context.Context, desc ocispec.Descriptor, cont
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for i, d := range needed {
 		g.Go(func() (err error) {
-			if err = checkDescriptor(d); err == nil {
+			if err = oci.Check(d); err == nil {
 				there[i], err = l.exists(gctx, d)
 			}
 			return err
@@ -298,7 +301,7 @@ func (l *layout) missingBlobs(ctx context.Context, desc ocispec.Descriptor, cont
 		}
 	}
 	if len(missing) > 0 {
-		return &BlobUnknownError{missing, fmt.Errorf("pushing manifest %s: the layout lacks blob %s, or has something else under its name", desc.Digest, missing[0])}
+		return oci.BlobUnknown(missing, fmt.Errorf("pushing manifest %s: the layout lacks blob %s, or has something else under its name", desc.Digest, missing[0]))
 	}
 	return nil
 }
@@ -308,7 +311,7 @@ func (l *layout) tag(ctx context.Context, desc ocispec.Descriptor, tag string) e
 	if err != nil {
 		return fmt.Errorf("tagging %s as %s: %w", desc.Digest, tag, err)
 	}
-	m, err := parseReferrer(content)
+	m, err := oci.ParseReferrer(content)
 	if err != nil {
 		return err
 	}
@@ -395,7 +398,7 @@ type dirFiles struct {
 	ready atomic.Bool // prepare has succeeded
 }
 
-func openLayout(dir string, s *stats) (backend, error) {
+func openLayout(dir string, s *oci.Stats) (backend, error) {
 	f := &dirFiles{dir: dir}
 	info, err := os.Stat(dir)
 	switch {
@@ -542,7 +545,7 @@ func (f *dirFiles) put(ctx context.Context, desc ocispec.Descriptor, content io.
 		return err
 	}
 	defer p.Close()
-	if err := copyVerified(ctx, p, content, desc); err != nil {
+	if err := oci.CopyVerified(ctx, p, content, desc); err != nil {
 		return err
 	}
 	return p.Commit(f.blob(desc.Digest))
@@ -572,27 +575,6 @@ func openBlobFile(path string) (layoutBlob, error) {
 		return nil, err
 	}
 	return blobFile{file, info.Size()}, nil
-}
-
-// copyVerified copies the content of desc from r to w, and fails if r has anything else.
-func copyVerified(ctx context.Context, w io.Writer, r io.Reader, desc ocispec.Descriptor) error {
-	verified := fetch.Reader(r, desc)
-	buf := make([]byte, 256<<10)
-	for {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n, err := verified.Read(buf)
-		if err != nil && err != io.EOF {
-			return mismatch(err)
-		}
-		if _, err := w.Write(buf[:n]); err != nil {
-			return err
-		}
-		if err == io.EOF {
-			return nil
-		}
-	}
 }
 
 // mayWriteTo returns an error if the path of a folder leads through a link of another user. The folder need not exist.

@@ -20,9 +20,10 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/internal/wholefile"
+	"github.com/davit-oci/davit/registry/internal/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"oras.land/oras-go/v2/content/oci"
+	orasoci "oras.land/oras-go/v2/content/oci"
 )
 
 // checkLayout fails if a layout is not one, or lacks something that it refers to, or has a blob that is not its name.
@@ -195,7 +196,7 @@ func TestLayoutOfOtherTools(t *testing.T) {
 	}
 	sig, _ := artifact(t, ours, &desc, "application/x-sig", []byte("signature"))
 
-	theirs, err := oci.New(dir)
+	theirs, err := orasoci.New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -365,7 +366,7 @@ func FuzzArchive(f *testing.F) {
 			return
 		}
 		for d, s := range c.blobs {
-			if !validDigest(d) || s.off < 0 || s.size < 0 || s.off > int64(len(b))-s.size {
+			if !reference.ValidDigest(d) || s.off < 0 || s.size < 0 || s.off > int64(len(b))-s.size {
 				t.Errorf("blob %s at %d+%d of %d", d, s.off, s.size, len(b))
 			}
 		}

@@ -2,12 +2,11 @@ package registry
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"runtime"
-	"strconv"
 	"strings"
 
+	"github.com/davit-oci/davit/registry/internal/reference"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -41,18 +40,10 @@ type Reference struct {
 	Digest     digest.Digest
 }
 
-// The grammars of the distribution spec ("Pulling manifests"); a Repository is limited to 255 characters there too.
-var (
-	repositoryPattern = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
-	tagPattern        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
-	hostPattern       = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\.?$`)
-	anyDigestPattern  = regexp.MustCompile(`^[A-Za-z0-9+._-]+:[0-9a-zA-Z]*$`)
-)
+// anyDigestPattern is what looks like a digest, of whatever algorithm.
+var anyDigestPattern = regexp.MustCompile(`^[A-Za-z0-9+._-]+:[0-9a-zA-Z]*$`)
 
-const (
-	maxRepository = 255
-	maxReference  = 4096 // longer than any path that a system opens
-)
+const maxReference = 4096 // in bytes; longer than any path that a system opens
 
 // ParseReference reads
 //
@@ -82,7 +73,7 @@ func ParseReference(s string) (Reference, error) {
 
 	rest, d, ok := cutDigest(rest, r.Kind)
 	if ok {
-		if !validDigest(digest.Digest(d)) {
+		if !reference.ValidDigest(digest.Digest(d)) {
 			return fail("a digest is sha256: and 64 lower-case hex digits")
 		}
 		r.Digest = digest.Digest(d)
@@ -90,7 +81,7 @@ func ParseReference(s string) (Reference, error) {
 
 	rest, tag, ok := cutTag(rest, r.Kind)
 	if ok {
-		if !tagPattern.MatchString(tag) {
+		if !reference.ValidTag(tag) {
 			return fail("%q is no tag", tag)
 		}
 		r.Tag = tag
@@ -112,10 +103,10 @@ func ParseReference(s string) (Reference, error) {
 	if !ok || !looksLikeHost(host) {
 		return fail("no host: write HOST/REPO; HOST has a dot or a port, or is localhost")
 	}
-	if !validHost(host) {
+	if !reference.ValidHost(host) {
 		return fail("%q is no host", host)
 	}
-	if len(repository) > maxRepository || !repositoryPattern.MatchString(repository) {
+	if !reference.ValidRepository(repository) {
 		return fail("%q is no repository: lower-case letters, digits, separators . _ - and slashes", repository)
 	}
 	r.Host, r.Repository = host, repository
@@ -166,42 +157,6 @@ func isPath(s string) bool {
 
 func looksLikeHost(s string) bool { return strings.ContainsAny(s, ".:") || s == "localhost" }
 
-func validHost(s string) bool {
-	host, port := s, ""
-	if strings.HasPrefix(s, "[") {
-		end := strings.IndexByte(s, ']')
-		if end < 0 {
-			return false
-		}
-		addr, err := netip.ParseAddr(s[1:end])
-		if err != nil || !addr.Is6() || addr.Zone() != "" {
-			return false
-		}
-		if s[end+1:] == "" {
-			return true
-		}
-		var ok bool
-		if port, ok = strings.CutPrefix(s[end+1:], ":"); !ok {
-			return false
-		}
-	} else {
-		var hasPort bool
-		if host, port, hasPort = strings.Cut(s, ":"); !hasPort {
-			return hostPattern.MatchString(s)
-		}
-		if !hostPattern.MatchString(host) {
-			return false
-		}
-	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	return err == nil && n > 0 && port[0] != '0'
-}
-
-// validDigest: the only digests that davit knows, in the only spelling of them. What passes is safe in a path and in a URL.
-func validDigest(d digest.Digest) bool {
-	return len(d) == len("sha256:")+64 && digestPattern.MatchString(string(d))
-}
-
 // Name is the repository alone: HOST/REPO, oci:DIR or oci-archive:FILE.
 func (r Reference) Name() string {
 	if r.Kind == Remote {
@@ -243,4 +198,4 @@ func (r Reference) WithTag(tag string) Reference {
 }
 
 // ValidTag reports whether s can be a tag.
-func ValidTag(s string) bool { return tagPattern.MatchString(s) }
+func ValidTag(s string) bool { return reference.ValidTag(s) }

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/davit-oci/davit/registry/internal/oci"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -209,24 +210,6 @@ func TestReferrersWithoutEnd(t *testing.T) {
 	}
 }
 
-// What of a list is kept does not grow beyond the list: maps of annotations would.
-func TestReferrersKeepFewAnnotations(t *testing.T) {
-	t.Parallel()
-	var l referrerList
-	l.left = maxReferrerList
-	entry := func(notes string) string {
-		return `{"digest":"` + string(testDigest) + `","annotations":` + notes + `}`
-	}
-	long := `{"a":"` + strings.Repeat("x", maxListedNotes) + `"}`
-	ok, err := l.add([]byte(`{"manifests":[` + strings.Join([]string{entry(`{"a":"b"}`), entry(long), entry(`7`)}, ",") + `]}`))
-	if !ok || err != nil || len(l.entries) != 3 {
-		t.Fatalf("got %v, %v, %v", ok, err, l.entries)
-	}
-	if l.entries[0].Annotations["a"] != "b" || len(l.entries[1].Annotations)+len(l.entries[2].Annotations) != 0 {
-		t.Errorf("got %v", l.entries)
-	}
-}
-
 // Without the API: davit's own tag counts whatever the index of the tag schema says, and one bad tag or entry costs itself.
 func TestReferrersByTag(t *testing.T) {
 	t.Parallel()
@@ -256,7 +239,7 @@ func TestReferrersByTag(t *testing.T) {
 		}, ok: true},
 		{name: "tags that name something else", tag: func(t *testing.T, r *Repository, subject, mine ocispec.Descriptor) {
 			for i := range 20 {
-				if err := r.Tag(t.Context(), subject, fmt.Sprintf("%s.%016x", referrersTag(subject.Digest), i)); err != nil {
+				if err := r.Tag(t.Context(), subject, fmt.Sprintf("%s.%016x", oci.ReferrersTag(subject.Digest), i)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -275,7 +258,7 @@ func TestReferrersByTag(t *testing.T) {
 					switch {
 					case kind(r) == "GET referrers":
 						return status(404)(w, r, h)
-					case r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, referrersTag(subject.Digest)):
+					case r.Method == http.MethodGet && strings.HasSuffix(r.URL.Path, oci.ReferrersTag(subject.Digest)):
 						return answer(body)(w, r, h)
 					}
 					return false
@@ -338,7 +321,7 @@ func TestTaggedReferrersWithoutHeaders(t *testing.T) {
 				switch {
 				case r.Method == http.MethodHead:
 					return head(w, r, h)
-				case strings.HasSuffix(r.URL.Path, referrersTag(subject.Digest)): // the index is lost
+				case strings.HasSuffix(r.URL.Path, oci.ReferrersTag(subject.Digest)): // the index is lost
 					return status(404)(w, r, h)
 				}
 				return noAPI(w, r, h)

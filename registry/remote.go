@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"path"
@@ -17,6 +16,9 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/davit-oci/davit/registry/internal/oci"
+	"github.com/davit-oci/davit/registry/internal/redact"
+	"github.com/davit-oci/davit/registry/internal/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -41,8 +43,8 @@ type remote struct {
 	cache         manifestCache
 }
 
-func openRemote(ref Reference, o Options, s *stats) (*remote, error) {
-	if !validHost(ref.Host) || !repositoryPattern.MatchString(ref.Repository) {
+func openRemote(ref Reference, o Options, s *oci.Stats) (*remote, error) {
+	if !reference.ValidHost(ref.Host) || !reference.ValidRepository(ref.Repository) {
 		return nil, fmt.Errorf("%w: %q", ErrMalformedReference, ref.Name())
 	}
 	r, err := newRemote(ref.Host, ref.Repository, o, s)
@@ -52,7 +54,7 @@ func openRemote(ref Reference, o Options, s *stats) (*remote, error) {
 	for _, mirror := range o.Hosts[ref.Host].Mirrors {
 		host, prefix, _ := strings.Cut(strings.Trim(mirror, "/"), "/")
 		repository := path.Join(prefix, ref.Repository)
-		if host = strings.ToLower(host); !validHost(host) || !repositoryPattern.MatchString(repository) {
+		if host = strings.ToLower(host); !reference.ValidHost(host) || !reference.ValidRepository(repository) {
 			return nil, fmt.Errorf("%w: mirror %q of %s", ErrMalformedReference, mirror, ref.Host)
 		}
 		mirrored := o
@@ -67,7 +69,7 @@ func openRemote(ref Reference, o Options, s *stats) (*remote, error) {
 	return r, nil
 }
 
-func newRemote(host, repository string, o Options, s *stats) (*remote, error) {
+func newRemote(host, repository string, o Options, s *oci.Stats) (*remote, error) {
 	credential := func(ctx context.Context, _ string) (auth.Credential, error) {
 		c, err := lookupCredential(ctx, o, host, repository)
 		if o.OnLogin != nil {
@@ -104,15 +106,15 @@ func (r *remote) manifestPath(tagOrDigest string) string {
 // resolve gets the manifest itself, not only its headers: one request instead of two for whoever reads it next, and no header to
 // believe.
 func (r *remote) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) {
-	if validDigest(digest.Digest(tagOrDigest)) {
+	if reference.ValidDigest(digest.Digest(tagOrDigest)) {
 		for _, m := range r.mirrors {
-			if desc, content, err := m.getManifest(ctx, tagOrDigest, manifestTypes, MaxManifest); err == nil {
+			if desc, content, err := m.getManifest(ctx, tagOrDigest, oci.ManifestTypes, MaxManifest); err == nil {
 				r.cache.put(desc.Digest, content)
 				return desc, nil
 			}
 		}
 	}
-	desc, content, err := r.getManifest(ctx, tagOrDigest, manifestTypes, MaxManifest)
+	desc, content, err := r.getManifest(ctx, tagOrDigest, oci.ManifestTypes, MaxManifest)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("resolving %s in %s: %w", tagOrDigest, r.name, err)
 	}
@@ -126,7 +128,7 @@ func (r *remote) manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 		var err error
 		for _, m := range r.mirrors {
 			// A mirror that has it wrong is one that does not have it.
-			if _, content, err = m.getManifest(ctx, string(desc.Digest), []string{desc.MediaType}, desc.Size); err == nil && verifyBytes(content, desc) == nil {
+			if _, content, err = m.getManifest(ctx, string(desc.Digest), []string{desc.MediaType}, desc.Size); err == nil && oci.Verify(content, desc) == nil {
 				ok = true
 				break
 			}
@@ -137,7 +139,7 @@ func (r *remote) manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 			}
 		}
 	}
-	if err := verifyBytes(content, desc); err != nil {
+	if err := oci.Verify(content, desc); err != nil {
 		return nil, err
 	}
 	r.cache.put(desc.Digest, content)
@@ -164,19 +166,19 @@ func (r *remote) getManifest(ctx context.Context, tagOrDigest string, accept []s
 		}
 
 		desc = ocispec.Descriptor{
-			MediaType: manifestType(content, resp.Header.Get("Content-Type")),
+			MediaType: oci.ManifestType(content, resp.Header.Get("Content-Type")),
 			Digest:    digest.FromBytes(content),
 			Size:      int64(len(content)),
 		}
 		want := cmp.Or(resp.Header.Get("Docker-Content-Digest"), string(desc.Digest))
-		if validDigest(digest.Digest(tagOrDigest)) {
+		if reference.ValidDigest(digest.Digest(tagOrDigest)) {
 			want = tagOrDigest
 		}
 		if want != string(desc.Digest) && strings.HasPrefix(want, "sha256:") {
-			return fmt.Errorf("%w: GET %s gave %s, not %s", ErrDigestMismatch, where, desc.Digest, printable(want))
+			return fmt.Errorf("%w: GET %s gave %s, not %s", ErrDigestMismatch, where, desc.Digest, redact.Line(want))
 		}
 		if !IsManifest(desc.MediaType) {
-			return invalidf("GET %s: media type %q is not that of a manifest", where, printable(desc.MediaType))
+			return oci.Invalidf("GET %s: media type %q is not that of a manifest", where, redact.Line(desc.MediaType))
 		}
 		return nil
 	})
@@ -186,39 +188,17 @@ func (r *remote) getManifest(ctx context.Context, tagOrDigest string, accept []s
 // readSmall reads a body that may have up to limit bytes.
 func (r *remote) readSmall(resp *http.Response, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	r.c.stats.fetched.Add(int64(len(b)))
+	r.c.stats.Fetched.Add(int64(len(b)))
 	if err != nil {
-		return nil, redact(err)
+		return nil, redact.Error(err)
 	}
 	if int64(len(b)) > limit {
 		if limit < MaxManifest { // it was said to have so many
 			return nil, fmt.Errorf("%w: more than %d bytes", ErrDigestMismatch, limit)
 		}
-		return nil, invalidf("more than %d bytes", limit)
+		return nil, oci.Invalidf("more than %d bytes", limit)
 	}
 	return b, nil
-}
-
-// manifestType is the manifest's own word on what it is, else the header's. The digest covers only the former.
-func manifestType(content []byte, header string) string {
-	var m struct {
-		MediaType string            `json:"mediaType"`
-		Manifests []json.RawMessage `json:"manifests"`
-		Layers    []json.RawMessage `json:"layers"`
-	}
-	if json.Unmarshal(content, &m) == nil && m.MediaType != "" {
-		return m.MediaType
-	}
-	if t, _, err := mime.ParseMediaType(header); err == nil && IsManifest(t) {
-		return t
-	}
-	switch {
-	case m.Manifests != nil:
-		return ocispec.MediaTypeImageIndex
-	case m.Layers != nil:
-		return ocispec.MediaTypeImageManifest
-	}
-	return header
 }
 
 // pushManifest writes by digest and reads back: what is signed and tagged next is what the registry has, not what we think we sent.
@@ -249,8 +229,7 @@ func (r *remote) putManifest(ctx context.Context, desc ocispec.Descriptor, conte
 			return nil, fmt.Errorf("%w; %w", unknown, err)
 		}
 		if len(missing) > 0 {
-			unknown.Digests = missing
-			return nil, unknown
+			return nil, oci.BlobUnknown(missing, unknown)
 		}
 		if again, err := r.c.wait(ctx, unknown, try); !again {
 			// What it says of a blob by name is more than what it says of all of them.
@@ -263,8 +242,7 @@ func (r *remote) putManifest(ctx context.Context, desc ocispec.Descriptor, conte
 			if ctx.Err() != nil {
 				return nil, err
 			}
-			unknown.err = fmt.Errorf("%w (asked for each of its blobs, the registry says that it has them all)", unknown.err)
-			return nil, unknown
+			return nil, oci.BlobUnknown(unknown.Digests, fmt.Errorf("%w (asked for each of its blobs, the registry says that it has them all)", unknown))
 		}
 	}
 }
@@ -285,7 +263,7 @@ func (r *remote) putManifestOnce(ctx context.Context, desc ocispec.Descriptor, c
 		resp.Body.Close()
 		header = resp.Header
 		if got := header.Get("Docker-Content-Digest"); strings.HasPrefix(got, "sha256:") && got != string(desc.Digest) {
-			return fmt.Errorf("%w: the registry calls it %s", ErrDigestMismatch, printable(got))
+			return fmt.Errorf("%w: the registry calls it %s", ErrDigestMismatch, redact.Line(got))
 		}
 		r.written.Store(desc.Digest, true)
 		return nil
@@ -321,7 +299,7 @@ func blobsOf(manifest []byte) []ocispec.Descriptor {
 	if m.Config != nil {
 		m.Layers = append(m.Layers, *m.Config)
 	}
-	return slices.DeleteFunc(m.Layers, func(d ocispec.Descriptor) bool { return checkDescriptor(d) != nil })
+	return slices.DeleteFunc(m.Layers, func(d ocispec.Descriptor) bool { return oci.Check(d) != nil })
 }
 
 // missing are those of the blobs that the registry does not have.

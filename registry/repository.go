@@ -3,15 +3,13 @@ package registry
 import (
 	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"sync/atomic"
 	"time"
 
-	"github.com/davit-oci/davit/internal/fetch"
+	"github.com/davit-oci/davit/registry/internal/oci"
+	"github.com/davit-oci/davit/registry/internal/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -91,7 +89,7 @@ func (o Options) withDefaults() Options {
 
 // MaxManifest is the size in bytes over which manifests, indexes and referrer lists are refused: the limit that the distribution spec
 // asks of registries. It bounds what a registry can make us hold in memory.
-const MaxManifest = fetch.MaxManifest
+const MaxManifest = oci.MaxManifest
 
 // What [Repository.Push] keeps of a blob in memory: one that can be read twice only if it is small, any other up to a limit.
 const (
@@ -99,7 +97,7 @@ const (
 	maxPushMemory = 32 << 20
 )
 
-// A backend is what differs between a registry, a layout and an archive. Descriptors it gets have been checked by checkDescriptor.
+// A backend is what differs between a registry, a layout and an archive. Descriptors it gets have been checked by oci.Check.
 type backend interface {
 	resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) // of a manifest
 	manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error)       // verified
@@ -123,18 +121,15 @@ type backend interface {
 type Repository struct {
 	ref     Reference
 	backend backend
-	stats   *stats
+	stats   *oci.Stats
 }
-
-// stats are counted where the bytes move.
-type stats struct{ sent, fetched, mounted atomic.Int64 }
 
 // Open prepares access to the repository that ref is in; its tag and digest are what [Repository.Resolve] takes for "".
 // A registry is not contacted yet. A layout or an archive need not exist: the first write makes it.
 // The caller must call Close, which writes an archive; it fails, and changes nothing, if ctx has ended.
 func Open(ctx context.Context, ref Reference, o Options) (*Repository, error) {
 	o = o.withDefaults()
-	r := &Repository{ref: ref, stats: new(stats)}
+	r := &Repository{ref: ref, stats: new(oci.Stats)}
 	var err error
 	switch ref.Kind {
 	case Remote:
@@ -171,7 +166,7 @@ func (r *Repository) Resolve(ctx context.Context, name string) (ocispec.Descript
 			tag, want = name, ""
 		}
 	}
-	if tag != "" && !ValidTag(tag) || want != "" && !validDigest(want) {
+	if tag != "" && !ValidTag(tag) || want != "" && !reference.ValidDigest(want) {
 		return ocispec.Descriptor{}, fmt.Errorf("%w: %.200q is neither tag nor digest", ErrMalformedReference, name)
 	}
 	if tag == "" {
@@ -189,7 +184,7 @@ func (r *Repository) Resolve(ctx context.Context, name string) (ocispec.Descript
 
 // Manifest is the content of a manifest or index, of at most [MaxManifest] bytes, verified.
 func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	if err := checkManifestDescriptor(desc); err != nil {
+	if err := oci.CheckManifest(desc); err != nil {
 		return nil, err
 	}
 	return r.backend.manifest(ctx, desc)
@@ -206,7 +201,7 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.Rea
 		}
 		return io.NopCloser(bytes.NewReader(b)), nil
 	}
-	if err := checkDescriptor(desc); err != nil {
+	if err := oci.Check(desc); err != nil {
 		return nil, err
 	}
 	rc, err := r.backend.fetchRange(ctx, desc, 0, desc.Size)
@@ -214,17 +209,17 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.Rea
 		return nil, err
 	}
 	var verified func()
-	if l, ok := r.backend.(*layout); ok {
-		verified = func() { l.setSound(desc) }
+	if b, ok := r.backend.(interface{ Verified(ocispec.Descriptor) }); ok {
+		verified = func() { b.Verified(desc) }
 	}
-	return verifying(rc, desc, verified), nil
+	return oci.NewVerifier(rc, desc, verified), nil
 }
 
 // FetchRange reads n bytes of a blob from offset off. The bytes are unverified: whoever calls must know a digest for just them and
 // check it before using them. A broken transfer is resumed where it stopped; fewer than n bytes never end in io.EOF. A blob that the
 // registry says has another size than desc is an [ErrDigestMismatch]. The caller closes the reader.
 func (r *Repository) FetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
-	if err := checkDescriptor(desc); err != nil {
+	if err := oci.Check(desc); err != nil {
 		return nil, err
 	}
 	if off < 0 || n < 0 || n > desc.Size || off > desc.Size-n {
@@ -243,7 +238,7 @@ func (r *Repository) IgnoresRanges() bool {
 // Exists reports whether the manifest or blob is there. Of a registry, its word is all that this rests on; in a layout or an archive the bytes
 // are hashed.
 func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
-	if err := checkDescriptor(desc); err != nil {
+	if err := oci.Check(desc); err != nil {
 		return false, err
 	}
 	return r.backend.exists(ctx, desc)
@@ -255,10 +250,10 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool,
 // an [ErrDigestMismatch], or what [Repository.PushBlob] says.
 func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error {
 	if IsManifest(desc.MediaType) {
-		if err := checkManifestDescriptor(desc); err != nil {
+		if err := oci.CheckManifest(desc); err != nil {
 			return err
 		}
-		b, err := readVerified(content, desc)
+		b, err := oci.ReadVerified(content, desc)
 		if err != nil {
 			return err
 		}
@@ -273,10 +268,10 @@ func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, content 
 	if desc.Size > maxPushMemory {
 		return fmt.Errorf("pushing %s: %d bytes are more than is kept in memory", desc.Digest, desc.Size)
 	}
-	if err := checkDescriptor(desc); err != nil {
+	if err := oci.Check(desc); err != nil {
 		return err
 	}
-	b, err := readVerified(content, desc)
+	b, err := oci.ReadVerified(content, desc)
 	if err != nil {
 		return err
 	}
@@ -286,7 +281,7 @@ func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, content 
 // PushBlob writes a blob unless it is there. open gives its content from the start and is called once per try; the readers are not
 // used at the same time. Its errors are returned as they are and nothing is tried again after one.
 func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
-	if err := checkDescriptor(desc); err != nil {
+	if err := oci.Check(desc); err != nil {
 		return err
 	}
 	return r.backend.pushBlob(ctx, desc, open)
@@ -295,10 +290,10 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 // Mount makes a blob of another repository of the same registry appear in this one. False without an error: the registry does not do
 // that (or there is no registry), and the blob has to be pushed.
 func (r *Repository) Mount(ctx context.Context, desc ocispec.Descriptor, fromRepository string) (bool, error) {
-	if err := checkDescriptor(desc); err != nil {
+	if err := oci.Check(desc); err != nil {
 		return false, err
 	}
-	if !repositoryPattern.MatchString(fromRepository) {
+	if !reference.ValidRepository(fromRepository) {
 		return false, fmt.Errorf("%w: %.200q is no repository", ErrMalformedReference, fromRepository)
 	}
 	return r.backend.mount(ctx, desc, fromRepository)
@@ -306,7 +301,7 @@ func (r *Repository) Mount(ctx context.Context, desc ocispec.Descriptor, fromRep
 
 // Tag lets tag name the manifest desc, which must have been pushed.
 func (r *Repository) Tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {
-	if err := checkManifestDescriptor(desc); err != nil {
+	if err := oci.CheckManifest(desc); err != nil {
 		return err
 	}
 	if !ValidTag(tag) {
@@ -330,127 +325,30 @@ func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 // own descriptor, and its blobs must have been pushed. On a registry without the referrers API it also gets a tag and an entry in the
 // index of the tag schema, as the distribution spec says ("Pushing Manifests with Subject").
 func (r *Repository) PushReferrer(ctx context.Context, desc ocispec.Descriptor, manifest []byte) error {
-	if err := checkManifestDescriptor(desc); err != nil {
+	if err := oci.CheckManifest(desc); err != nil {
 		return err
 	}
-	if err := verifyBytes(manifest, desc); err != nil {
+	if err := oci.Verify(manifest, desc); err != nil {
 		return err
 	}
-	m, err := parseReferrer(manifest)
+	m, err := oci.ParseReferrer(manifest)
 	if err != nil {
 		return fmt.Errorf("pushing referrer %s: %w", desc.Digest, err)
 	}
-	if m.Subject == nil || checkManifestDescriptor(*m.Subject) != nil {
+	if m.Subject == nil || oci.CheckManifest(*m.Subject) != nil {
 		return fmt.Errorf("pushing referrer %s: it has no subject", desc.Digest)
 	}
-	return r.backend.pushReferrer(ctx, *m.Subject, m.describe(desc), manifest)
+	return r.backend.pushReferrer(ctx, *m.Subject, m.Describe(desc), manifest)
 }
 
 // Stats are the bytes of blobs and manifests that were sent, fetched and mounted so far, repetitions included. For layouts and
 // archives: written, read, 0.
 func (r *Repository) Stats() (sent, fetched, mounted int64) {
-	return r.stats.sent.Load(), r.stats.fetched.Load(), r.stats.mounted.Load()
+	return r.stats.Sent.Load(), r.stats.Fetched.Load(), r.stats.Mounted.Load()
 }
 
 // Close releases connections and files. For an archive that was changed it writes the new file, and only then does any of it show.
 func (r *Repository) Close() error { return r.backend.close() }
 
-// Manifest media types that are more than a blob to a registry.
-const (
-	dockerManifest     = "application/vnd.docker.distribution.manifest.v2+json"
-	dockerManifestList = "application/vnd.docker.distribution.manifest.list.v2+json"
-)
-
-var manifestTypes = []string{ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageIndex, dockerManifest, dockerManifestList}
-
 // IsManifest reports whether content of the media type is stored as a manifest rather than as a blob.
-func IsManifest(mediaType string) bool { return slices.Contains(manifestTypes, mediaType) }
-
-func isIndex(mediaType string) bool {
-	return mediaType == ocispec.MediaTypeImageIndex || mediaType == dockerManifestList
-}
-
-// checkDescriptor is for every descriptor that comes in: what passes has a digest that is safe in paths and URLs, and a size.
-func checkDescriptor(desc ocispec.Descriptor) error {
-	if !validDigest(desc.Digest) {
-		return invalidf("%.100q: not a sha256 digest", desc.Digest)
-	}
-	if desc.Size < 0 {
-		return invalidf("%s: negative size", desc.Digest)
-	}
-	return nil
-}
-
-func checkManifestDescriptor(desc ocispec.Descriptor) error {
-	if err := checkDescriptor(desc); err != nil {
-		return err
-	}
-	if !IsManifest(desc.MediaType) {
-		return invalidf("%s: %.100q is not the type of a manifest", desc.Digest, desc.MediaType)
-	}
-	if desc.Size > MaxManifest {
-		return invalidf("%s: a manifest of %d bytes, over the limit of %d", desc.Digest, desc.Size, MaxManifest)
-	}
-	return nil
-}
-
-// readVerified reads all of r and checks that it is what desc says. The caller has bounded desc.Size.
-func readVerified(r io.Reader, desc ocispec.Descriptor) ([]byte, error) {
-	b, err := fetch.Read(r, desc)
-	return b, mismatch(err)
-}
-
-func verifyBytes(b []byte, desc ocispec.Descriptor) error { return mismatch(fetch.Check(b, desc)) }
-
-// verifying checks a blob while it is read. verified is called when all was read and right; it may be nil.
-func verifying(rc io.ReadCloser, desc ocispec.Descriptor, verified func()) io.ReadCloser {
-	return struct {
-		io.Reader
-		io.Closer
-	}{verifier{fetch.Reader(rc, desc), verified}, rc}
-}
-
-type verifier struct {
-	r        io.Reader
-	verified func()
-}
-
-func (v verifier) Read(p []byte) (int, error) {
-	n, err := v.r.Read(p)
-	if errors.Is(err, io.EOF) && v.verified != nil {
-		v.verified()
-	}
-	return n, mismatch(err)
-}
-
-// A referrer is what this package has to know of a manifest: whose it is, and of what type.
-type referrer struct {
-	MediaType    string              `json:"mediaType"`
-	ArtifactType string              `json:"artifactType"`
-	Config       *ocispec.Descriptor `json:"config"`
-	Subject      *ocispec.Descriptor `json:"subject"`
-	Annotations  map[string]string   `json:"annotations"`
-}
-
-func parseReferrer(manifest []byte) (referrer, error) {
-	var m referrer
-	if err := json.Unmarshal(manifest, &m); err != nil {
-		return referrer{}, fmt.Errorf("parsing the manifest: %w", err)
-	}
-	return m, nil
-}
-
-// describe completes desc as the distribution spec ("Listing Referrers") wants the entries of a list.
-func (m referrer) describe(desc ocispec.Descriptor) ocispec.Descriptor {
-	d := ocispec.Descriptor{
-		MediaType:    desc.MediaType,
-		Digest:       desc.Digest,
-		Size:         desc.Size,
-		ArtifactType: m.ArtifactType,
-		Annotations:  m.Annotations,
-	}
-	if d.ArtifactType == "" && m.Config != nil && !isIndex(desc.MediaType) {
-		d.ArtifactType = m.Config.MediaType
-	}
-	return d
-}
+func IsManifest(mediaType string) bool { return oci.IsManifest(mediaType) }

@@ -4,27 +4,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-
-	"github.com/opencontainers/go-digest"
 )
 
 // Tags that tools keep for themselves: the referrers tag schema of the distribution spec (sha256-HEX), davit's own tag per referrer
 // where that schema is all there is (sha256-HEX.16HEX), and cosign's older tags (sha256-HEX.sig, .att, .sbom).
 var toolTagPattern = regexp.MustCompile(`^sha256-[0-9a-f]{64}(\.[0-9a-zA-Z._-]*)?$`)
 
-// referrerSuffix is what davit puts behind the tag of the schema.
-var referrerSuffix = regexp.MustCompile(`^[0-9a-f]{16}$`)
-
 func toolTag(tag string) bool { return toolTagPattern.MatchString(tag) }
-
-// referrersTag is the tag of the index in the referrers tag schema.
-func referrersTag(subject digest.Digest) string { return "sha256-" + subject.Encoded() }
-
-// referrerTag is the tag of one referrer. The index of the tag schema loses entries when two writers update it at once; nobody
-// writes this tag but for this referrer.
-func referrerTag(subject, referrer digest.Digest) string {
-	return referrersTag(subject) + "." + referrer.Encoded()[:16]
-}
 
 // SortTags sorts in natural order: numbers in tags by value, so that v9 is before v10. The newest by that order is last.
 func SortTags(tags []string) { slices.SortFunc(tags, CompareTags) }
