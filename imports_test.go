@@ -73,9 +73,12 @@ var imports = map[string]struct {
 		tests: []string{"disk/disktest", "verify"}, // verify makes subjects
 	},
 	"registry": {
-		may: []string{"internal/own", "internal/wholefile", "registry/internal/oci", "registry/internal/redact", "registry/internal/reference",
+		may: []string{"internal/own", "internal/wholefile", "registry/internal/credentials", "registry/internal/oci", "registry/internal/redact", "registry/internal/reference",
 			oras, imageSpec, goDigest, net, sync, sys},
 		tests: []string{olareg},
+	},
+	"registry/internal/credentials": {
+		may: []string{"internal/own", "internal/wholefile", "registry/internal/oci", "registry/internal/redact", oras},
 	},
 	"registry/internal/oci":       {may: []string{"internal/fetch", "registry/internal/reference", imageSpec, goDigest, sync}},
 	"registry/internal/redact":    {},

@@ -419,30 +419,9 @@ func (f *dirFiles) path(name string) string { return filepath.Join(f.dir, filepa
 
 func (f *dirFiles) blob(d digest.Digest) string { return f.path(blobsDir + "/" + d.Encoded()) }
 
-// readFile reads a regular file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	file, err := own.OpenAny(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	return readLimited(file, limit)
-}
-
-func readLimited(file *os.File, limit int64) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(file, limit+1))
-	if err != nil {
-		return nil, err
-	}
-	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s has more than %d bytes", file.Name(), limit)
-	}
-	return b, nil
-}
-
 // check says whether the directory is a layout; fs.ErrNotExist: it has no oci-layout.
 func (f *dirFiles) check() error {
-	b, err := readFile(f.path(layoutFile), 4096)
+	b, err := own.ReadAny(f.path(layoutFile), 4096)
 	if err != nil {
 		return err
 	}
@@ -497,7 +476,7 @@ func (f *dirFiles) prepare(ctx context.Context) error {
 }
 
 func (f *dirFiles) index() (ocispec.Index, error) {
-	b, err := readFile(f.path(indexFile), maxLayoutIndex)
+	b, err := own.ReadAny(f.path(indexFile), maxLayoutIndex)
 	if errors.Is(err, fs.ErrNotExist) {
 		return ocispec.Index{}, nil
 	}
@@ -528,7 +507,7 @@ func (f *dirFiles) update(ctx context.Context, change func(*ocispec.Index)) erro
 	if err != nil {
 		return err
 	}
-	if old, err := readFile(f.path(indexFile), maxLayoutIndex); err == nil && bytes.Equal(old, b) {
+	if old, err := own.ReadAny(f.path(indexFile), maxLayoutIndex); err == nil && bytes.Equal(old, b) {
 		return nil
 	}
 	return wholefile.Replace(f.path(indexFile), b, 0o666)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/davit-oci/davit/internal/own"
@@ -82,52 +81,6 @@ func tagBytes(t *testing.T, r *Repository, config string) {
 	}
 	if err := r.Tag(t.Context(), pushBytes(t, r, ocispec.MediaTypeImageManifest, m), "v1"); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// The same for the lock of a file with credentials, which may itself be a link of the user's, and of nobody else.
-func TestAuthFileOfOthers(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	path, victim := filepath.Join(dir, "auth.json"), filepath.Join(dir, "victim")
-	change := func() error {
-		return changeAuthFile(t.Context(), path, "a.b", func(_ string, auths map[string]json.RawMessage) error {
-			auths["a.b"] = json.RawMessage(`{"auth":"dTpw"}`)
-			return nil
-		})
-	}
-	lock := filepath.Join(dir, ".auth.json"+lockName)
-	if err := os.Symlink(victim, lock); err != nil {
-		t.Fatal(err)
-	}
-	if err := change(); err == nil || !strings.Contains(err.Error(), "is a symbolic link") || exists(path) || exists(victim) {
-		t.Errorf("with a link in the place of its lock: %v", err)
-	}
-	os.Remove(lock)
-
-	if err := os.WriteFile(victim, []byte("{}"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("victim", path); err != nil {
-		t.Fatal(err)
-	}
-	if err := change(); err != nil {
-		t.Fatal(err)
-	}
-	if b, err := os.ReadFile(victim); err != nil || !bytes.Contains(b, []byte("dTpw")) {
-		t.Errorf("a link of the user's own is not followed: %q (%v)", b, err)
-	}
-	if os.Geteuid() != 0 {
-		return // the rest is of a second user
-	}
-	if err := errors.Join(os.WriteFile(victim, []byte("{}"), 0o600), os.Lchown(path, nobody, nobody)); err != nil {
-		t.Fatal(err)
-	}
-	if err := change(); err == nil || !strings.Contains(err.Error(), "is a symbolic link of user 65534, which is not followed") {
-		t.Errorf("by somebody else's link: %v", err)
-	}
-	if b, _ := os.ReadFile(victim); string(b) != "{}" {
-		t.Errorf("somebody else's link was followed: %s", b)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/davit-oci/davit/registry/internal/credentials"
 	"github.com/davit-oci/davit/registry/internal/oci"
 	"github.com/davit-oci/davit/registry/internal/redact"
 	"github.com/davit-oci/davit/registry/internal/reference"
@@ -71,7 +72,7 @@ func openRemote(ref Reference, o Options, s *oci.Stats) (*remote, error) {
 
 func newRemote(host, repository string, o Options, s *oci.Stats) (*remote, error) {
 	credential := func(ctx context.Context, _ string) (auth.Credential, error) {
-		c, err := lookupCredential(ctx, o, host, repository)
+		c, err := credentials.Find(ctx, o.AuthFile, host, repository)
 		if o.OnLogin != nil {
 			for _, s := range []string{c.Password, c.RefreshToken, c.AccessToken} {
 				o.OnLogin(c.Username, s)

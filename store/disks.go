@@ -147,7 +147,7 @@ func (s *Store) diskRecords() ([]diskRecord, error) {
 		if wholefile.IsTemp(e.Name()) {
 			continue
 		}
-		b, err := readFile(s.path(disksDir, e.Name()), maxDiskRecord)
+		b, err := own.ReadFile(s.path(disksDir, e.Name()), maxDiskRecord)
 		if err != nil {
 			continue // removed by another process, or not ours
 		}

@@ -13,6 +13,7 @@ package own
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -150,6 +151,33 @@ func OpenAny(path string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// ReadFile reads a file of at most limit bytes that Open opens.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, err := Open(path, os.O_RDONLY)
+	return read(f, err, limit)
+}
+
+// ReadAny reads a file of at most limit bytes that OpenAny opens.
+func ReadAny(path string, limit int64) ([]byte, error) {
+	f, err := OpenAny(path)
+	return read(f, err, limit)
+}
+
+func read(f *os.File, err error, limit int64) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", f.Name(), limit)
+	}
+	return b, nil
 }
 
 // checkFile is the part of the rule that is about what a file's name tells.

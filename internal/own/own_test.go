@@ -142,3 +142,17 @@ func TestOpenWhatComesAndGoes(t *testing.T) {
 		<-done
 	}
 }
+
+func TestReadNoMoreThanTheLimit(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, "12345")
+	for name, read := range map[string]func(string, int64) ([]byte, error){"ReadFile": ReadFile, "ReadAny": ReadAny} {
+		if b, err := read(path, 5); err != nil || string(b) != "12345" {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+		if b, err := read(path, 4); err == nil {
+			t.Errorf("%s reads %d bytes of at most 4", name, len(b))
+		}
+	}
+}

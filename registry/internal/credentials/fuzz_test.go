@@ -1,4 +1,4 @@
-package registry
+package credentials
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/davit-oci/davit/registry/internal/oci"
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
@@ -49,17 +50,16 @@ func FuzzAuthFile(f *testing.F) {
 		var whole map[string]any
 		_ = json.Unmarshal(data, &whole) // what is no JSON has nothing to keep
 
-		o := Options{AuthFile: path}
-		if err := Logout(ctx, host, o); err != nil {
+		if err := Remove(ctx, path, host); err != nil {
 			if after, readErr := os.ReadFile(path); readErr != nil || string(after) != string(data) {
 				t.Errorf("%v, and the file is %q: %v", err, after, readErr)
 			}
-			if c, findErr := lookupCredential(ctx, o, host, ""); errors.Is(err, ErrNotFound) && (findErr != nil || c != auth.EmptyCredential) {
+			if c, findErr := Find(ctx, path, host, ""); errors.Is(err, oci.ErrNotFound) && (findErr != nil || c != auth.EmptyCredential) {
 				t.Errorf("%v, and then %q is found: %v", err, c.Username, findErr)
 			}
 			return
 		}
-		if c, err := lookupCredential(ctx, o, host, ""); err != nil || c != auth.EmptyCredential {
+		if c, err := Find(ctx, path, host, ""); err != nil || c != auth.EmptyCredential {
 			t.Errorf("logged out, and %q is still found: %v", c.Username, err)
 		}
 		after, err := os.ReadFile(path)

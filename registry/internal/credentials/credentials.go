@@ -1,4 +1,9 @@
-package registry
+// Package credentials keeps user names and passwords of registries where podman and docker keep them: in auth files, and with the
+// credential helpers that these name. [Find] is for each request that has to log in, [Save] and [Remove] are for davit login and logout.
+//
+// Every function takes the path of the auth file that the user has named, "" if there is none. Besides that, $REGISTRY_AUTH_FILE,
+// podman's two places and docker's one are looked at, in this order. No error quotes a file, which has passwords in it.
+package credentials
 
 import (
 	"bytes"
@@ -8,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,7 +22,6 @@ import (
 	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/registry/internal/oci"
 	"github.com/davit-oci/davit/registry/internal/redact"
-	"github.com/davit-oci/davit/registry/internal/reference"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/credentials"
 )
@@ -38,18 +41,21 @@ type authEntry struct {
 	RegistryToken string `json:"registrytoken"`
 }
 
-const maxAuthFile = 4 << 20 // it is read into memory
+const (
+	maxAuthFile = 4 << 20       // bytes, which are read into memory
+	lockSuffix  = ".davit-lock" // of the file that exists while an auth file is changed
+)
 
-// authFiles are the files that may have credentials, the first that has some for a host decides:
-// Options.AuthFile, $REGISTRY_AUTH_FILE, podman's two places and docker's one.
-func authFiles(o Options) []string {
+// files are the files that may have credentials, the first that has some for a host decides:
+// the one that the user has named, $REGISTRY_AUTH_FILE, podman's two places and docker's one.
+func files(named string) []string {
 	var files []string
 	add := func(base string, rest ...string) {
 		if base != "" {
 			files = append(files, filepath.Join(append([]string{base}, rest...)...))
 		}
 	}
-	add(o.AuthFile)
+	add(named)
 	add(os.Getenv("REGISTRY_AUTH_FILE"))
 	add(os.Getenv("XDG_RUNTIME_DIR"), "containers", "auth.json")
 	home, _ := os.UserHomeDir() // "" if there is none, and then nothing is looked up in it
@@ -66,9 +72,9 @@ func authFiles(o Options) []string {
 	return files
 }
 
-// lookupCredential finds the credential for a repository; empty if there is none.
-func lookupCredential(ctx context.Context, o Options, host, repository string) (auth.Credential, error) {
-	for _, path := range authFiles(o) {
+// Find returns the credential for a repository of a host (HOST[:PORT], lower-case), [auth.EmptyCredential] if there is none.
+func Find(ctx context.Context, named, host, repository string) (auth.Credential, error) {
+	for _, path := range files(named) {
 		f, err := readAuthFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -89,7 +95,7 @@ func lookupCredential(ctx context.Context, o Options, host, repository string) (
 
 // readAuthFile: a parse error does not quote the file, which has passwords in it.
 func readAuthFile(path string) (authFile, error) {
-	b, err := readFile(path, maxAuthFile)
+	b, err := own.ReadAny(path, maxAuthFile)
 	if err != nil {
 		return authFile{}, fmt.Errorf("reading credentials: %w", err)
 	}
@@ -208,41 +214,10 @@ func helperGet(ctx context.Context, name, key string) (auth.Credential, error) {
 	return c, nil
 }
 
-// Login checks user name and password against the registry's /v2/ and stores them: in the first file that exists of Options.AuthFile,
-// $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, $XDG_CONFIG_HOME/containers/auth.json and docker's config.json (in
-// $DOCKER_CONFIG or ~/.docker), which is the order in which they are looked up too; if there is none, docker's is made. An AuthFile or
-// $REGISTRY_AUTH_FILE is made if it does not exist. If the file names a credential helper for the host, that gets the password.
-// A refusal is an [ErrUnauthorized], and nothing is stored.
-func Login(ctx context.Context, host, user, password string, o Options) error {
-	host, err := loginHost(host)
-	if err != nil {
-		return err
-	}
-	if user == "" || password == "" {
-		return fmt.Errorf("logging in to %s: user name and password are needed", host)
-	}
-	o = o.withDefaults()
-	credential := auth.Credential{Username: user, Password: password}
-	c, err := newClient(host, func(context.Context, string) (auth.Credential, error) { return credential, nil }, o, new(oci.Stats))
-	if err != nil {
-		return fmt.Errorf("preparing to reach %s: %w", host, err)
-	}
-	defer c.conns.close()
-	err = c.retry(ctx, func(int) error {
-		resp, err := c.do(ctx, request{method: http.MethodGet}, http.StatusOK)
-		if err != nil {
-			return err
-		}
-		return resp.Body.Close()
-	})
-	if errors.Is(err, ErrNotFound) { // nothing was looked for that is not there
-		return fmt.Errorf("logging in to %s: it does not answer as a registry at /v2/, so that nothing can be tried there: %v", host, err)
-	}
-	if err != nil {
-		return fmt.Errorf("logging in to %s: %w", host, err)
-	}
-
-	path, err := loginFile(o)
+// Save stores a password for a host: in the first file that exists. If none exists, docker's is made; a file that the user has named is
+// made if it does not exist, also by $REGISTRY_AUTH_FILE. If the file names a credential helper for the host, that gets the password.
+func Save(ctx context.Context, named, host, user, password string) error {
+	path, err := loginFile(named)
 	if err != nil {
 		return err
 	}
@@ -253,7 +228,7 @@ func Login(ctx context.Context, host, user, password string, o Options) error {
 			if err != nil {
 				return err
 			}
-			if err := h.Put(ctx, helperKey(host), credential); err != nil {
+			if err := h.Put(ctx, helperKey(host), auth.Credential{Username: user, Password: password}); err != nil {
 				return fmt.Errorf("giving the password to credential helper %s: %w", name, redact.Error(err))
 			}
 			return nil
@@ -277,14 +252,10 @@ func helperKey(host string) string {
 	return host
 }
 
-// Logout removes the credentials of a host from the first file that has some, and from the helper that the file names for it. If none
-// has, the error is an [ErrNotFound].
-func Logout(ctx context.Context, host string, o Options) error {
-	host, err := loginHost(host)
-	if err != nil {
-		return err
-	}
-	for _, path := range authFiles(o) {
+// Remove removes the credentials of a host from the first file that has some, and from the helper that the file names for it. If none
+// has, the error is an [oci.ErrNotFound].
+func Remove(ctx context.Context, named, host string) error {
+	for _, path := range files(named) {
 		f, err := readAuthFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -321,36 +292,27 @@ func Logout(ctx context.Context, host string, o Options) error {
 			return nil
 		})
 	}
-	return fmt.Errorf("logging out of %s: no credentials: %w", host, ErrNotFound)
-}
-
-// loginHost reads HOST[:PORT]. Here a host needs neither dot nor port: nothing else can be meant.
-func loginHost(s string) (string, error) {
-	host := strings.ToLower(s)
-	if !reference.ValidHost(host) {
-		return "", fmt.Errorf("%w: %.200q is no host", ErrMalformedReference, s)
-	}
-	return host, nil
+	return fmt.Errorf("logging out of %s: no credentials: %w", host, oci.ErrNotFound)
 }
 
 // loginFile is the file that a login is written to.
-func loginFile(o Options) (string, error) {
-	if o.AuthFile != "" {
-		return o.AuthFile, nil
+func loginFile(named string) (string, error) {
+	if named != "" {
+		return named, nil
 	}
 	if f := os.Getenv("REGISTRY_AUTH_FILE"); f != "" {
 		return f, nil
 	}
-	files := authFiles(o)
-	for _, f := range files {
-		if exists(f) {
+	all := files(named)
+	for _, f := range all {
+		if _, err := os.Lstat(f); !errors.Is(err, fs.ErrNotExist) {
 			return f, nil
 		}
 	}
-	if len(files) == 0 {
+	if len(all) == 0 {
 		return "", errors.New("no place for credentials: neither home directory nor DOCKER_CONFIG")
 	}
-	return files[len(files)-1], nil
+	return all[len(all)-1], nil
 }
 
 // changeAuthFile lets change work on the entries of the file and replaces it as a whole, with all that we do not know in it.
@@ -370,7 +332,7 @@ func changeAuthFile(ctx context.Context, path, host string, change func(helper s
 	if _, err := own.MkdirAll(dir, 0o700); err != nil {
 		return fail(err)
 	}
-	release, err := wholefile.Lock(ctx, filepath.Join(dir, "."+name+lockName))
+	release, err := wholefile.Lock(ctx, filepath.Join(dir, "."+name+lockSuffix))
 	if err != nil {
 		return fail(err)
 	}
@@ -381,7 +343,7 @@ func changeAuthFile(ctx context.Context, path, host string, change func(helper s
 		return err
 	}
 	all := make(map[string]json.RawMessage)
-	if b, err := readFile(path, maxAuthFile); err == nil && len(bytes.TrimSpace(b)) > 0 {
+	if b, err := own.ReadAny(path, maxAuthFile); err == nil && len(bytes.TrimSpace(b)) > 0 {
 		if err := json.Unmarshal(b, &all); err != nil {
 			return fail(errors.New("it is not the JSON of an auth file"))
 		}
