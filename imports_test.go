@@ -72,17 +72,29 @@ var imports = map[string]struct {
 		may:   []string{"chunker", "disk", "internal/fetch", "internal/space", "internal/strictjson", "internal/subject", imageSpec, goDigest, compress, xz, sync},
 		tests: []string{"disk/disktest", "verify"}, // verify makes subjects
 	},
+	// What is behind a reference is below it: the protocol and its credentials, which alone know oras-go, and layouts.
 	"registry": {
-		may: []string{"internal/own", "internal/wholefile", "registry/internal/credentials", "registry/internal/oci", "registry/internal/redact", "registry/internal/reference",
-			oras, imageSpec, goDigest, net, sync, sys},
-		tests: []string{olareg},
+		may: []string{"registry/internal/credentials", "registry/internal/layout", "registry/internal/oci", "registry/internal/reference",
+			"registry/internal/remote", imageSpec, goDigest},
+		tests: []string{"registry/internal/registrytest"},
 	},
 	"registry/internal/credentials": {
 		may: []string{"internal/own", "internal/wholefile", "registry/internal/oci", "registry/internal/redact", oras},
 	},
-	"registry/internal/oci":       {may: []string{"internal/fetch", "registry/internal/reference", imageSpec, goDigest, sync}},
-	"registry/internal/redact":    {},
-	"registry/internal/reference": {may: []string{goDigest}},
+	"registry/internal/layout": {
+		may: []string{"internal/own", "internal/wholefile", "registry/internal/oci", "registry/internal/redact", "registry/internal/reference",
+			imageSpec, goDigest, sync},
+		tests: []string{"registry", "registry/internal/registrytest", oras},
+	},
+	"registry/internal/oci":          {may: []string{"internal/fetch", "registry/internal/reference", imageSpec, goDigest, sync}},
+	"registry/internal/redact":       {},
+	"registry/internal/reference":    {may: []string{goDigest}},
+	"registry/internal/registrytest": {may: []string{"registry", "internal/programs", olareg, imageSpec, goDigest}},
+	"registry/internal/remote": {
+		may: []string{"registry/internal/credentials", "registry/internal/oci", "registry/internal/redact", "registry/internal/reference",
+			oras, imageSpec, goDigest, net, sync},
+		tests: []string{"registry", "registry/internal/registrytest"},
+	},
 	// What it keeps are records of layers, lists of chunks and seeds: words of artifact, which does not know it.
 	"store":              {may: []string{"artifact", "disk", "internal/own", "internal/wholefile", goDigest}},
 	"internal/beneath":   {},                                                   // what images and descriptors may name of the host, which is one rule

@@ -1,29 +1,19 @@
-package registry
+package registry_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net/http"
-	"net/http/httptest"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
-	"github.com/davit-oci/davit/internal/programs"
-	"github.com/olareg/olareg"
-	olaregconfig "github.com/olareg/olareg/config"
+	"github.com/davit-oci/davit/registry"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -45,233 +35,6 @@ var backends = []struct {
 	}},
 	{"layout", func(t *testing.T) string { return "oci:" + filepath.Join(t.TempDir(), "layout") }},
 	{"archive", func(t *testing.T) string { return "oci-archive:" + filepath.Join(t.TempDir(), "archive.tar") }},
-}
-
-var names struct {
-	sync.Mutex
-	n int
-}
-
-// newName is the name of a repository that no other test uses.
-func newName() string {
-	names.Lock()
-	defer names.Unlock()
-	names.n++
-	return fmt.Sprintf("test/repo%d", names.n)
-}
-
-func olaregHost(t *testing.T, referrers bool) string {
-	t.Helper()
-	s := httptest.NewServer(newOlareg(t, referrers))
-	t.Cleanup(s.Close)
-	return strings.TrimPrefix(s.URL, "http://")
-}
-
-func newOlareg(t *testing.T, referrers bool) http.Handler {
-	s := olareg.New(olaregconfig.Config{
-		Storage: olaregconfig.ConfigStorage{StoreType: olaregconfig.StoreMem},
-		API:     olaregconfig.ConfigAPI{Referrer: olaregconfig.ConfigAPIReferrer{Enabled: &referrers}},
-	})
-	t.Cleanup(func() { s.Close() })
-	// olareg 0.1.2 changes its lists of referrers without a lock, and loses what is pushed at the same time.
-	var mu sync.Mutex
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
-			mu.Lock()
-			defer mu.Unlock()
-		}
-		s.ServeHTTP(w, r)
-	})
-}
-
-var (
-	listening  = regexp.MustCompile(`listening on (127\.0\.0\.1:\d+)`)
-	registries struct {
-		sync.Mutex
-		hosts map[string]string
-		stop  []func()
-	}
-)
-
-func TestMain(m *testing.M) {
-	if child := os.Getenv("DAVIT_TEST_CHILD"); child != "" {
-		os.Exit(runChild(child, os.Args[1:])) //nolint:forbidigo // this is a main
-	}
-	// No test reads or changes the credentials of whoever runs it.
-	empty, err := os.MkdirTemp("", "davit-registry-test-")
-	if err != nil {
-		panic(err)
-	}
-	registries.stop = append(registries.stop, func() { os.RemoveAll(empty) })
-	for _, k := range []string{"XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DOCKER_CONFIG", "HOME"} {
-		os.Setenv(k, empty)
-	}
-	for _, k := range []string{"REGISTRY_AUTH_FILE", "DAVIT_CACHE", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"} {
-		os.Unsetenv(k)
-	}
-	code := m.Run()
-	for _, stop := range registries.stop {
-		stop()
-	}
-	os.Exit(code) //nolint:forbidigo // this is a main
-}
-
-// registryHost starts a registry that is a program, once for all tests.
-func registryHost(t *testing.T, name string) string {
-	t.Helper()
-	path := programs.Need(t, name)
-	registries.Lock()
-	defer registries.Unlock()
-	if host := registries.hosts[path]; host != "" {
-		return host
-	}
-
-	dir, err := os.MkdirTemp("", "davit-registry-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := fmt.Sprintf(`version: 0.1
-log: {level: info, formatter: text}
-storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}
-http: {addr: "127.0.0.1:0"}
-`, filepath.Join(dir, "data"))
-	if err := os.WriteFile(filepath.Join(dir, "config.yml"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(path, "serve", filepath.Join(dir, "config.yml"))
-	// A registry takes REGISTRY_AUTH_FILE for a setting of its own.
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "OTEL_TRACES_EXPORTER=none"}
-	out, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	registries.stop = append(registries.stop, func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		os.RemoveAll(dir)
-	})
-
-	address := make(chan string, 1)
-	go func() {
-		var log strings.Builder
-		lines := bufio.NewScanner(out)
-		for lines.Scan() {
-			if m := listening.FindStringSubmatch(lines.Text()); m != nil {
-				address <- m[1]
-				break
-			}
-			fmt.Fprintln(&log, lines.Text())
-		}
-		io.Copy(io.Discard, out)
-		close(address)
-	}()
-	select {
-	case host, ok := <-address:
-		if !ok {
-			t.Fatalf("%s ended before it listened", name)
-		}
-		if registries.hosts == nil {
-			registries.hosts = make(map[string]string)
-		}
-		registries.hosts[path] = host
-		return host
-	case <-time.After(30 * time.Second):
-		t.Fatalf("%s does not say where it listens", name)
-	}
-	return ""
-}
-
-// open opens a name for as long as the test runs.
-func open(t *testing.T, name string, o Options) *Repository {
-	t.Helper()
-	ref, err := ParseReference(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if o.backoff == 0 {
-		o.backoff = time.Millisecond
-	}
-	// Cleanup comes after the end of the test's context, with which an archive is not written.
-	r, err := Open(context.WithoutCancel(t.Context()), ref, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := r.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	})
-	return r
-}
-
-func describe(mediaType string, b []byte) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
-}
-
-const blobType = "application/vnd.davit.disk.layer.v1"
-
-// noise is content that differs with its seed.
-func noise(seed uint64, n int) []byte {
-	b := make([]byte, n)
-	var key [32]byte
-	key[0], key[1], key[2] = byte(seed), byte(seed>>8), byte(seed>>16)
-	_, _ = rand.NewChaCha8(key).Read(b) // it never fails
-	return b
-}
-
-func pushBytes(t *testing.T, r *Repository, mediaType string, b []byte) ocispec.Descriptor {
-	t.Helper()
-	desc := describe(mediaType, b)
-	if err := r.Push(t.Context(), desc, bytes.NewReader(b)); err != nil {
-		t.Fatalf("Push: %v", err)
-	}
-	return desc
-}
-
-// artifact pushes blobs and a manifest that names them.
-func artifact(t *testing.T, r *Repository, subject *ocispec.Descriptor, artifactType string, blobs ...[]byte) (ocispec.Descriptor, []byte) {
-	t.Helper()
-	m := ocispec.Manifest{
-		Versioned:    specs.Versioned{SchemaVersion: 2},
-		MediaType:    ocispec.MediaTypeImageManifest,
-		ArtifactType: artifactType,
-		Config:       pushBytes(t, r, ocispec.MediaTypeEmptyJSON, []byte("{}")),
-		Subject:      subject,
-		Annotations:  map[string]string{"test": artifactType},
-	}
-	for _, b := range blobs {
-		m.Layers = append(m.Layers, pushBytes(t, r, blobType, b))
-	}
-	b, err := json.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	desc := describe(m.MediaType, b)
-	if subject != nil {
-		err = r.PushReferrer(t.Context(), desc, b)
-	} else {
-		err = r.Push(t.Context(), desc, bytes.NewReader(b))
-	}
-	if err != nil {
-		t.Fatalf("pushing the manifest: %v", err)
-	}
-	return desc, b
-}
-
-func readAll(t *testing.T, rc io.ReadCloser, err error) []byte {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rc.Close()
-	b, err := io.ReadAll(rc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // TestContract is what a caller may rely on, whatever is behind a reference.
@@ -448,7 +211,7 @@ var contract = []struct {
 			t.Fatal(err)
 		}
 		err = r.Push(t.Context(), describe(ocispec.MediaTypeImageManifest, b), bytes.NewReader(b))
-		unknown, ok := errors.AsType[*BlobUnknownError](err)
+		unknown, ok := errors.AsType[*registry.BlobUnknownError](err)
 		if !errors.Is(err, ErrManifestBlobUnknown) || !ok || !slices.Equal(unknown.Digests, []digest.Digest{missing.Digest}) {
 			t.Errorf("got %v (%v), want ErrManifestBlobUnknown with %s", err, unknown, missing.Digest)
 		}
@@ -629,6 +392,41 @@ var contract = []struct {
 			t.Errorf("got %v, want %v", err, cause)
 		}
 	}},
+}
+
+func TestMount(t *testing.T) {
+	t.Parallel()
+	content := noise(1, 1<<20)
+	for _, b := range backends {
+		t.Run(b.name, func(t *testing.T) {
+			from := b.open(t)
+			ref, err := ParseReference(from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ref.Kind != registry.Remote {
+				r := open(t, from, Options{})
+				if ok, err := r.Mount(t.Context(), describe(blobType, content), "test"); ok || err != nil {
+					t.Errorf("Mount = %v, %v", ok, err)
+				}
+				return
+			}
+			desc := pushBytes(t, open(t, from, Options{}), blobType, content)
+			r := open(t, ref.Host+"/"+newName(), Options{})
+			if ok, err := r.Mount(t.Context(), desc, ref.Repository); !ok || err != nil {
+				t.Errorf("Mount = %v, %v", ok, err)
+			}
+			if ok, err := r.Exists(t.Context(), desc); !ok || err != nil {
+				t.Errorf("Exists = %v, %v", ok, err)
+			}
+			if sent, _, mounted := r.Stats(); sent != 0 || mounted != desc.Size {
+				t.Errorf("sent %d, mounted %d", sent, mounted)
+			}
+			if ok, err := r.Mount(t.Context(), describe(blobType, []byte("missing")), ref.Repository); ok || err != nil {
+				t.Errorf("Mount of what is not there = %v, %v", ok, err)
+			}
+		})
+	}
 }
 
 func digestsOf(list []ocispec.Descriptor) []digest.Digest {

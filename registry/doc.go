@@ -12,6 +12,9 @@
 // Nothing that a registry sends is believed: manifests are hashed before they are returned, whole blobs while they are read. Ranges of
 // blobs cannot be checked here, since only the artifact format knows digests of parts; see [Repository.FetchRange].
 //
+// A Repository checks what it is given and hands it to a backend: internal/remote speaks the protocol, internal/layout reads and writes
+// layouts and archives. internal/credentials knows where podman and docker keep passwords.
+//
 // The package does not know what an artifact is, whom to trust, or what an exit code is. Its errors are told apart with errors.Is:
 // [ErrNotFound], [ErrUnauthorized], [ErrDigestMismatch], [ErrManifestBlobUnknown] and [ErrMalformedReference].
 package registry

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 
 	"github.com/davit-oci/davit/registry/internal/credentials"
-	"github.com/davit-oci/davit/registry/internal/oci"
 	"github.com/davit-oci/davit/registry/internal/reference"
-	"oras.land/oras-go/v2/registry/remote/auth"
+	"github.com/davit-oci/davit/registry/internal/remote"
 )
 
 import ()
@@ -28,20 +26,7 @@ func Login(ctx context.Context, host, user, password string, o Options) error {
 	if user == "" || password == "" {
 		return fmt.Errorf("logging in to %s: user name and password are needed", host)
 	}
-	o = o.withDefaults()
-	credential := auth.Credential{Username: user, Password: password}
-	c, err := newClient(host, func(context.Context, string) (auth.Credential, error) { return credential, nil }, o, new(oci.Stats))
-	if err != nil {
-		return fmt.Errorf("preparing to reach %s: %w", host, err)
-	}
-	defer c.conns.close()
-	err = c.retry(ctx, func(int) error {
-		resp, err := c.do(ctx, request{method: http.MethodGet}, http.StatusOK)
-		if err != nil {
-			return err
-		}
-		return resp.Body.Close()
-	})
+	err = remote.Ping(ctx, host, user, password, o.remote())
 	if errors.Is(err, ErrNotFound) { // nothing was looked for that is not there
 		return fmt.Errorf("logging in to %s: it does not answer as a registry at /v2/, so that nothing can be tried there: %v", host, err)
 	}

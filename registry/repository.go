@@ -8,8 +8,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/davit-oci/davit/registry/internal/layout"
 	"github.com/davit-oci/davit/registry/internal/oci"
 	"github.com/davit-oci/davit/registry/internal/reference"
+	"github.com/davit-oci/davit/registry/internal/remote"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -38,10 +40,10 @@ type Options struct {
 	IdleTimeout time.Duration
 	// Retries is how often something is tried again that failed for reasons that may pass; default 5, negative: never.
 	Retries int
+	// Backoff is the wait before the first retry, doubled for each one after it; default 250 ms.
+	Backoff time.Duration
 	// UserAgent defaults to "davit".
 	UserAgent string
-
-	backoff time.Duration // wait before the first retry, doubled for each one after it; default 250 ms
 }
 
 // HostOptions are settings of one host. What is in Options counts as well.
@@ -58,33 +60,24 @@ type HostOptions struct {
 	Mirrors []string
 }
 
-const (
-	defaultJobs        = 8
-	defaultIdleTimeout = 60 * time.Second
-	defaultRetries     = 5
-	defaultBackoff     = 250 * time.Millisecond
-)
-
-func (o Options) withDefaults() Options {
-	if o.Jobs <= 0 {
-		o.Jobs = defaultJobs
+func (o Options) remote() remote.Options {
+	hosts := make(map[string]remote.HostOptions, len(o.Hosts))
+	for host, h := range o.Hosts {
+		hosts[host] = remote.HostOptions(h)
 	}
-	if o.IdleTimeout <= 0 {
-		o.IdleTimeout = defaultIdleTimeout
+	return remote.Options{
+		PlainHTTP:   o.PlainHTTP,
+		Insecure:    o.Insecure,
+		CAFile:      o.CAFile,
+		Hosts:       hosts,
+		AuthFile:    o.AuthFile,
+		OnLogin:     o.OnLogin,
+		Jobs:        o.Jobs,
+		IdleTimeout: o.IdleTimeout,
+		Retries:     o.Retries,
+		Backoff:     o.Backoff,
+		UserAgent:   o.UserAgent,
 	}
-	switch {
-	case o.Retries == 0:
-		o.Retries = defaultRetries
-	case o.Retries < 0:
-		o.Retries = 0
-	}
-	if o.UserAgent == "" {
-		o.UserAgent = "davit"
-	}
-	if o.backoff <= 0 {
-		o.backoff = defaultBackoff
-	}
-	return o
 }
 
 // MaxManifest is the size in bytes over which manifests, indexes and referrer lists are refused: the limit that the distribution spec
@@ -99,21 +92,21 @@ const (
 
 // A backend is what differs between a registry, a layout and an archive. Descriptors it gets have been checked by oci.Check.
 type backend interface {
-	resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) // of a manifest
-	manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error)       // verified
-	fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error)
-	exists(ctx context.Context, desc ocispec.Descriptor) (bool, error)
+	Resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) // of a manifest
+	Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error)       // verified
+	FetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error)
+	Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error)
 
-	pushManifest(ctx context.Context, desc ocispec.Descriptor, content []byte) error
-	pushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error
-	mount(ctx context.Context, desc ocispec.Descriptor, from string) (bool, error)
+	PushManifest(ctx context.Context, desc ocispec.Descriptor, content []byte) error
+	PushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error
+	Mount(ctx context.Context, desc ocispec.Descriptor, from string) (bool, error)
 
-	tag(ctx context.Context, desc ocispec.Descriptor, tag string) error
-	tags(ctx context.Context) ([]string, error)
-	referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) // places to look, also beside an error
-	pushReferrer(ctx context.Context, subject, desc ocispec.Descriptor, content []byte) error
+	Tag(ctx context.Context, desc ocispec.Descriptor, tag string) error
+	Tags(ctx context.Context) ([]string, error)
+	Referrers(ctx context.Context, subject ocispec.Descriptor) ([]ocispec.Descriptor, error) // places to look, also beside an error
+	PushReferrer(ctx context.Context, subject, desc ocispec.Descriptor, content []byte) error
 
-	close() error
+	Close() error
 }
 
 // A Repository is a place for manifests and blobs: a repository of a registry, an image layout, or an archive of one.
@@ -128,16 +121,15 @@ type Repository struct {
 // A registry is not contacted yet. A layout or an archive need not exist: the first write makes it.
 // The caller must call Close, which writes an archive; it fails, and changes nothing, if ctx has ended.
 func Open(ctx context.Context, ref Reference, o Options) (*Repository, error) {
-	o = o.withDefaults()
 	r := &Repository{ref: ref, stats: new(oci.Stats)}
 	var err error
 	switch ref.Kind {
 	case Remote:
-		r.backend, err = openRemote(ref, o, r.stats)
+		r.backend, err = remote.Open(ref.Host, ref.Repository, o.remote(), r.stats)
 	case Layout:
-		r.backend, err = openLayout(ref.Path, r.stats)
+		r.backend, err = layout.OpenDir(ref.Path, r.stats)
 	case Archive:
-		r.backend, err = openArchive(ctx, ref.Path, r.stats)
+		r.backend, err = layout.OpenArchive(ctx, ref.Path, r.stats)
 	default:
 		err = fmt.Errorf("opening %s: unknown kind of reference", ref)
 	}
@@ -170,9 +162,9 @@ func (r *Repository) Resolve(ctx context.Context, name string) (ocispec.Descript
 		return ocispec.Descriptor{}, fmt.Errorf("%w: %.200q is neither tag nor digest", ErrMalformedReference, name)
 	}
 	if tag == "" {
-		return r.backend.resolve(ctx, string(want))
+		return r.backend.Resolve(ctx, string(want))
 	}
-	desc, err := r.backend.resolve(ctx, tag)
+	desc, err := r.backend.Resolve(ctx, tag)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -187,7 +179,7 @@ func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]b
 	if err := oci.CheckManifest(desc); err != nil {
 		return nil, err
 	}
-	return r.backend.manifest(ctx, desc)
+	return r.backend.Manifest(ctx, desc)
 }
 
 // Fetch reads a manifest or a blob whole. A manifest is verified before Fetch returns; a blob while it is read: the Read that would
@@ -204,7 +196,7 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor) (io.Rea
 	if err := oci.Check(desc); err != nil {
 		return nil, err
 	}
-	rc, err := r.backend.fetchRange(ctx, desc, 0, desc.Size)
+	rc, err := r.backend.FetchRange(ctx, desc, 0, desc.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -225,14 +217,14 @@ func (r *Repository) FetchRange(ctx context.Context, desc ocispec.Descriptor, of
 	if off < 0 || n < 0 || n > desc.Size || off > desc.Size-n {
 		return nil, fmt.Errorf("fetching %d bytes at %d of %s: it has %d", n, off, desc.Digest, desc.Size)
 	}
-	return r.backend.fetchRange(ctx, desc, off, n)
+	return r.backend.FetchRange(ctx, desc, off, n)
 }
 
 // IgnoresRanges reports whether the registry has answered a request for a range with the whole blob. Ranges still work then, but each
 // one costs a transfer of all that is before it: fetch whole blobs instead.
 func (r *Repository) IgnoresRanges() bool {
-	b, ok := r.backend.(*remote)
-	return ok && b.ignoresRanges.Load()
+	b, ok := r.backend.(*remote.Repository)
+	return ok && b.IgnoresRanges()
 }
 
 // Exists reports whether the manifest or blob is there. Of a registry, its word is all that this rests on; in a layout or an archive the bytes
@@ -241,7 +233,7 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool,
 	if err := oci.Check(desc); err != nil {
 		return false, err
 	}
-	return r.backend.exists(ctx, desc)
+	return r.backend.Exists(ctx, desc)
 }
 
 // Push writes a manifest by its digest, or a blob. A manifest is read back after it was written; if the registry misses a blob that it
@@ -257,7 +249,7 @@ func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, content 
 		if err != nil {
 			return err
 		}
-		return r.backend.pushManifest(ctx, desc, b)
+		return r.backend.PushManifest(ctx, desc, b)
 	}
 	if s, ok := content.(io.ReadSeeker); ok && desc.Size > maxPushSmall {
 		return r.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
@@ -275,7 +267,7 @@ func (r *Repository) Push(ctx context.Context, desc ocispec.Descriptor, content 
 	if err != nil {
 		return err
 	}
-	return r.backend.pushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
+	return r.backend.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
 }
 
 // PushBlob writes a blob unless it is there. open gives its content from the start and is called once per try; the readers are not
@@ -284,7 +276,7 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 	if err := oci.Check(desc); err != nil {
 		return err
 	}
-	return r.backend.pushBlob(ctx, desc, open)
+	return r.backend.PushBlob(ctx, desc, open)
 }
 
 // Mount makes a blob of another repository of the same registry appear in this one. False without an error: the registry does not do
@@ -296,7 +288,7 @@ func (r *Repository) Mount(ctx context.Context, desc ocispec.Descriptor, fromRep
 	if !reference.ValidRepository(fromRepository) {
 		return false, fmt.Errorf("%w: %.200q is no repository", ErrMalformedReference, fromRepository)
 	}
-	return r.backend.mount(ctx, desc, fromRepository)
+	return r.backend.Mount(ctx, desc, fromRepository)
 }
 
 // Tag lets tag name the manifest desc, which must have been pushed.
@@ -307,12 +299,12 @@ func (r *Repository) Tag(ctx context.Context, desc ocispec.Descriptor, tag strin
 	if !ValidTag(tag) {
 		return fmt.Errorf("%w: %.200q is no tag", ErrMalformedReference, tag)
 	}
-	return r.backend.tag(ctx, desc, tag)
+	return r.backend.Tag(ctx, desc, tag)
 }
 
 // Tags are those of the repository in natural order ([SortTags]), without the ones that tools make for signatures and referrers.
 func (r *Repository) Tags(ctx context.Context) ([]string, error) {
-	all, err := r.backend.tags(ctx)
+	all, err := r.backend.Tags(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -338,7 +330,7 @@ func (r *Repository) PushReferrer(ctx context.Context, desc ocispec.Descriptor, 
 	if m.Subject == nil || oci.CheckManifest(*m.Subject) != nil {
 		return fmt.Errorf("pushing referrer %s: it has no subject", desc.Digest)
 	}
-	return r.backend.pushReferrer(ctx, *m.Subject, m.Describe(desc), manifest)
+	return r.backend.PushReferrer(ctx, *m.Subject, m.Describe(desc), manifest)
 }
 
 // Stats are the bytes of blobs and manifests that were sent, fetched and mounted so far, repetitions included. For layouts and
@@ -348,7 +340,7 @@ func (r *Repository) Stats() (sent, fetched, mounted int64) {
 }
 
 // Close releases connections and files. For an archive that was changed it writes the new file, and only then does any of it show.
-func (r *Repository) Close() error { return r.backend.close() }
+func (r *Repository) Close() error { return r.backend.Close() }
 
 // IsManifest reports whether content of the media type is stored as a manifest rather than as a blob.
 func IsManifest(mediaType string) bool { return oci.IsManifest(mediaType) }

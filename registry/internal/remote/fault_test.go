@@ -1,4 +1,4 @@
-package registry
+package remote_test
 
 import (
 	"bytes"
@@ -20,7 +20,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/registry/internal/oci"
+	"github.com/davit-oci/davit/registry/internal/remote"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -218,7 +220,7 @@ func TestFetchOverFaults(t *testing.T) {
 			rec.Body.Truncate(rec.Body.Len() / 2)
 		})), 3, nil},
 		{"206 of less than was asked for", times(2, "GET blob", rewrite(func(rec *httptest.ResponseRecorder) {
-			first, _, size, err := parseContentRange(rec.Header().Get("Content-Range"))
+			first, _, size, err := remote.ParseContentRange(rec.Header().Get("Content-Range"))
 			if err != nil {
 				panic(err)
 			}
@@ -287,7 +289,7 @@ func TestFetchOverFaults(t *testing.T) {
 			<-r.Context().Done()
 			return true
 		}), 2, nil},
-		{"stalls for ever", times(always, "GET blob", stall(10)), 0, errIdle},
+		{"stalls for ever", times(always, "GET blob", stall(10)), 0, remote.ErrIdle},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -347,7 +349,7 @@ func TestIgnoresRanges(t *testing.T) {
 func TestWholeBlobAsPartialContent(t *testing.T) {
 	t.Parallel()
 	f := newFaulty(t)
-	r := open(t, f.names, Options{backoff: time.Millisecond})
+	r := open(t, f.names, Options{Backoff: time.Millisecond})
 	content := noise(1, 100_000)
 	desc := pushBytes(t, r, blobType, content)
 	as206 := func(body []byte) fault {
@@ -377,7 +379,7 @@ func TestNoHead(t *testing.T) {
 	for _, code := range []int{http.StatusMethodNotAllowed, http.StatusNotImplemented} {
 		t.Run(strconv.Itoa(code), func(t *testing.T) {
 			f := newFaulty(t)
-			r := open(t, f.names, Options{backoff: time.Millisecond})
+			r := open(t, f.names, Options{Backoff: time.Millisecond})
 			noHead := func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
 				if r.Method == http.MethodHead {
 					w.WriteHeader(code)
@@ -437,7 +439,7 @@ func TestRefusedRanges(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFaulty(t)
-			r := open(t, f.names, Options{backoff: time.Millisecond})
+			r := open(t, f.names, Options{Backoff: time.Millisecond})
 			content := noise(1, 1<<20)
 			desc := pushBytes(t, r, blobType, content)
 			f.set(toRanges(refusal))
@@ -527,43 +529,6 @@ func TestRetryAfterIsWaitedFor(t *testing.T) {
 	start := time.Now()
 	if _, err := fetchRange(t, r, desc, 0, 1); err != nil || time.Since(start) < time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))
-	}
-}
-
-func TestRetryAfter(t *testing.T) {
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for h, want := range map[string]time.Duration{
-		"":                              0,
-		"0":                             0,
-		"120":                           2 * time.Minute,
-		" 7 ":                           7 * time.Second,
-		"-5":                            0,
-		"soon":                          0,
-		"99999999999999999999":          0,
-		"Fri, 02 Jan 2026 03:05:05 GMT": time.Minute,
-		"Fri, 02 Jan 2026 03:03:05 GMT": 0,
-	} {
-		if got := retryAfter(h, now); got != want {
-			t.Errorf("%q: got %v, want %v", h, got, want)
-		}
-	}
-}
-
-func TestParseContentRange(t *testing.T) {
-	for h, want := range map[string][3]int64{
-		"bytes 0-0/1":     {0, 0, 1},
-		"bytes 10-19/100": {10, 19, 100},
-		"bytes 10-19/*":   {10, 19, -1},
-	} {
-		if a, z, size, err := parseContentRange(h); err != nil || [3]int64{a, z, size} != want {
-			t.Errorf("%q: got %d %d %d %v, want %v", h, a, z, size, err, want)
-		}
-	}
-	for _, h := range []string{"", "bytes", "bytes */100", "bytes 0-1", "bytes 5-4/10", "bytes 0-10/10", "bytes -1-4/10", "bytes 0-+1/10", "items 0-1/2",
-		"bytes 0-99999999999999999999/*", "bytes 0-1/-1", "bytes 0-1/x", "bytes 0x0-1/2"} {
-		if a, z, size, err := parseContentRange(h); err == nil {
-			t.Errorf("%q: got %d %d %d", h, a, z, size)
-		}
 	}
 }
 
@@ -790,39 +755,10 @@ type closing struct {
 
 func (c closing) Close() error { c.closed(); return nil }
 
-func TestMount(t *testing.T) {
+// A registry that does not mount says so without an error.
+func TestMountIsRefused(t *testing.T) {
 	t.Parallel()
 	content := noise(1, 1<<20)
-	for _, b := range backends {
-		t.Run(b.name, func(t *testing.T) {
-			from := b.open(t)
-			ref, err := ParseReference(from)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if ref.Kind != Remote {
-				r := open(t, from, Options{})
-				if ok, err := r.Mount(t.Context(), describe(blobType, content), "test"); ok || err != nil {
-					t.Errorf("Mount = %v, %v", ok, err)
-				}
-				return
-			}
-			desc := pushBytes(t, open(t, from, Options{}), blobType, content)
-			r := open(t, ref.Host+"/"+newName(), Options{})
-			if ok, err := r.Mount(t.Context(), desc, ref.Repository); !ok || err != nil {
-				t.Errorf("Mount = %v, %v", ok, err)
-			}
-			if ok, err := r.Exists(t.Context(), desc); !ok || err != nil {
-				t.Errorf("Exists = %v, %v", ok, err)
-			}
-			if sent, _, mounted := r.Stats(); sent != 0 || mounted != desc.Size {
-				t.Errorf("sent %d, mounted %d", sent, mounted)
-			}
-			if ok, err := r.Mount(t.Context(), describe(blobType, []byte("missing")), ref.Repository); ok || err != nil {
-				t.Errorf("Mount of what is not there = %v, %v", ok, err)
-			}
-		})
-	}
 	t.Run("a session that comes instead is cancelled", func(t *testing.T) {
 		f := newFaulty(t)
 		r := open(t, f.names, Options{})
@@ -855,7 +791,7 @@ func TestManifestsAreNotBelieved(t *testing.T) {
 		{"a header with another digest", rewrite(func(rec *httptest.ResponseRecorder) { rec.Header().Set("Docker-Content-Digest", testDigest) }), nil},
 		{"too long", rewrite(func(rec *httptest.ResponseRecorder) {
 			rec.Header().Del("Content-Length")
-			rec.Body.Write(make([]byte, MaxManifest))
+			rec.Body.Write(make([]byte, registry.MaxManifest))
 		}), errAny},
 		{"a page for humans", rewrite(func(rec *httptest.ResponseRecorder) {
 			rec.Header().Del("Content-Length")
@@ -895,7 +831,7 @@ func TestManifestsAreNotBelieved(t *testing.T) {
 		f := newFaulty(t)
 		f.set(times(always, "GET manifest", func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
 			w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
-			_, _ = io.WriteString(w, `{"annotations":{"a":"`+strings.Repeat("x", MaxManifest)+`"}}`)
+			_, _ = io.WriteString(w, `{"annotations":{"a":"`+strings.Repeat("x", registry.MaxManifest)+`"}}`)
 			return true
 		}))
 		if desc, err := open(t, f.names, Options{}).Resolve(t.Context(), "v1"); err == nil || errors.Is(err, ErrDigestMismatch) {
@@ -1078,8 +1014,16 @@ func TestLostReferrersIndex(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 	artifact(t, r, &subject, "application/x-sig", []byte("second"))
-	if list, err := r.backend.(*remote).referrersIndex(t.Context(), subject.Digest); err != nil || len(list) != 2 {
-		t.Errorf("the index has %v, %v", list, err)
+	if desc, err = r.Resolve(t.Context(), oci.ReferrersTag(subject.Digest)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := r.Manifest(t.Context(), desc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var index ocispec.Index
+	if err := json.Unmarshal(b, &index); err != nil || len(index.Manifests) != 2 {
+		t.Errorf("the index has %v, %v", index.Manifests, err)
 	}
 }
 
@@ -1138,7 +1082,7 @@ func TestManifestBlobUnknown(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			f := newFaulty(t)
-			r := open(t, f.names, Options{backoff: time.Millisecond})
+			r := open(t, f.names, Options{Backoff: time.Millisecond})
 			config := pushBytes(t, r, ocispec.MediaTypeEmptyJSON, []byte("{}"))
 			pushBytes(t, r, blobType, content)
 			b, err := json.Marshal(ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: config, Layers: []ocispec.Descriptor{layer}})
@@ -1147,7 +1091,7 @@ func TestManifestBlobUnknown(t *testing.T) {
 			}
 			f.set(c.fault)
 			err = r.Push(t.Context(), describe(ocispec.MediaTypeImageManifest, b), bytes.NewReader(b))
-			unknown, isUnknown := errors.AsType[*BlobUnknownError](err)
+			unknown, isUnknown := errors.AsType[*registry.BlobUnknownError](err)
 			if c.ok != (err == nil) || !c.ok && (!isUnknown || !slices.Equal(unknown.Digests, c.want)) {
 				t.Errorf("got %v (%+v), want %v", err, unknown, c.want)
 			}

@@ -1,4 +1,10 @@
-package registry
+// Package remote speaks the OCI distribution protocol to a registry. [Open] gives a [Repository]: manifests, blobs, tags and referrers.
+// [Ping] tries a password.
+//
+// A client logs in, tries again what may pass, and gives up when no byte moves. Blobs are read by ranges and go on where a transfer broke
+// off. Mirrors are asked first for what has a digest. Where a registry may lead is decided in one place, elsewhere.go. Manifests are
+// hashed before they are returned; ranges of blobs are not checked here. No error has a secret or the query of a URL in it.
+package remote
 
 import (
 	"bytes"
@@ -26,15 +32,16 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
-// remote is a repository of a registry that speaks the OCI distribution spec 1.1, or an older one.
-type remote struct {
+// A Repository is one of a registry that speaks the OCI distribution spec 1.1, or an older one. It is safe for concurrent
+// use. Descriptors that it gets have been checked by [oci.Check], those of manifests by [oci.CheckManifest].
+type Repository struct {
 	c          *client
 	name       string   // HOST/REPO
 	repository string   // below /v2/
 	pull, push []string // token scopes
 
-	mirrors []*remote  // asked first for what has a digest
-	ns      url.Values // for a mirror: whose content is asked for, which is how one mirror serves many registries
+	mirrors []*Repository // asked first for what has a digest
+	ns      url.Values    // for a mirror: whose content is asked for, which is how one mirror serves many registries
 
 	ignoresRanges atomic.Bool
 	refusesRanges atomic.Bool // they are errors, or cannot be told apart
@@ -44,33 +51,35 @@ type remote struct {
 	cache         manifestCache
 }
 
-func openRemote(ref Reference, o Options, s *oci.Stats) (*remote, error) {
-	if !reference.ValidHost(ref.Host) || !reference.ValidRepository(ref.Repository) {
-		return nil, fmt.Errorf("%w: %q", ErrMalformedReference, ref.Name())
+// Open prepares access to a repository. Bytes are counted in s. The registry is not contacted yet. The caller closes the repository.
+func Open(host, repository string, o Options, s *oci.Stats) (*Repository, error) {
+	if !reference.ValidHost(host) || !reference.ValidRepository(repository) {
+		return nil, fmt.Errorf("%w: %q", reference.ErrMalformed, host+"/"+repository)
 	}
-	r, err := newRemote(ref.Host, ref.Repository, o, s)
+	o = o.withDefaults()
+	r, err := newRepository(host, repository, o, s)
 	if err != nil {
 		return nil, err
 	}
-	for _, mirror := range o.Hosts[ref.Host].Mirrors {
-		host, prefix, _ := strings.Cut(strings.Trim(mirror, "/"), "/")
-		repository := path.Join(prefix, ref.Repository)
-		if host = strings.ToLower(host); !reference.ValidHost(host) || !reference.ValidRepository(repository) {
-			return nil, fmt.Errorf("%w: mirror %q of %s", ErrMalformedReference, mirror, ref.Host)
+	for _, mirror := range o.Hosts[host].Mirrors {
+		at, prefix, _ := strings.Cut(strings.Trim(mirror, "/"), "/")
+		mirrored := path.Join(prefix, repository)
+		if at = strings.ToLower(at); !reference.ValidHost(at) || !reference.ValidRepository(mirrored) {
+			return nil, fmt.Errorf("%w: mirror %q of %s", reference.ErrMalformed, mirror, host)
 		}
-		mirrored := o
-		mirrored.Retries = 0 // the next one may have it, and the registry does
-		m, err := newRemote(host, repository, mirrored, s)
+		once := o
+		once.Retries = 0 // the next one may have it, and the registry does
+		m, err := newRepository(at, mirrored, once, s)
 		if err != nil {
 			return nil, err
 		}
-		m.ns = url.Values{"ns": {ref.Host}}
+		m.ns = url.Values{"ns": {host}}
 		r.mirrors = append(r.mirrors, m)
 	}
 	return r, nil
 }
 
-func newRemote(host, repository string, o Options, s *oci.Stats) (*remote, error) {
+func newRepository(host, repository string, o Options, s *oci.Stats) (*Repository, error) {
 	credential := func(ctx context.Context, _ string) (auth.Credential, error) {
 		c, err := credentials.Find(ctx, o.AuthFile, host, repository)
 		if o.OnLogin != nil {
@@ -84,7 +93,7 @@ func newRemote(host, repository string, o Options, s *oci.Stats) (*remote, error
 	if err != nil {
 		return nil, fmt.Errorf("preparing to reach %s: %w", host, err)
 	}
-	return &remote{
+	return &Repository{
 		c:          c,
 		name:       host + "/" + repository,
 		repository: repository,
@@ -93,29 +102,33 @@ func newRemote(host, repository string, o Options, s *oci.Stats) (*remote, error
 	}, nil
 }
 
-func (r *remote) close() error {
+// Close releases connections.
+func (r *Repository) Close() error {
 	for _, m := range append(r.mirrors, r) {
 		m.c.conns.close()
 	}
 	return nil
 }
 
-func (r *remote) manifestPath(tagOrDigest string) string {
+// IgnoresRanges reports whether the registry has answered a request for a range with the whole blob.
+func (r *Repository) IgnoresRanges() bool { return r.ignoresRanges.Load() }
+
+func (r *Repository) manifestPath(tagOrDigest string) string {
 	return r.repository + "/manifests/" + tagOrDigest
 }
 
-// resolve gets the manifest itself, not only its headers: one request instead of two for whoever reads it next, and no header to
+// Resolve gets the manifest itself, not only its headers: one request instead of two for whoever reads it next, and no header to
 // believe.
-func (r *remote) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) {
+func (r *Repository) Resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) {
 	if reference.ValidDigest(digest.Digest(tagOrDigest)) {
 		for _, m := range r.mirrors {
-			if desc, content, err := m.getManifest(ctx, tagOrDigest, oci.ManifestTypes, MaxManifest); err == nil {
+			if desc, content, err := m.getManifest(ctx, tagOrDigest, oci.ManifestTypes, oci.MaxManifest); err == nil {
 				r.cache.put(desc.Digest, content)
 				return desc, nil
 			}
 		}
 	}
-	desc, content, err := r.getManifest(ctx, tagOrDigest, oci.ManifestTypes, MaxManifest)
+	desc, content, err := r.getManifest(ctx, tagOrDigest, oci.ManifestTypes, oci.MaxManifest)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("resolving %s in %s: %w", tagOrDigest, r.name, err)
 	}
@@ -123,7 +136,8 @@ func (r *remote) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descr
 	return desc, nil
 }
 
-func (r *remote) manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+// Manifest returns a verified manifest.
+func (r *Repository) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
 	content, ok := r.cache.get(desc.Digest)
 	if !ok {
 		var err error
@@ -148,7 +162,7 @@ func (r *remote) manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 }
 
 // getManifest fetches and hashes up to limit bytes: what is longer is not read to its end. Asked by digest, it gives no other content.
-func (r *remote) getManifest(ctx context.Context, tagOrDigest string, accept []string, limit int64) (desc ocispec.Descriptor, content []byte, err error) {
+func (r *Repository) getManifest(ctx context.Context, tagOrDigest string, accept []string, limit int64) (desc ocispec.Descriptor, content []byte, err error) {
 	err = r.c.retry(ctx, func(int) error {
 		resp, err := r.c.do(ctx, request{
 			method: http.MethodGet,
@@ -176,9 +190,9 @@ func (r *remote) getManifest(ctx context.Context, tagOrDigest string, accept []s
 			want = tagOrDigest
 		}
 		if want != string(desc.Digest) && strings.HasPrefix(want, "sha256:") {
-			return fmt.Errorf("%w: GET %s gave %s, not %s", ErrDigestMismatch, where, desc.Digest, redact.Line(want))
+			return fmt.Errorf("%w: GET %s gave %s, not %s", oci.ErrDigestMismatch, where, desc.Digest, redact.Line(want))
 		}
-		if !IsManifest(desc.MediaType) {
+		if !oci.IsManifest(desc.MediaType) {
 			return oci.Invalidf("GET %s: media type %q is not that of a manifest", where, redact.Line(desc.MediaType))
 		}
 		return nil
@@ -187,23 +201,23 @@ func (r *remote) getManifest(ctx context.Context, tagOrDigest string, accept []s
 }
 
 // readSmall reads a body that may have up to limit bytes.
-func (r *remote) readSmall(resp *http.Response, limit int64) ([]byte, error) {
+func (r *Repository) readSmall(resp *http.Response, limit int64) ([]byte, error) {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	r.c.stats.Fetched.Add(int64(len(b)))
 	if err != nil {
 		return nil, redact.Error(err)
 	}
 	if int64(len(b)) > limit {
-		if limit < MaxManifest { // it was said to have so many
-			return nil, fmt.Errorf("%w: more than %d bytes", ErrDigestMismatch, limit)
+		if limit < oci.MaxManifest { // it was said to have so many
+			return nil, fmt.Errorf("%w: more than %d bytes", oci.ErrDigestMismatch, limit)
 		}
 		return nil, oci.Invalidf("more than %d bytes", limit)
 	}
 	return b, nil
 }
 
-// pushManifest writes by digest and reads back: what is signed and tagged next is what the registry has, not what we think we sent.
-func (r *remote) pushManifest(ctx context.Context, desc ocispec.Descriptor, content []byte) error {
+// PushManifest writes by digest and reads back: what is signed and tagged next is what the registry has, not what we think we sent.
+func (r *Repository) PushManifest(ctx context.Context, desc ocispec.Descriptor, content []byte) error {
 	if _, err := r.putManifest(ctx, desc, content, string(desc.Digest)); err != nil {
 		return fmt.Errorf("pushing manifest %s: %w", desc.Digest, err)
 	}
@@ -216,11 +230,11 @@ func (r *remote) pushManifest(ctx context.Context, desc ocispec.Descriptor, cont
 }
 
 // putManifest returns the headers of the answer. A registry that misses a blob of the manifest is asked for each of them. If it has
-// all, its storage is only slow to agree with itself: the manifest is put again. If not, the [BlobUnknownError] says which are missing.
-func (r *remote) putManifest(ctx context.Context, desc ocispec.Descriptor, content []byte, tagOrDigest string) (header http.Header, err error) {
+// all, its storage is only slow to agree with itself: the manifest is put again. If not, the [oci.BlobUnknownError] says which are missing.
+func (r *Repository) putManifest(ctx context.Context, desc ocispec.Descriptor, content []byte, tagOrDigest string) (header http.Header, err error) {
 	for try := 0; ; try++ {
 		header, err = r.putManifestOnce(ctx, desc, content, tagOrDigest)
-		unknown, ok := errors.AsType[*BlobUnknownError](blobUnknown(err))
+		unknown, ok := errors.AsType[*oci.BlobUnknownError](blobUnknown(err))
 		if !ok {
 			return header, err
 		}
@@ -248,7 +262,7 @@ func (r *remote) putManifest(ctx context.Context, desc ocispec.Descriptor, conte
 	}
 }
 
-func (r *remote) putManifestOnce(ctx context.Context, desc ocispec.Descriptor, content []byte, tagOrDigest string) (header http.Header, err error) {
+func (r *Repository) putManifestOnce(ctx context.Context, desc ocispec.Descriptor, content []byte, tagOrDigest string) (header http.Header, err error) {
 	err = r.c.retry(ctx, func(int) error {
 		resp, err := r.c.do(ctx, request{
 			method: http.MethodPut,
@@ -264,7 +278,7 @@ func (r *remote) putManifestOnce(ctx context.Context, desc ocispec.Descriptor, c
 		resp.Body.Close()
 		header = resp.Header
 		if got := header.Get("Docker-Content-Digest"); strings.HasPrefix(got, "sha256:") && got != string(desc.Digest) {
-			return fmt.Errorf("%w: the registry calls it %s", ErrDigestMismatch, redact.Line(got))
+			return fmt.Errorf("%w: the registry calls it %s", oci.ErrDigestMismatch, redact.Line(got))
 		}
 		r.written.Store(desc.Digest, true)
 		return nil
@@ -274,8 +288,8 @@ func (r *remote) putManifestOnce(ctx context.Context, desc ocispec.Descriptor, c
 
 // late makes of an answer that d is not there one that may pass, if the registry has taken it from us: its storage is slow to agree with
 // itself.
-func (r *remote) late(d digest.Digest, err error) error {
-	if _, taken := r.written.Load(d); !taken || !errors.Is(err, ErrNotFound) {
+func (r *Repository) late(d digest.Digest, err error) error {
+	if _, taken := r.written.Load(d); !taken || !errors.Is(err, oci.ErrNotFound) {
 		return err
 	}
 	return &lateError{err}
@@ -304,7 +318,7 @@ func blobsOf(manifest []byte) []ocispec.Descriptor {
 }
 
 // missing are those of the blobs that the registry does not have.
-func (r *remote) missing(ctx context.Context, blobs []ocispec.Descriptor) ([]digest.Digest, error) {
+func (r *Repository) missing(ctx context.Context, blobs []ocispec.Descriptor) ([]digest.Digest, error) {
 	there := make([]bool, len(blobs))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(r.c.o.Jobs)
@@ -326,8 +340,9 @@ func (r *remote) missing(ctx context.Context, blobs []ocispec.Descriptor) ([]dig
 	return missing, nil
 }
 
-func (r *remote) tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {
-	content, err := r.manifest(ctx, desc)
+// Tag lets a tag name a manifest that was pushed.
+func (r *Repository) Tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {
+	content, err := r.Manifest(ctx, desc)
 	if err == nil {
 		_, err = r.putManifest(ctx, desc, content, tag)
 	}
@@ -346,8 +361,8 @@ const (
 
 var errTooManyTags = fmt.Errorf("more than %d tags", maxTags)
 
-// tags gives every tag, tools' own too.
-func (r *remote) tags(ctx context.Context) ([]string, error) {
+// Tags gives every tag, tools' own too.
+func (r *Repository) Tags(ctx context.Context) ([]string, error) {
 	var tags []string
 	rq := request{
 		method: http.MethodGet,
@@ -366,7 +381,7 @@ func (r *remote) tags(ctx context.Context) ([]string, error) {
 			return errTooManyTags
 		}
 		for _, t := range list.Tags {
-			if ValidTag(t) { // what is no tag could not be asked for either
+			if reference.ValidTag(t) { // what is no tag could not be asked for either
 				tags = append(tags, t)
 			}
 		}
@@ -380,7 +395,7 @@ func (r *remote) tags(ctx context.Context) ([]string, error) {
 
 // pages sends rq and follows the Link headers (RFC 8288, as the distribution spec uses it). Only the query of a link counts: a
 // registry cannot send us elsewhere with it.
-func (r *remote) pages(ctx context.Context, rq request, limit int, tooMany error, page func([]byte) error) error {
+func (r *Repository) pages(ctx context.Context, rq request, limit int, tooMany error, page func([]byte) error) error {
 	seen := make(map[string]bool)
 	for range limit {
 		var content []byte
@@ -392,7 +407,7 @@ func (r *remote) pages(ctx context.Context, rq request, limit int, tooMany error
 			}
 			defer resp.Body.Close()
 			next = nextPage(resp)
-			content, err = r.readSmall(resp, MaxManifest)
+			content, err = r.readSmall(resp, oci.MaxManifest)
 			return err
 		})
 		if err != nil {
@@ -438,7 +453,7 @@ type manifestCache struct {
 	size  int
 }
 
-const maxManifestCache = 2 * MaxManifest
+const maxManifestCache = 2 * oci.MaxManifest
 
 func (c *manifestCache) get(d digest.Digest) ([]byte, bool) {
 	c.mu.Lock()

@@ -1,4 +1,4 @@
-package registry
+package remote_test
 
 import (
 	"bytes"
@@ -29,7 +29,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/davit-oci/davit/registry/internal/oci"
+	"github.com/davit-oci/davit/registry"
 )
 
 // A tokenRegistry asks for bearer tokens of a service of its own, and takes each for a limited number of requests.
@@ -379,26 +379,6 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// What is said to speak plain HTTP is spoken to in it; what is not on this machine and not said to, never is.
-func TestScheme(t *testing.T) {
-	t.Parallel()
-	for host, want := range map[string]string{
-		"registry.example.com": "https", "192.0.2.1:5000": "https", "plain.example:80": "http", "named.example": "http", "docker.io": "https",
-	} {
-		o := Options{PlainHTTP: []string{"plain.example:80"}, Hosts: map[string]HostOptions{"named.example": {PlainHTTP: true}}}.withDefaults()
-		c, err := newClient(host, nil, o, new(oci.Stats))
-		if err != nil || c.scheme != want {
-			t.Errorf("%s: got %q, %v; want %q", host, c.scheme, err, want)
-		}
-	}
-	for host, want := range map[string]bool{"localhost": true, "localhost:5000": true, "127.0.0.1:1": true, "127.9.9.9": true, "[::1]:5": true,
-		"localhost.example": false, "128.0.0.1": false, "[::2]:5": false, "127.0.0.1.example": false} {
-		if got := loopback(host); got != want {
-			t.Errorf("loopback(%q) = %v", host, got)
-		}
-	}
-}
-
 // TestProxy runs in a process of its own: net/http reads the environment once.
 func TestProxy(t *testing.T) {
 	t.Parallel()
@@ -423,21 +403,21 @@ func TestLogin(t *testing.T) {
 	tr := newTokenRegistry(t)
 	file := filepath.Join(os.Getenv("DOCKER_CONFIG"), "config.json")
 
-	if err := Login(t.Context(), tr.host, "alice", "wrong", Options{}); !errors.Is(err, ErrUnauthorized) {
+	if err := registry.Login(t.Context(), tr.host, "alice", "wrong", Options{}); !errors.Is(err, ErrUnauthorized) {
 		t.Errorf("got %v, want ErrUnauthorized", err)
 	}
-	if exists(file) {
+	if _, err := os.Lstat(file); err == nil {
 		t.Error("a refused login was stored")
 	}
 
 	// Whatever it is, nobody has looked for something that is not there.
 	none := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(none.Close)
-	err := Login(t.Context(), strings.TrimPrefix(none.URL, "http://"), tr.user, tr.secret, Options{})
+	err := registry.Login(t.Context(), strings.TrimPrefix(none.URL, "http://"), tr.user, tr.secret, Options{})
 	if err == nil || errors.Is(err, ErrNotFound) || !strings.Contains(err.Error(), "does not answer as a registry at /v2/") {
 		t.Errorf("no registry: %v", err)
 	}
-	if exists(file) {
+	if _, err := os.Lstat(file); err == nil {
 		t.Error("a login that nobody has checked was stored")
 	}
 
@@ -451,7 +431,7 @@ func TestLogin(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := Login(t.Context(), tr.host, tr.user, tr.secret, Options{}); err != nil {
+		if err := registry.Login(t.Context(), tr.host, tr.user, tr.secret, Options{}); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(path)
@@ -468,18 +448,18 @@ func TestLogin(t *testing.T) {
 	}
 
 	for range 2 { // it is in both files now
-		if err := Logout(t.Context(), tr.host, Options{}); err != nil {
+		if err := registry.Logout(t.Context(), tr.host, Options{}); err != nil {
 			t.Error(err)
 		}
 	}
-	if err := Logout(t.Context(), tr.host, Options{}); !errors.Is(err, ErrNotFound) {
+	if err := registry.Logout(t.Context(), tr.host, Options{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %v, want ErrNotFound", err)
 	}
 	if b, err := os.ReadFile(podman); err != nil || strings.Contains(string(b), tr.host) || !strings.Contains(string(b), "x.example") {
 		t.Errorf("after logout: %s, %v", b, err)
 	}
 	for _, host := range []string{"", "a b", "a/b", "https://a.b"} {
-		if err := Login(t.Context(), host, "a", "b", Options{}); !errors.Is(err, ErrMalformedReference) {
+		if err := registry.Login(t.Context(), host, "a", "b", Options{}); !errors.Is(err, ErrMalformedReference) {
 			t.Errorf("host %q: got %v", host, err)
 		}
 	}

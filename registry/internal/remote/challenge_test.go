@@ -1,4 +1,4 @@
-package registry
+package remote_test
 
 import (
 	"errors"
@@ -10,43 +10,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-)
 
-func TestChallenges(t *testing.T) {
-	for _, c := range []struct {
-		name   string
-		fields []string
-		want   string
-	}{
-		{"Basic", []string{`Basic realm="x"`}, `basic`},
-		{"shouted", []string{`BASIC realm="Sonatype Nexus Repository Manager"`}, `basic`},
-		{"Bearer", []string{`Bearer realm="https://a/t",service="s",scope="repository:r:pull,push"`},
-			`bearer realm="https://a/t",service="s",scope="repository:r:pull,push"`},
-		{"Negotiate first, in fields", []string{`Negotiate`, `Basic realm="x"`}, `basic`},
-		{"Negotiate first, in one field", []string{`Negotiate, Basic realm="x"`}, `basic`},
-		{"Negotiate with a token68", []string{`Negotiate oYG2MIGzoAMKAQ==, Basic realm="x"`}, `basic`},
-		{"NTLM, Digest and what nobody knows", []string{`NTLM, Digest realm="a, b", qop="auth,auth-int", nonce=abc, Hoba challenge="x\", Basic realm=\"y", Bearer realm="https://a/t"`},
-			`bearer realm="https://a/t"`},
-		{"Bearer before Basic, wherever it stands", []string{`Basic realm="x"`, `Negotiate, Bearer realm="https://a/t"`}, `bearer realm="https://a/t"`},
-		{"a Bearer without realm is worse than Basic", []string{`Bearer service="x", Basic realm="y"`}, `basic`},
-		{"a Bearer without realm is better than nothing", []string{`Negotiate, Bearer`}, `bearer `},
-		{"names in capitals", []string{`bearer Realm="https://a/t", SERVICE="s",Scope="x"`}, `bearer realm="https://a/t",service="s",scope="x"`},
-		{"spaces around the equals sign", []string{`Bearer realm = "https://a/t" ,	service	=	s`}, `bearer realm="https://a/t",service="s"`},
-		{"quotes and commas in a value", []string{`Bearer service="a \"b\", Basic realm=c\\", realm="https://a/t"`}, `bearer realm="https://a/t",service="a \"b\", Basic realm=c\\"`},
-		{"a value without quotes", []string{`Bearer realm=https://a/t,service=s`}, `bearer realm="https://a/t",service="s"`},
-		{"empty elements", []string{`, ,Negotiate,,`, ``, ` , Basic realm=x,`}, `basic`},
-		{"a quote that does not end", []string{`Bearer realm="https://a/t`}, `bearer realm="https://a/t"`},
-		{"a scheme in a value", []string{`Digest realm="Basic realm=x"`}, ``},
-		{"garbage", []string{"\x00=\",,\"\xff@@ = =, Basic"}, `basic`},
-		{"nothing that is known", []string{`Negotiate, NTLM`}, ``},
-		{"nothing", nil, ``},
-	} {
-		chosen, ok := choose(parseChallenges(c.fields))
-		if got := chosen.String(); ok != (c.want != "") || ok && got != c.want {
-			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
-		}
-	}
-}
+	"github.com/davit-oci/davit/registry"
+)
 
 // challenging is a registry that asks for credentials as it likes, and takes alice's or a token of its service.
 func challenging(t *testing.T, service http.HandlerFunc, challenge func(url string) []string) (host string) {
@@ -87,10 +53,10 @@ func TestLoginWithManyChallenges(t *testing.T) {
 			t.Parallel()
 			host := challenging(t, nil, func(url string) []string { return strings.Split(strings.ReplaceAll(c.fields, "URL", url), "\n") })
 			file := filepath.Join(t.TempDir(), "auth.json")
-			if err := Login(t.Context(), host, "alice", "wrong", Options{AuthFile: file}); !errors.Is(err, ErrUnauthorized) {
+			if err := registry.Login(t.Context(), host, "alice", "wrong", Options{AuthFile: file}); !errors.Is(err, ErrUnauthorized) {
 				t.Errorf("a wrong password: got %v", err)
 			}
-			if err := Login(t.Context(), host, "alice", "wonder:land", Options{AuthFile: file}); err != nil {
+			if err := registry.Login(t.Context(), host, "alice", "wonder:land", Options{AuthFile: file}); err != nil {
 				t.Error(err)
 			}
 			r := open(t, host+"/test", Options{AuthFile: file})
@@ -112,11 +78,11 @@ func TestUnknownSchemes(t *testing.T) {
 	} {
 		host := challenging(t, nil, func(string) []string { return strings.Split(fields, "\n") })
 		_, err := open(t, host+"/test", Options{AuthFile: authFileWith(t, host, "alice", "wonder:land")}).Resolve(t.Context(), "v1")
-		_, unknown := errors.AsType[*SchemeError](err)
+		_, unknown := errors.AsType[*registry.SchemeError](err)
 		if !errors.Is(err, ErrUnauthorized) || unknown != (want != "") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want %q", fields, err, want)
 		}
-		if err := Login(t.Context(), host, "alice", "wonder:land", Options{AuthFile: filepath.Join(t.TempDir(), "auth.json")}); !strings.Contains(err.Error(), want) {
+		if err := registry.Login(t.Context(), host, "alice", "wonder:land", Options{AuthFile: filepath.Join(t.TempDir(), "auth.json")}); !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: login: %v, want %q", fields, err, want)
 		}
 	}
@@ -170,7 +136,7 @@ func TestTokenServiceIsTriedAgain(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var asked, uses atomic.Int64
-			registry := newOlareg(t, true)
+			stored := newOlareg(t, true)
 			var url string
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				switch {
@@ -180,7 +146,7 @@ func TestTokenServiceIsTriedAgain(t *testing.T) {
 						fmt.Fprint(w, `{"token":"a-token"}`)
 					}
 				case r.Header.Get("Authorization") == "Bearer a-token" && uses.Add(-1) >= 0:
-					registry.ServeHTTP(w, r)
+					stored.ServeHTTP(w, r)
 				default:
 					w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="%s/token"`, url))
 					w.WriteHeader(401)
@@ -188,13 +154,13 @@ func TestTokenServiceIsTriedAgain(t *testing.T) {
 			}))
 			t.Cleanup(s.Close)
 			url = s.URL
-			r := open(t, strings.TrimPrefix(url, "http://")+"/test", Options{AuthFile: authFileWith(t, strings.TrimPrefix(url, "http://"), "alice", "hunter2-hunter2"), backoff: time.Millisecond})
+			r := open(t, strings.TrimPrefix(url, "http://")+"/test", Options{AuthFile: authFileWith(t, strings.TrimPrefix(url, "http://"), "alice", "hunter2-hunter2"), Backoff: time.Millisecond})
 			if !c.ok {
 				_, err := r.Resolve(t.Context(), "v1")
 				if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrUnauthorized) != (c.err != nil) || asked.Load() != c.asked {
 					t.Errorf("got %v after %d requests, want %d", err, asked.Load(), c.asked)
 				}
-				if err := Login(t.Context(), strings.TrimPrefix(url, "http://"), "alice", "hunter2-hunter2", Options{AuthFile: writeTemp(t, "{}"), Retries: -1}); err == nil {
+				if err := registry.Login(t.Context(), strings.TrimPrefix(url, "http://"), "alice", "hunter2-hunter2", Options{AuthFile: writeTemp(t, "{}"), Retries: -1}); err == nil {
 					t.Error("a login that nobody has checked")
 				}
 				checkNoSecrets(t, err)
@@ -225,31 +191,4 @@ func TestNoCredentialsForTokens(t *testing.T) {
 	if !errors.Is(err, ErrUnauthorized) || !strings.Contains(err.Error(), "no credentials for "+host) {
 		t.Errorf("got %v", err)
 	}
-}
-
-func FuzzChallenges(f *testing.F) {
-	for _, s := range []string{`Negotiate, Basic realm="x"`, `Bearer realm="https://a/t",service="s"`, `Digest nonce="a\"b", NTLM TlRM==`, `a b c=, "`} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		for _, c := range parseChallenges([]string{s}) {
-			if c.scheme == "" || c.scheme != strings.ToLower(c.scheme) {
-				t.Errorf("scheme %q", c.scheme)
-			}
-			// What is given to oras-go reads back as the same.
-			again, ok := choose(parseChallenges([]string{c.String()}))
-			if !ok || c.scheme != "bearer" {
-				continue
-			}
-			for _, name := range []string{"realm", "service", "scope"} {
-				if again.params[name] != c.params[name] && isASCII(c.params[name]) {
-					t.Errorf("%s: %q became %q", name, c.params[name], again.params[name])
-				}
-			}
-		}
-	})
-}
-
-func isASCII(s string) bool {
-	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }

@@ -1,4 +1,4 @@
-package registry
+package remote
 
 import (
 	"bytes"
@@ -285,3 +285,7 @@ func (c *client) credentialFor(ctx context.Context, hostport string, lookup auth
 	}
 	return credential, nil
 }
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+func isLetter(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }

@@ -1,4 +1,9 @@
-package registry
+// Package layout keeps repositories in OCI image layouts: [OpenDir] in a folder, [OpenArchive] in a tar file. Other tools read and write
+// the same layouts. Several processes can write to one at the same time, and a kill at any moment leaves a valid one.
+//
+// A layout is not believed: what it lists is checked, links in it are not followed where something is written, and a tar file is read
+// in place and never unpacked.
+package layout
 
 import (
 	"bytes"
@@ -7,16 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
 
-	"github.com/davit-oci/davit/internal/own"
-	"github.com/davit-oci/davit/internal/wholefile"
 	"github.com/davit-oci/davit/registry/internal/oci"
 	"github.com/davit-oci/davit/registry/internal/redact"
 	"github.com/davit-oci/davit/registry/internal/reference"
@@ -26,11 +26,13 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// layout is an OCI image layout (image-spec, "OCI Image Layout Specification"), whatever its files are in.
+// A Layout is an OCI image layout (image-spec, "OCI Image Layout Specification"), whatever its files are in.
 //
 // oras-go's oci.Store was not used: it writes index.json in place, so that a kill at the wrong moment leaves a layout without one, and
 // two processes that push at once lose each other's tags.
-type layout struct {
+//
+// It is safe for concurrent use. Descriptors that it gets have been checked by [oci.Check], those of manifests by [oci.CheckManifest].
+type Layout struct {
 	files layoutFiles
 	stats *oci.Stats
 	sound sync.Map // by soundBlob: those whose bytes this process has hashed, or written
@@ -42,7 +44,7 @@ type layoutFiles interface {
 	index() (ocispec.Index, error)
 	// update changes index.json, whole or not at all. f may be called more than once.
 	update(ctx context.Context, f func(*ocispec.Index)) error
-	// open finds a blob, or says ErrNotFound.
+	// open finds a blob, or says oci.ErrNotFound.
 	open(d digest.Digest) (layoutBlob, error)
 	// put writes a blob, after checking that it is what desc says, also in the place of one that is there.
 	put(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error
@@ -61,11 +63,11 @@ const (
 	indexFile     = ocispec.ImageIndexFile
 	blobsDir      = "blobs/sha256"
 
-	// maxLayoutIndex bounds index.json, which is read into memory: some 100,000 manifests.
-	maxLayoutIndex = 32 << 20
+	// maxIndex bounds index.json, which is read into memory: some 100,000 manifests.
+	maxIndex = 32 << 20
 )
 
-func parseLayoutIndex(b []byte) (ocispec.Index, error) {
+func parseIndex(b []byte) (ocispec.Index, error) {
 	var index ocispec.Index
 	if err := json.Unmarshal(b, &index); err != nil {
 		return ocispec.Index{}, fmt.Errorf("parsing %s: %w", indexFile, err)
@@ -73,7 +75,7 @@ func parseLayoutIndex(b []byte) (ocispec.Index, error) {
 	return index, nil
 }
 
-func formatLayoutIndex(index ocispec.Index) ([]byte, error) {
+func formatIndex(index ocispec.Index) ([]byte, error) {
 	index.Versioned = specs.Versioned{SchemaVersion: 2}
 	index.MediaType = ocispec.MediaTypeImageIndex
 	if index.Manifests == nil {
@@ -93,7 +95,8 @@ func checkLayoutFile(b []byte) error {
 	return nil
 }
 
-func (l *layout) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) {
+// Resolve finds a manifest and computes its digest.
+func (l *Layout) Resolve(ctx context.Context, tagOrDigest string) (ocispec.Descriptor, error) {
 	index, err := l.files.index()
 	if err != nil {
 		return ocispec.Descriptor{}, err
@@ -102,7 +105,7 @@ func (l *layout) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descr
 	if !reference.ValidDigest(desc.Digest) {
 		i := slices.IndexFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Annotations[ocispec.AnnotationRefName] == tagOrDigest })
 		if i < 0 {
-			return ocispec.Descriptor{}, fmt.Errorf("resolving %s: %w", tagOrDigest, ErrNotFound)
+			return ocispec.Descriptor{}, fmt.Errorf("resolving %s: %w", tagOrDigest, oci.ErrNotFound)
 		}
 		desc = index.Manifests[i]
 		if err := oci.Check(desc); err != nil {
@@ -116,8 +119,8 @@ func (l *layout) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descr
 	}
 	defer blob.Close()
 	size := blob.Size()
-	if size > MaxManifest {
-		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: a manifest of %d bytes, over the limit of %d", tagOrDigest, size, MaxManifest)
+	if size > oci.MaxManifest {
+		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: a manifest of %d bytes, over the limit of %d", tagOrDigest, size, oci.MaxManifest)
 	}
 	content, err := oci.ReadVerified(io.NewSectionReader(blob, 0, size), ocispec.Descriptor{Digest: desc.Digest, Size: size})
 	if err != nil {
@@ -125,14 +128,15 @@ func (l *layout) resolve(ctx context.Context, tagOrDigest string) (ocispec.Descr
 	}
 	l.stats.Fetched.Add(size)
 	found := ocispec.Descriptor{MediaType: oci.ManifestType(content, desc.MediaType), Digest: desc.Digest, Size: size}
-	if !IsManifest(found.MediaType) {
+	if !oci.IsManifest(found.MediaType) {
 		return ocispec.Descriptor{}, fmt.Errorf("resolving %s: media type %q is not that of a manifest", tagOrDigest, redact.Line(found.MediaType))
 	}
 	return found, nil
 }
 
-func (l *layout) manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
-	rc, err := l.fetchRange(ctx, desc, 0, desc.Size)
+// Manifest returns a verified manifest.
+func (l *Layout) Manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	rc, err := l.FetchRange(ctx, desc, 0, desc.Size)
 	if err != nil {
 		return nil, err
 	}
@@ -140,14 +144,15 @@ func (l *layout) manifest(ctx context.Context, desc ocispec.Descriptor) ([]byte,
 	return oci.ReadVerified(rc, desc)
 }
 
-func (l *layout) fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
+// FetchRange reads n bytes of a blob from offset off, unverified.
+func (l *Layout) FetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
 	blob, err := l.files.open(desc.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("reading blob %s: %w", desc.Digest, err)
 	}
 	if blob.Size() != desc.Size {
 		blob.Close()
-		return nil, fmt.Errorf("%w: %s has %d bytes in the layout, not %d", ErrDigestMismatch, desc.Digest, blob.Size(), desc.Size)
+		return nil, fmt.Errorf("%w: %s has %d bytes in the layout, not %d", oci.ErrDigestMismatch, desc.Digest, blob.Size(), desc.Size)
 	}
 	return &blobSection{io.NewSectionReader(blob, off, n), blob, ctx, &l.stats.Fetched, n}, nil
 }
@@ -176,11 +181,11 @@ func (s *blobSection) Read(p []byte) (int, error) {
 
 func (s *blobSection) Close() error { return s.blob.Close() }
 
-// exists reports whether the blob is there, with the bytes that it is named by. A registry has looked at these when it took them. In a
+// Exists reports whether the blob is there, with the bytes that it is named by. A registry has looked at these when it took them. In a
 // layout nobody has: whoever can write to it can put anything under a name, and disks fail. So they are hashed, once in a process.
-func (l *layout) exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+func (l *Layout) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
 	blob, err := l.files.open(desc.Digest)
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, oci.ErrNotFound) {
 		return false, nil
 	}
 	if err != nil {
@@ -194,7 +199,7 @@ func (l *layout) exists(ctx context.Context, desc ocispec.Descriptor) (bool, err
 		return true, nil
 	}
 	err = oci.CopyVerified(ctx, io.Discard, io.NewSectionReader(blob, 0, desc.Size), desc)
-	if errors.Is(err, ErrDigestMismatch) {
+	if errors.Is(err, oci.ErrDigestMismatch) {
 		return false, nil
 	}
 	if err != nil {
@@ -205,24 +210,25 @@ func (l *layout) exists(ctx context.Context, desc ocispec.Descriptor) (bool, err
 	return true, nil
 }
 
-// A soundBlob is a key of layout.sound.
+// A soundBlob is a key of Layout.sound.
 type soundBlob struct {
 	digest digest.Digest
 	size   int64
 }
 
 // Verified notes that the bytes of a blob were read, and are those of its digest.
-func (l *layout) Verified(desc ocispec.Descriptor) {
+func (l *Layout) Verified(desc ocispec.Descriptor) {
 	l.sound.Store(soundBlob{desc.Digest, desc.Size}, true)
 }
 
-func (l *layout) isSound(desc ocispec.Descriptor) bool {
+func (l *Layout) isSound(desc ocispec.Descriptor) bool {
 	_, ok := l.sound.Load(soundBlob{desc.Digest, desc.Size})
 	return ok
 }
 
-func (l *layout) pushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
-	if there, err := l.exists(ctx, desc); err != nil || there {
+// PushBlob writes a blob unless it is there.
+func (l *Layout) PushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+	if there, err := l.Exists(ctx, desc); err != nil || there {
 		return err
 	}
 	content, err := open()
@@ -238,17 +244,18 @@ func (l *layout) pushBlob(ctx context.Context, desc ocispec.Descriptor, open fun
 	return nil
 }
 
-func (l *layout) mount(context.Context, ocispec.Descriptor, string) (bool, error) { return false, nil }
+// Mount is always false: there is no other repository.
+func (l *Layout) Mount(context.Context, ocispec.Descriptor, string) (bool, error) { return false, nil }
 
-// pushManifest lists the manifest in index.json at once, without a name, as a registry keeps what was pushed by digest.
-func (l *layout) pushManifest(ctx context.Context, desc ocispec.Descriptor, content []byte) error {
+// PushManifest lists the manifest in index.json at once, without a name, as a registry keeps what was pushed by digest.
+func (l *Layout) PushManifest(ctx context.Context, desc ocispec.Descriptor, content []byte) error {
 	if err := l.missingBlobs(ctx, desc, content); err != nil {
 		return err
 	}
-	if err := l.pushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }); err != nil {
+	if err := l.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }); err != nil {
 		return err
 	}
-	if _, err := l.manifest(ctx, desc); err != nil {
+	if _, err := l.Manifest(ctx, desc); err != nil {
 		return fmt.Errorf("reading manifest %s back: %w", desc.Digest, err)
 	}
 	m, err := oci.ParseReferrer(content)
@@ -266,7 +273,7 @@ func (l *layout) pushManifest(ctx context.Context, desc ocispec.Descriptor, cont
 
 // missingBlobs refuses what a registry would refuse: a manifest whose blobs are not there. One with other bytes than it is named by is
 // not there, and can be pushed.
-func (l *layout) missingBlobs(ctx context.Context, desc ocispec.Descriptor, content []byte) error {
+func (l *Layout) missingBlobs(ctx context.Context, desc ocispec.Descriptor, content []byte) error {
 	var m struct {
 		Config    *ocispec.Descriptor  `json:"config"`
 		Layers    []ocispec.Descriptor `json:"layers"`
@@ -286,7 +293,7 @@ func (l *layout) missingBlobs(ctx context.Context, desc ocispec.Descriptor, cont
 	for i, d := range needed {
 		g.Go(func() (err error) {
 			if err = oci.Check(d); err == nil {
-				there[i], err = l.exists(gctx, d)
+				there[i], err = l.Exists(gctx, d)
 			}
 			return err
 		})
@@ -306,8 +313,9 @@ func (l *layout) missingBlobs(ctx context.Context, desc ocispec.Descriptor, cont
 	return nil
 }
 
-func (l *layout) tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {
-	content, err := l.manifest(ctx, desc)
+// Tag lets a tag name a manifest that was pushed.
+func (l *Layout) Tag(ctx context.Context, desc ocispec.Descriptor, tag string) error {
+	content, err := l.Manifest(ctx, desc)
 	if err != nil {
 		return fmt.Errorf("tagging %s as %s: %w", desc.Digest, tag, err)
 	}
@@ -369,203 +377,25 @@ func cloneWithout(m map[string]string, key string) map[string]string {
 	return c
 }
 
-func (l *layout) tags(context.Context) ([]string, error) {
+// Tags gives every tag, those of tools as well.
+func (l *Layout) Tags(context.Context) ([]string, error) {
 	index, err := l.files.index()
 	if err != nil {
 		return nil, err
 	}
 	var tags []string
 	for _, d := range index.Manifests {
-		if t := d.Annotations[ocispec.AnnotationRefName]; ValidTag(t) {
+		if t := d.Annotations[ocispec.AnnotationRefName]; reference.ValidTag(t) {
 			tags = append(tags, t)
 		}
 	}
 	return tags, nil
 }
 
-func (l *layout) pushReferrer(ctx context.Context, _, desc ocispec.Descriptor, content []byte) error {
-	return l.pushManifest(ctx, desc, content)
+// PushReferrer is PushManifest: a layout has no list of referrers.
+func (l *Layout) PushReferrer(ctx context.Context, _, desc ocispec.Descriptor, content []byte) error {
+	return l.PushManifest(ctx, desc, content)
 }
 
-func (l *layout) close() error { return l.files.close() }
-
-// dirFiles is a layout in a directory.
-//
-// A kill at any moment leaves a valid layout: blobs, oci-layout and index.json appear by rename, each after what it needs.
-// Processes that change index.json at the same time take turns.
-type dirFiles struct {
-	dir   string
-	ready atomic.Bool // prepare has succeeded
-}
-
-func openLayout(dir string, s *oci.Stats) (backend, error) {
-	f := &dirFiles{dir: dir}
-	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
-		return nil, fmt.Errorf("opening layout: %w", err)
-	case !info.IsDir():
-		return nil, fmt.Errorf("opening layout: %s is not a directory", dir)
-	default:
-		if err := f.check(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("opening layout %s: %w", dir, err)
-		}
-	}
-	return &layout{files: f, stats: s}, nil
-}
-
-func (f *dirFiles) path(name string) string { return filepath.Join(f.dir, filepath.FromSlash(name)) }
-
-func (f *dirFiles) blob(d digest.Digest) string { return f.path(blobsDir + "/" + d.Encoded()) }
-
-// check says whether the directory is a layout; fs.ErrNotExist: it has no oci-layout.
-func (f *dirFiles) check() error {
-	b, err := own.ReadAny(f.path(layoutFile), 4096)
-	if err != nil {
-		return err
-	}
-	return checkLayoutFile(b)
-}
-
-// prepare makes the directory a layout.
-func (f *dirFiles) prepare(ctx context.Context) error {
-	if f.ready.Load() {
-		return nil
-	}
-	if err := f.check(); errors.Is(err, fs.ErrNotExist) {
-		// Only an empty directory becomes one; what a killed prepare has left is as good as nothing.
-		entries, err := os.ReadDir(f.dir)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		for _, e := range entries {
-			if n := e.Name(); n != "blobs" && n != indexFile && n != layoutFile && n != lockName && !wholefile.IsTemp(n) {
-				return fmt.Errorf("%s is neither empty nor an OCI layout", f.dir)
-			}
-		}
-	} else if err != nil {
-		return err
-	}
-	if err := mayWriteTo(f.dir); err != nil {
-		return err
-	}
-	// The user has named the folder, and nothing in it: no link of others that is there is followed, whoever's folder it lies in.
-	for _, dir := range []string{"blobs", blobsDir} {
-		if _, err := own.Resolve(f.path(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if _, err := own.MkdirAll(f.path(blobsDir), 0o777); err != nil {
-		return err
-	}
-	wholefile.Sweep(f.dir)
-	if !exists(f.path(layoutFile)) {
-		if err := wholefile.Replace(f.path(layoutFile), []byte(layoutContent), 0o666); err != nil {
-			return err
-		}
-	}
-	// A layout without index.json is not one: it is made at once and not with the first manifest.
-	if !exists(f.path(indexFile)) {
-		if err := f.update(ctx, func(*ocispec.Index) {}); err != nil {
-			return err
-		}
-	}
-	f.ready.Store(true)
-	return nil
-}
-
-func (f *dirFiles) index() (ocispec.Index, error) {
-	b, err := own.ReadAny(f.path(indexFile), maxLayoutIndex)
-	if errors.Is(err, fs.ErrNotExist) {
-		return ocispec.Index{}, nil
-	}
-	if err != nil {
-		return ocispec.Index{}, err
-	}
-	return parseLayoutIndex(b)
-}
-
-// lockName is the file that is there while index.json is changed.
-const lockName = ".davit-lock"
-
-func (f *dirFiles) update(ctx context.Context, change func(*ocispec.Index)) error {
-	if err := mayWriteTo(f.dir); err != nil {
-		return err
-	}
-	release, err := wholefile.Lock(ctx, f.path(lockName))
-	if err != nil {
-		return err
-	}
-	defer release()
-	index, err := f.index()
-	if err != nil {
-		return err
-	}
-	change(&index)
-	b, err := formatLayoutIndex(index)
-	if err != nil {
-		return err
-	}
-	if old, err := own.ReadAny(f.path(indexFile), maxLayoutIndex); err == nil && bytes.Equal(old, b) {
-		return nil
-	}
-	return wholefile.Replace(f.path(indexFile), b, 0o666)
-}
-
-func (f *dirFiles) open(d digest.Digest) (layoutBlob, error) { return openBlobFile(f.blob(d)) }
-
-func (f *dirFiles) put(ctx context.Context, desc ocispec.Descriptor, content io.Reader) error {
-	if err := f.prepare(ctx); err != nil {
-		return err
-	}
-	p, err := wholefile.CreateTemp(f.dir, 0o666)
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	if err := oci.CopyVerified(ctx, p, content, desc); err != nil {
-		return err
-	}
-	return p.Commit(f.blob(desc.Digest))
-}
-
-func (f *dirFiles) close() error { return nil }
-
-// A blobFile is an open file and the size it had then.
-type blobFile struct {
-	*os.File
-	size int64
-}
-
-func (b blobFile) Size() int64 { return b.size }
-
-func openBlobFile(path string) (layoutBlob, error) {
-	file, err := own.OpenAny(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNotFound
-	}
-	if err != nil {
-		return nil, err
-	}
-	info, err := file.Stat()
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	return blobFile{file, info.Size()}, nil
-}
-
-// mayWriteTo returns an error if the path of a folder leads through a link of another user. The folder need not exist.
-func mayWriteTo(dir string) error {
-	_, err := own.Resolve(dir + string(filepath.Separator))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return !errors.Is(err, fs.ErrNotExist)
-}
+// Close writes an archive that was changed.
+func (l *Layout) Close() error { return l.files.close() }

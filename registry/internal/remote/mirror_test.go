@@ -1,4 +1,4 @@
-package registry
+package remote_test
 
 import (
 	"bytes"
@@ -50,11 +50,12 @@ func TestMirrors(t *testing.T) {
 			if got, err := r.Resolve(t.Context(), "v1"); err != nil || got.Digest != desc.Digest || mirror.counted("GET manifest") != 0 {
 				t.Errorf("Resolve = %v, %v", got, err)
 			}
-			again := open(t, origin.names, Options{Hosts: map[string]HostOptions{origin.host: {Mirrors: []string{mirror.host + "/cache/of"}}}})
+			mirrored := Options{Hosts: map[string]HostOptions{origin.host: {Mirrors: []string{mirror.host + "/cache/of"}}}}
+			again := open(t, origin.names, mirrored)
 			if got, err := again.Manifest(t.Context(), desc); err != nil || !bytes.Equal(got, manifest) {
 				t.Errorf("Manifest: %v", err)
 			}
-			if got, err := open(t, origin.names, Options{Hosts: again.backend.(*remote).c.o.Hosts}).Resolve(t.Context(), string(desc.Digest)); err != nil || got.Size != desc.Size {
+			if got, err := open(t, origin.names, mirrored).Resolve(t.Context(), string(desc.Digest)); err != nil || got.Size != desc.Size {
 				t.Errorf("Resolve by digest = %v, %v", got, err)
 			}
 			got, err := fetchRange(t, r, layer, 1000, 900<<10)

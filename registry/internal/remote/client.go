@@ -1,4 +1,4 @@
-package registry
+package remote
 
 import (
 	"context"
@@ -46,7 +46,7 @@ type client struct {
 func newClient(host string, credential auth.CredentialFunc, o Options, s *oci.Stats) (*client, error) {
 	for _, service := range o.host(host).TokenServices {
 		if !reference.ValidHost(strings.ToLower(service)) {
-			return nil, fmt.Errorf("%w: token service %q of %s is not HOST[:PORT]", ErrMalformedReference, service, host)
+			return nil, fmt.Errorf("%w: token service %q of %s is not HOST[:PORT]", reference.ErrMalformed, service, host)
 		}
 	}
 	c := &client{host: host, api: host, o: o, stats: s}
@@ -74,8 +74,6 @@ func newClient(host string, credential auth.CredentialFunc, o Options, s *oci.St
 	_, err := c.conns.forHost(c.api, false)
 	return c, err
 }
-
-func (o Options) host(host string) HostOptions { return o.Hosts[host] }
 
 func hostIn(list []string, host string) bool {
 	return slices.ContainsFunc(list, func(h string) bool { return h == "*" || strings.EqualFold(h, host) })
@@ -280,7 +278,7 @@ func (c *client) wait(ctx context.Context, err error, try int) (bool, error) {
 	if ctx.Err() != nil || try >= c.o.Retries {
 		return false, err
 	}
-	wait := c.o.backoff << min(try, 8)
+	wait := c.o.Backoff << min(try, 8)
 	wait += rand.N(wait/2 + 1)
 	if e := answerOf(err); e != nil && e.retryAfter > 0 {
 		if e.retryAfter > maxWait {

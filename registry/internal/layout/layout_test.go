@@ -1,10 +1,9 @@
-package registry
+package layout_test
 
 import (
 	"archive/tar"
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -20,7 +19,7 @@ import (
 	"time"
 
 	"github.com/davit-oci/davit/internal/wholefile"
-	"github.com/davit-oci/davit/registry/internal/reference"
+	"github.com/davit-oci/davit/registry"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	orasoci "oras.land/oras-go/v2/content/oci"
@@ -33,11 +32,11 @@ func checkLayout(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	index, err := parseLayoutIndex(b)
-	if err != nil {
+	var index ocispec.Index
+	if err := json.Unmarshal(b, &index); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := os.ReadFile(filepath.Join(dir, layoutFile)); err != nil || checkLayoutFile(b) != nil {
+	if b, err := os.ReadFile(filepath.Join(dir, layoutFile)); err != nil || string(b) != layoutContent {
 		t.Fatalf("%s: %q, %v", layoutFile, b, err)
 	}
 	entries, err := os.ReadDir(filepath.Join(dir, blobsDir))
@@ -343,7 +342,7 @@ func TestHostileArchives(t *testing.T) {
 			if err := os.WriteFile(path, c.archive, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			r, err := Open(t.Context(), Reference{Kind: Archive, Path: path}, Options{})
+			r, err := Open(t.Context(), Reference{Kind: registry.Archive, Path: path}, Options{})
 			if (err == nil) != c.ok {
 				t.Errorf("got %v", err)
 			}
@@ -354,56 +353,13 @@ func TestHostileArchives(t *testing.T) {
 	}
 }
 
-// FuzzArchive: no archive makes us read what is not in it.
-func FuzzArchive(f *testing.F) {
-	blob := "content"
-	f.Add(tarOf(f, tar.Header{Name: layoutFile, Uname: layoutContent}, tar.Header{Name: indexFile, Uname: `{"manifests":[]}`},
-		tar.Header{Name: blobsDir + "/" + digest.FromString(blob).Encoded(), Uname: blob}))
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, b []byte) {
-		c, err := scanArchive(context.Background(), bytes.NewReader(b), int64(len(b)))
-		if err != nil {
-			return
-		}
-		for d, s := range c.blobs {
-			if !reference.ValidDigest(d) || s.off < 0 || s.size < 0 || s.off > int64(len(b))-s.size {
-				t.Errorf("blob %s at %d+%d of %d", d, s.off, s.size, len(b))
-			}
-		}
-	})
-}
-
 // An archive shows nothing before Close, is the same file for the same content, and is a tar file to others.
-// How many members an archive has, who made it decides; how many are taken,
-// and so what is kept of them, does not depend on that.
-func TestArchiveOfManyMembers(t *testing.T) {
-	t.Parallel()
-	r, w := io.Pipe()
-	defer r.Close() // ends the writer
-	go func() {
-		tw := tar.NewWriter(w)
-		for i := range 2 * maxArchiveMembers {
-			if tw.WriteHeader(&tar.Header{Name: fmt.Sprint(strings.Repeat("x/", 1500), i), Typeflag: tar.TypeReg, Mode: 0o644}) != nil {
-				return
-			}
-		}
-		w.CloseWithError(tw.Close())
-	}()
-	_, err := scanArchive(t.Context(), struct {
-		io.Reader
-		io.Seeker
-	}{Reader: r}, 0)
-	if err == nil || !strings.Contains(err.Error(), "more than 65536 members") {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestArchiveIsDeterministic(t *testing.T) {
 	t.Parallel()
 	var files [2][]byte
 	for i := range files {
 		path := filepath.Join(t.TempDir(), "archive.tar")
-		r, err := Open(t.Context(), Reference{Kind: Archive, Path: path}, Options{})
+		r, err := Open(t.Context(), Reference{Kind: registry.Archive, Path: path}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -456,7 +412,7 @@ func TestArchiveIsDeterministic(t *testing.T) {
 func TestArchiveAfterAFailedPush(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "archive.tar")
-	r, err := Open(t.Context(), Reference{Kind: Archive, Path: path}, Options{})
+	r, err := Open(t.Context(), Reference{Kind: registry.Archive, Path: path}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -476,7 +432,7 @@ func TestArchiveKeepsWhatOthersAdd(t *testing.T) {
 	var open2 [2]*Repository
 	for i := range open2 {
 		var err error
-		if open2[i], err = Open(t.Context(), Reference{Kind: Archive, Path: path}, Options{}); err != nil {
+		if open2[i], err = Open(t.Context(), Reference{Kind: registry.Archive, Path: path}, Options{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -506,7 +462,7 @@ func TestArchiveKeepsWhatOthersAdd(t *testing.T) {
 // manifest gets in that names one.
 func TestFileInThePlaceOfABlob(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []Kind{Layout, Archive} {
+	for _, kind := range []registry.Kind{registry.Layout, registry.Archive} {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
 			t.Parallel()
 			ref := Reference{Kind: kind, Path: filepath.Join(t.TempDir(), "place")}
@@ -533,7 +489,7 @@ func TestFileInThePlaceOfABlob(t *testing.T) {
 			damage := func(content []byte) {
 				t.Helper()
 				path := ref.Path
-				if kind == Layout {
+				if kind == registry.Layout {
 					path = filepath.Join(path, blobsDir, digest.FromBytes(content).Encoded())
 				}
 				b, err := os.ReadFile(path)
@@ -554,7 +510,7 @@ func TestFileInThePlaceOfABlob(t *testing.T) {
 					t.Errorf("a damaged blob: Exists = %v, %v", there, err)
 				}
 				err := r.Push(t.Context(), desc, bytes.NewReader(manifest))
-				unknown, ok := errors.AsType[*BlobUnknownError](err)
+				unknown, ok := errors.AsType[*registry.BlobUnknownError](err)
 				if !ok || !slices.Equal(unknown.Digests, []digest.Digest{layer.Digest}) {
 					t.Errorf("a manifest that names a damaged blob: %v", err)
 				}

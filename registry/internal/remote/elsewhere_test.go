@@ -1,4 +1,4 @@
-package registry
+package remote_test
 
 import (
 	"bytes"
@@ -17,97 +17,9 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/davit-oci/davit/registry/internal/oci"
+	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/registry/internal/remote"
 )
-
-func TestUnreachable(t *testing.T) {
-	client := func(host string) *client {
-		c, err := newClient(host, nil, Options{}.withDefaults(), new(oci.Stats))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	far, near := client("registry.example"), client("localhost:5000")
-	for addr, want := range map[string]string{ // who may not be sent there
-		"127.0.0.1": "far", "127.255.3.4": "far", "::1": "far", "::ffff:127.0.0.1": "far", "::ffff:7f00:1": "far",
-		"::127.0.0.1": "far", "64:ff9b::7f00:1": "far", "64:ff9b:1::7f00:1": "far", "2002:7f00:1::": "far", "::ffff:0:127.0.0.1": "far",
-		"0.0.0.0": "both", "0.1.2.3": "both", "::": "both", "169.254.169.254": "both", "169.254.0.1": "both", "fe80::1": "both", "fe80::1%eth0": "both",
-		"::ffff:169.254.169.254": "both", "64:ff9b::a9fe:a9fe": "both", "2002:a9fe:a9fe::1": "both", "::169.254.169.254": "both",
-		"fd00:ec2::254": "both", "100.100.100.200": "both", "168.63.129.16": "both", "192.0.0.192": "both", "fd20:ce::254": "both",
-		"224.0.0.1": "both", "239.255.255.250": "both", "ff02::1": "both", "ff05::2": "both", "255.255.255.255": "both",
-		"10.0.0.1": "", "172.16.3.4": "", "192.168.1.1": "", "fd12:3456::1": "", "100.64.0.1": "", // where private registries keep their blobs
-		"192.0.2.1": "", "8.8.8.8": "", "2001:db8::1": "", "64:ff9b::808:808": "", "2002:808:808::1": "", "::ffff:8.8.8.8": "", "128.0.0.1": "", "126.255.255.255": "",
-	} {
-		a := netip.MustParseAddr(addr)
-		if got := far.unreachable(a); (got == "") != (want == "") {
-			t.Errorf("%s: got %q for a registry elsewhere, want %q", addr, got, want)
-		}
-		if got := near.unreachable(a); (got == "") != (want != "both") {
-			t.Errorf("%s: got %q for a registry on loopback, want %q", addr, got, want)
-		}
-	}
-	// One answer from elsewhere is enough to be elsewhere.
-	c := client("registry.example")
-	c.onLoopback.Store(true)
-	if !c.local() {
-		t.Error("a name that is on loopback is not local")
-	}
-	c.offLoopback.Store(true)
-	if c.local() {
-		t.Error("a name that is here and there is local")
-	}
-}
-
-func TestOwnTokenService(t *testing.T) {
-	for _, c := range []struct {
-		registry, service string
-		own               bool
-	}{
-		{"docker.io", "https://auth.docker.io/token", true},
-		{"ghcr.io", "https://ghcr.io/token", true},
-		{"registry.gitlab.com", "https://gitlab.com/jwt/auth", true},
-		{"registry.example.com:5050", "https://gitlab.example.com/jwt/auth", true},
-		{"registry.cn-hangzhou.aliyuncs.com", "https://dockerauth.cn-hangzhou.aliyuncs.com/auth", true},
-		{"rg.fr-par.scw.cloud", "https://api.scaleway.com/registry-internal/v1/token", true},
-		{"a.b.corp", "https://auth.b.corp/", true},
-		{"registry:5000", "https://registry:5001/token", true},
-		{"192.0.2.1:5000", "http://192.0.2.1:5001/token", true},
-		{"REGISTRY.example.com", "https://registry.EXAMPLE.com:444/token", true},
-		{"localhost:5000", "http://127.0.0.1:5001/token", true},
-		{"named.example", "https://auth.example.net/token", true},
-		{"named.example", "https://auth.example.net:8443/token", true},
-		{"named.example", "https://port.example.net:8443/token", true},
-
-		{"named.example", "https://port.example.net/token", false},
-		{"named.example", "https://xauth.example.net/token", false},
-		{"ghcr.io", "https://evil.example/token", false},
-		{"ghcr.io", "https://ghcr.io.evil.example/token", false},
-		{"ghcr.io", "https://evil-ghcr.io/token", false},
-		{"a.co.uk", "https://b.co.uk/token", false},
-		{"a.github.io", "https://b.github.io/token", false},
-		{"registry.corp", "https://gitlab.corp/token", false},
-		{"registry:5000", "https://auth/token", false},
-		{"192.0.2.1", "https://192.0.2.2/token", false},
-		{"10.1.2.3", "https://9.1.2.3/token", false},
-		{"registry.example.com", "http://127.0.0.1:5001/token", false},
-		{"localhost:5000", "https://auth.example.com/token", false},
-		{"scw.cloud", "https://evil.scaleway.com/token", false},
-	} {
-		o := Options{Hosts: map[string]HostOptions{"named.example": {TokenServices: []string{"auth.example.net", "port.example.net:8443"}}}}
-		client, err := newClient(c.registry, nil, o.withDefaults(), new(oci.Stats))
-		if err != nil {
-			t.Fatal(err)
-		}
-		u, err := url.Parse(c.service)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := client.ownTokenService(u); got != c.own {
-			t.Errorf("%s, %s: got %v", c.registry, c.service, got)
-		}
-	}
-}
 
 // A victim is somebody on this machine whom nobody but this machine should reach.
 type victim struct {
@@ -250,7 +162,7 @@ func TestNobodyElseIsAsked(t *testing.T) {
 					told := false
 					for _, err := range try(t, open(t, home.Host+"/test", o)) {
 						checkNoSecrets(t, err)
-						_, foreign := errors.AsType[*TokenServiceError](err)
+						_, foreign := errors.AsType[*registry.TokenServiceError](err)
 						told = told || foreign || err != nil && strings.Contains(err.Error(), c.why)
 					}
 					if !told {
@@ -380,14 +292,14 @@ func TestForeignTokenService(t *testing.T) {
 		fmt.Fprint(w, `{"token":"a-token"}`)
 	}
 	foreign := outside(t, http.HandlerFunc(service))
-	registry := newOlareg(t, true)
+	stored := newOlareg(t, true)
 	s := plainServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer a-token" {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="`+foreign.URL+`/token"`)
 			w.WriteHeader(401)
 			return
 		}
-		registry.ServeHTTP(w, r)
+		stored.ServeHTTP(w, r)
 	}))
 	host := strings.TrimPrefix(s.URL, "http://")
 	at := strings.TrimPrefix(foreign.URL, "http://")
@@ -396,13 +308,13 @@ func TestForeignTokenService(t *testing.T) {
 		writeTemp(t, fmt.Sprintf(`{"auths":{%q:{"auth":"eDp5","identitytoken":"hunter2"}}}`, host)),
 	} {
 		_, err := open(t, host+"/test", Options{AuthFile: file}).Resolve(t.Context(), "v1")
-		e, ok := errors.AsType[*TokenServiceError](err)
+		e, ok := errors.AsType[*registry.TokenServiceError](err)
 		if !ok || e.Registry != host || e.Service != at || errors.Is(err, ErrUnauthorized) || asked.Load() != 0 {
 			t.Errorf("got %v, asked %d times", err, asked.Load())
 		}
 		checkNoSecrets(t, err)
 	}
-	if err := Login(t.Context(), host, "alice", "hunter2-hunter2", Options{AuthFile: writeTemp(t, "{}")}); err == nil || asked.Load() != 0 {
+	if err := registry.Login(t.Context(), host, "alice", "hunter2-hunter2", Options{AuthFile: writeTemp(t, "{}")}); err == nil || asked.Load() != 0 {
 		t.Errorf("login: %v, asked %d times", err, asked.Load())
 	}
 	// Nothing secret goes there without credentials, but http is no way to get a token from elsewhere.
@@ -482,7 +394,7 @@ func TestRedirectsEnd(t *testing.T) {
 		http.Redirect(w, r, fmt.Sprintf("/v2/%d", n.Add(1)), 307)
 	}))
 	_, err := open(t, strings.TrimPrefix(s.URL, "http://")+"/test", Options{}).Resolve(t.Context(), "v1")
-	if err == nil || n.Load() > maxRedirects+2 {
+	if err == nil || n.Load() > remote.MaxRedirects+2 {
 		t.Errorf("got %v after %d redirects", err, n.Load())
 	}
 }
@@ -497,7 +409,7 @@ func TestForeignTokenServiceAtMetadata(t *testing.T) {
 	}))
 	host := strings.TrimPrefix(s.URL, "http://")
 	_, err := open(t, host+"/test", Options{AuthFile: authFileWith(t, host, "alice", "hunter2-hunter2")}).Resolve(t.Context(), "v1")
-	if foreign, ok := errors.AsType[*TokenServiceError](err); ok || err == nil || !strings.Contains(err.Error(), "metadata address") {
+	if foreign, ok := errors.AsType[*registry.TokenServiceError](err); ok || err == nil || !strings.Contains(err.Error(), "metadata address") {
 		t.Errorf("got %v, %v", err, foreign)
 	}
 }
@@ -543,7 +455,7 @@ func TestTokenServiceRedirect(t *testing.T) {
 			if c.identity {
 				file = writeTemp(t, fmt.Sprintf(`{"auths":{%q:{"auth":"YWxpY2U6","identitytoken":"hunter2-hunter2"}}}`, host))
 			}
-			_, err := open(t, host+"/test", Options{Insecure: []string{"*"}, AuthFile: file, Retries: 3, backoff: 1}).Tags(t.Context())
+			_, err := open(t, host+"/test", Options{Insecure: []string{"*"}, AuthFile: file, Retries: 3, Backoff: 1}).Tags(t.Context())
 			switch {
 			case c.why == "" && err != nil:
 				t.Error(err)

@@ -1,4 +1,4 @@
-package registry
+package remote_test
 
 import (
 	"bytes"
@@ -13,7 +13,9 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/registry/internal/oci"
+	"github.com/davit-oci/davit/registry/internal/remote"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -54,7 +56,7 @@ func TestReferrersAreNotBelieved(t *testing.T) {
 	lying := mine
 	lying.ArtifactType, lying.Annotations = "application/x-something-else", map[string]string{"lie": "yes"}
 	huge, wrongSize, negative := mine, mine, mine
-	huge.Size, wrongSize.Size, negative.Size = MaxManifest+1, mine.Size-1, -1
+	huge.Size, wrongSize.Size, negative.Size = registry.MaxManifest+1, mine.Size-1, -1
 	odd := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: "../../etc/passwd"}
 	sha512 := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.SHA512.FromString(""), Size: 2}
 	for _, c := range []struct {
@@ -180,7 +182,7 @@ func TestReferrersWithoutEnd(t *testing.T) {
 		ends  bool
 	}{
 		{"pages without end", forever(1000), 200, true},
-		{"pages of one", forever(1), maxReferrerPages, true},
+		{"pages of one", forever(1), remote.MaxReferrerPages, true},
 		{"one page, longer than what is read", listing(heap(60_000)...), 1, true},
 		{"one page of short entries", answer(`{"manifests":[` + asJSON(mine) + strings.Repeat(",{}", 1<<20) + `]}`), 1, true},
 		{"pages in a circle", func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {

@@ -1,4 +1,4 @@
-package registry
+package layout
 
 import (
 	"archive/tar"
@@ -29,7 +29,7 @@ import (
 // where they are. What is written is kept beside the archive until close, which writes a new archive and renames it. Of two processes
 // that write at once, the one that closes later keeps what the other one has added.
 type archiveFiles struct {
-	ctx  context.Context // for close, which has none: the one given to openArchive
+	ctx  context.Context // for close, which has none: the one given to OpenArchive
 	path string
 	base *os.File // nil: no such file yet
 	old  *archiveContent
@@ -57,13 +57,14 @@ const (
 	maxMemberName     = 4096
 )
 
-func openArchive(ctx context.Context, path string, s *oci.Stats) (backend, error) {
+// OpenArchive opens the layout in a tar file. It need not exist. Close writes it; it fails, and changes nothing, if ctx has ended.
+func OpenArchive(ctx context.Context, path string, s *oci.Stats) (*Layout, error) {
 	f := &archiveFiles{ctx: ctx, path: path, blobs: make(map[digest.Digest]section)}
 	var err error
 	if f.base, f.old, err = readArchive(ctx, path); err != nil {
 		return nil, fmt.Errorf("opening archive %s: %w", path, err)
 	}
-	return &layout{files: f, stats: s}, nil
+	return &Layout{files: f, stats: s}, nil
 }
 
 // readArchive finds the members. A file that does not exist is an empty archive.
@@ -125,8 +126,8 @@ func scanArchive(ctx context.Context, file io.ReadSeeker, size int64) (*archiveC
 		seen[id] = true
 
 		if name == indexFile || name == layoutFile {
-			if h.Size > maxLayoutIndex {
-				return nil, fmt.Errorf("member %q has more than %d bytes", name, maxLayoutIndex)
+			if h.Size > maxIndex {
+				return nil, fmt.Errorf("member %q has more than %d bytes", name, maxIndex)
 			}
 			if small[name], err = io.ReadAll(tr); err != nil {
 				return nil, fmt.Errorf("reading member %q: %w", name, err)
@@ -154,7 +155,7 @@ func scanArchive(ctx context.Context, file io.ReadSeeker, size int64) (*archiveC
 		return nil, err
 	}
 	var err error
-	c.index, err = parseLayoutIndex(small[indexFile])
+	c.index, err = parseIndex(small[indexFile])
 	return c, err
 }
 
@@ -230,7 +231,7 @@ func (f *archiveFiles) open(d digest.Digest) (layoutBlob, error) {
 	if s, ok := f.old.blobs[d]; ok {
 		return memberBlob{io.NewSectionReader(f.base, s.off, s.size)}, nil
 	}
-	return nil, ErrNotFound
+	return nil, oci.ErrNotFound
 }
 
 // put may be called from several goroutines: each writes to its own part of the file.
@@ -319,7 +320,7 @@ func (f *archiveFiles) write() error {
 	if base != nil {
 		defer base.Close()
 	}
-	index, err := formatLayoutIndex(apply(old.index, f.changes))
+	index, err := formatIndex(apply(old.index, f.changes))
 	if err != nil {
 		return err
 	}

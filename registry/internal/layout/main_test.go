@@ -1,49 +1,59 @@
-package registry
+package layout_test
 
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
+	"testing"
 
+	"github.com/davit-oci/davit/registry"
+	"github.com/davit-oci/davit/registry/internal/registrytest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// runChild is the main of a process that a test starts from its own binary, to kill it or to give it an environment.
-func runChild(what string, args []string) int {
-	ctx := context.Background()
-	var err error
-	switch what {
-	case "resolve":
-		err = childResolve(ctx, args[0])
-		if errors.Is(err, ErrNotFound) {
-			fmt.Fprint(os.Stdout, "not found")
-			return 0
-		}
-	case "push":
-		err = childPush(ctx, args[0])
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stdout, err)
-		return 1
-	}
-	return 0
+// The tests use package registry, as programs do.
+type (
+	Options    = registry.Options
+	Reference  = registry.Reference
+	Repository = registry.Repository
+)
+
+var (
+	Open           = registry.Open
+	ParseReference = registry.ParseReference
+
+	ErrNotFound       = registry.ErrNotFound
+	ErrDigestMismatch = registry.ErrDigestMismatch
+)
+
+var (
+	open      = registrytest.Open
+	describe  = registrytest.Describe
+	noise     = registrytest.Noise
+	pushBytes = registrytest.Push
+	artifact  = registrytest.Artifact
+	readAll   = registrytest.ReadAll
+)
+
+const blobType = registrytest.BlobType
+
+const (
+	layoutFile    = ocispec.ImageLayoutFile
+	layoutContent = `{"imageLayoutVersion":"1.0.0"}`
+	indexFile     = ocispec.ImageIndexFile
+	blobsDir      = "blobs/sha256"
+	lockName      = ".davit-lock"
+)
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
-func childResolve(ctx context.Context, name string) error {
-	ref, err := ParseReference(name)
-	if err != nil {
-		return err
-	}
-	r, err := Open(ctx, ref, Options{PlainHTTP: []string{"*"}})
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	_, err = r.Resolve(ctx, "")
-	return err
+func TestMain(m *testing.M) {
+	registrytest.Main(m, map[string]func(context.Context, string) error{"push": childPush})
 }
 
 // childPush pushes artifact after artifact until it is killed, and says the tag of each one that is done.

@@ -1,4 +1,4 @@
-package registry
+package remote
 
 import (
 	"context"
@@ -10,15 +10,16 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/davit-oci/davit/registry/internal/oci"
 	"github.com/davit-oci/davit/registry/internal/redact"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-func (r *remote) blobPath(d digest.Digest) string { return r.repository + "/blobs/" + string(d) }
+func (r *Repository) blobPath(d digest.Digest) string { return r.repository + "/blobs/" + string(d) }
 
-// fetchRange sends the first request before it returns, so that a missing blob is an error here and not in the middle of reading.
-func (r *remote) fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
+// FetchRange sends the first request before it returns, so that a missing blob is an error here and not in the middle of reading.
+func (r *Repository) FetchRange(ctx context.Context, desc ocispec.Descriptor, off, n int64) (io.ReadCloser, error) {
 	b := &rangeReader{ctx: ctx, r: r, desc: desc, off: off, end: off + n}
 	if n == 0 {
 		return b, nil
@@ -45,8 +46,8 @@ func (r *remote) fetchRange(ctx context.Context, desc ocispec.Descriptor, off, n
 // A rangeReader reads [off, end) of a blob over as many responses as it takes. It holds a context because it is an io.Reader.
 type rangeReader struct {
 	ctx      context.Context
-	r        *remote
-	from     *remote // r, or a mirror of it until that fails
+	r        *Repository
+	from     *Repository // r, or a mirror of it until that fails
 	desc     ocispec.Descriptor
 	off, end int64         // what is still to be read
 	body     io.ReadCloser // positioned at off, or nil
@@ -194,7 +195,7 @@ func (b *rangeReader) accept(resp *http.Response, whole bool) error {
 		case first != b.off || last >= b.end:
 			return fmt.Errorf("GET %s: %w: asked for bytes %d-%d, got %d-%d", where, errBadRange, b.off, b.end-1, first, last)
 		case size >= 0 && size != b.desc.Size:
-			return fmt.Errorf("%w: %s has %d bytes in the registry, not %d", ErrDigestMismatch, b.desc.Digest, size, b.desc.Size)
+			return fmt.Errorf("%w: %s has %d bytes in the registry, not %d", oci.ErrDigestMismatch, b.desc.Digest, size, b.desc.Size)
 		}
 		// What comes after last is not the blob's. If it ends before end, the rest is asked for next.
 		resp.Body = &limited{resp.Body, last - first + 1}
@@ -202,7 +203,7 @@ func (b *rangeReader) accept(resp *http.Response, whole bool) error {
 	}
 
 	if resp.ContentLength >= 0 && resp.ContentLength != b.desc.Size {
-		return fmt.Errorf("%w: %s has %d bytes in the registry, not %d", ErrDigestMismatch, b.desc.Digest, resp.ContentLength, b.desc.Size)
+		return fmt.Errorf("%w: %s has %d bytes in the registry, not %d", oci.ErrDigestMismatch, b.desc.Digest, resp.ContentLength, b.desc.Size)
 	}
 	if !whole {
 		b.r.ignoresRanges.Store(true)
@@ -279,12 +280,13 @@ func (b *rangeReader) Close() error {
 	return nil
 }
 
-func (r *remote) exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
+// Exists reports whether the manifest or blob is there. A registry's word is all it rests on.
+func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
 	if _, doubted := r.doubted.Load(desc.Digest); doubted {
 		return false, nil
 	}
 	rq := request{method: http.MethodHead, path: r.blobPath(desc.Digest), scopes: r.pull}
-	if IsManifest(desc.MediaType) {
+	if oci.IsManifest(desc.MediaType) {
 		rq.path = r.manifestPath(string(desc.Digest))
 		rq.header = http.Header{"Accept": {desc.MediaType}}
 	}
@@ -292,12 +294,12 @@ func (r *remote) exists(ctx context.Context, desc ocispec.Descriptor) (bool, err
 }
 
 // head asks whether desc is there, by rq or, of a registry that knows no HEAD, by GET.
-func (r *remote) head(ctx context.Context, desc ocispec.Descriptor, rq request) (bool, error) {
+func (r *Repository) head(ctx context.Context, desc ocispec.Descriptor, rq request) (bool, error) {
 	found := false
 	err := r.c.retry(ctx, func(int) error {
 		if r.refusesHead.Load() {
 			rq.method = http.MethodGet
-			if !IsManifest(desc.MediaType) && desc.Size > 1 {
+			if !oci.IsManifest(desc.MediaType) && desc.Size > 1 {
 				rq.header = http.Header{"Range": {"bytes=0-0"}} // as little as can be asked for
 			}
 		}
@@ -323,7 +325,7 @@ func (r *remote) head(ctx context.Context, desc ocispec.Descriptor, rq request) 
 	if errors.Is(err, errNoHead) {
 		return r.head(ctx, desc, rq)
 	}
-	if errors.Is(err, ErrNotFound) {
+	if errors.Is(err, oci.ErrNotFound) {
 		return false, nil
 	}
 	if code := statusOf(err); rq.method == http.MethodGet && code/100 == 4 && code != http.StatusUnauthorized && !r.c.mayPass(err) {
@@ -337,9 +339,9 @@ func (r *remote) head(ctx context.Context, desc ocispec.Descriptor, rq request) 
 
 var errNoHead = errors.New("the registry knows no HEAD")
 
-// pushBlob: HEAD, then POST and PUT ("POST then PUT" of the distribution spec), tried again as a whole: half an upload is worth
+// PushBlob: HEAD, then POST and PUT ("POST then PUT" of the distribution spec), tried again as a whole: half an upload is worth
 // nothing on many registries, and the rest of them differ in how they say what they have.
-func (r *remote) pushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
 	chunked := false
 	_, doubted := r.doubted.LoadAndDelete(desc.Digest)
 	err := r.c.retry(ctx, func(try int) error {
@@ -361,7 +363,7 @@ func (r *remote) pushBlob(ctx context.Context, desc ocispec.Descriptor, open fun
 	})
 	if err != nil {
 		if e, ok := errors.AsType[*responseError](err); ok && e.has("DIGEST_INVALID") {
-			err = fmt.Errorf("%w: %w", ErrDigestMismatch, err)
+			err = fmt.Errorf("%w: %w", oci.ErrDigestMismatch, err)
 		}
 		return fmt.Errorf("pushing blob %s: %w", desc.Digest, err)
 	}
@@ -369,7 +371,7 @@ func (r *remote) pushBlob(ctx context.Context, desc ocispec.Descriptor, open fun
 }
 
 // startUpload opens an upload session.
-func (r *remote) startUpload(ctx context.Context) (*http.Response, *url.URL, error) {
+func (r *Repository) startUpload(ctx context.Context) (*http.Response, *url.URL, error) {
 	resp, err := r.c.do(ctx, request{
 		method: http.MethodPost,
 		path:   r.repository + "/blobs/uploads/",
@@ -397,7 +399,7 @@ func location(resp *http.Response) (*url.URL, error) {
 // body, and is not lost to a reset either.
 const expectContinue = 1 << 20
 
-func (r *remote) putBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+func (r *Repository) putBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
 	_, u, err := r.startUpload(ctx)
 	if err != nil {
 		return err
@@ -420,7 +422,7 @@ func (r *remote) putBlob(ctx context.Context, desc ocispec.Descriptor, open func
 
 // commit sends the request that ends an upload. 201 is what the distribution spec has for success; of any other, the blob itself is the
 // proof.
-func (r *remote) commit(ctx context.Context, rq request, desc ocispec.Descriptor) error {
+func (r *Repository) commit(ctx context.Context, rq request, desc ocispec.Descriptor) error {
 	resp, err := r.sendBody(ctx, rq, http.StatusCreated, http.StatusOK, http.StatusAccepted, http.StatusNoContent)
 	if err != nil {
 		return err
@@ -438,7 +440,7 @@ func (r *remote) commit(ctx context.Context, rq request, desc ocispec.Descriptor
 }
 
 // sendBody sends rq once the registry consents, if its body is large enough to ask.
-func (r *remote) sendBody(ctx context.Context, rq request, want ...int) (*http.Response, error) {
+func (r *Repository) sendBody(ctx context.Context, rq request, want ...int) (*http.Response, error) {
 	if rq.size >= expectContinue {
 		rq.header.Set("Expect", "100-continue")
 	}
@@ -459,7 +461,7 @@ const (
 
 // patchBlob uploads in several requests, for proxies that limit one. It does not hold chunks in memory: a chunk that fails starts the
 // whole again.
-func (r *remote) patchBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
+func (r *Repository) patchBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
 	size := int64(patchChunk)
 	for {
 		err := r.patchBlobBy(ctx, desc, open, size)
@@ -471,7 +473,7 @@ func (r *remote) patchBlob(ctx context.Context, desc ocispec.Descriptor, open fu
 	}
 }
 
-func (r *remote) patchBlobBy(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error), size int64) (err error) {
+func (r *Repository) patchBlobBy(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error), size int64) (err error) {
 	resp, u, err := r.startUpload(ctx)
 	if err != nil {
 		return err
@@ -560,14 +562,15 @@ func (c *rewinder) Close() {
 }
 
 // cancelUpload is a courtesy; registries also forget sessions by themselves.
-func (r *remote) cancelUpload(ctx context.Context, u *url.URL) {
+func (r *Repository) cancelUpload(ctx context.Context, u *url.URL) {
 	if resp, err := r.c.do(ctx, request{method: http.MethodDelete, url: u, scopes: r.push},
 		http.StatusNoContent, http.StatusAccepted, http.StatusOK); err == nil {
 		resp.Body.Close()
 	}
 }
 
-func (r *remote) mount(ctx context.Context, desc ocispec.Descriptor, from string) (mounted bool, err error) {
+// Mount is false without an error where the registry does not do that.
+func (r *Repository) Mount(ctx context.Context, desc ocispec.Descriptor, from string) (mounted bool, err error) {
 	err = r.c.retry(ctx, func(int) error {
 		resp, err := r.c.do(ctx, request{
 			method: http.MethodPost,
