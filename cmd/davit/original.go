@@ -100,9 +100,9 @@ func (p *pusher) sourceFiles(m *artifact.Manifest) (files []appliance.SourceFile
 			}
 		}
 	}
-	lies := make(map[string]string) // where, by name
+	paths := make(map[string]string) // where, by name
 	for i, img := range p.images {
-		if lies[names[i]], err = realPath(img.Path); err != nil && len(img.MoreFiles()) > 0 {
+		if paths[names[i]], err = realPath(img.Path); err != nil && len(img.MoreFiles()) > 0 {
 			return nil, err
 		}
 	}
@@ -117,14 +117,14 @@ func (p *pusher) sourceFiles(m *artifact.Manifest) (files []appliance.SourceFile
 				return nil, err
 			}
 			name = path.Join(path.Dir(names[i]), name)
-			other, ok := lies[name]
+			other, ok := paths[name]
 			if ok && other == at {
 				continue // disks can share one
 			}
 			if ok || slices.ContainsFunc(files, func(have appliance.SourceFile) bool { return have.Name == name }) {
 				return nil, fmt.Errorf("two files would be called %s, and %s is one of them: push the disks one by one", name, at)
 			}
-			lies[name] = at
+			paths[name] = at
 			if err := add(name, f); err != nil {
 				return nil, err
 			}

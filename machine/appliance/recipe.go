@@ -76,7 +76,7 @@ func newRecipe(ctx context.Context, files []SourceFile, partSize int64) (*Recipe
 	if err := CheckNames(files); err != nil {
 		return nil, nil, err
 	}
-	c := cook{ctx: ctx, partSize: partSize, room: literalRoom, blobs: make(map[string]int), buf: make([]byte, scanStretch)}
+	c := recipeBuilder{ctx: ctx, partSize: partSize, room: literalRoom, blobs: make(map[string]int), buf: make([]byte, scanStretch)}
 	var total int64
 	for _, f := range files {
 		if f.Content.Size() > maxOriginal-total {
@@ -94,8 +94,8 @@ func newRecipe(ctx context.Context, files []SourceFile, partSize int64) (*Recipe
 	return &c.recipe, c.parts, nil
 }
 
-// cook makes a recipe.
-type cook struct {
+// A recipeBuilder makes a recipe.
+type recipeBuilder struct {
 	ctx      context.Context // of NewRecipe, which it does not outlive
 	partSize int64           // bytes of a part, at most
 	minZeros int64           // length of the shortest run of zeros that no part has
@@ -117,7 +117,7 @@ type cook struct {
 	waiting []int // those of segments whose blob it is
 }
 
-func (c *cook) file(f *SourceFile) error {
+func (c *recipeBuilder) file(f *SourceFile) error {
 	c.content, c.sum, c.segments = f.Content, sha256.New(), []segment{}
 	size, end := f.Content.Size(), int64(0)
 	for _, m := range append(f.Members[:len(f.Members):len(f.Members)], Member{Offset: size}) {
@@ -145,7 +145,7 @@ func (c *cook) file(f *SourceFile) error {
 
 // read gives a stretch of the file to use, by pieces, all but the last of
 // scanStretch bytes.
-func (c *cook) read(offset, size int64, use func(offset int64, p []byte)) error {
+func (c *recipeBuilder) read(offset, size int64, use func(offset int64, p []byte)) error {
 	for size > 0 {
 		if err := c.ctx.Err(); err != nil {
 			return err
@@ -163,7 +163,7 @@ func (c *cook) read(offset, size int64, use func(offset int64, p []byte)) error 
 }
 
 // known adds a stretch that the artifact has as a blob.
-func (c *cook) known(m Member) error {
+func (c *recipeBuilder) known(m Member) error {
 	h := sha256.New()
 	if err := c.read(m.Offset, m.Size, func(_ int64, p []byte) { h.Write(p) }); err != nil {
 		return err
@@ -179,7 +179,7 @@ func (c *cook) known(m Member) error {
 }
 
 // blob returns the index of a blob, and whether it is new.
-func (c *cook) blob(b Blob) (n int, fresh bool) {
+func (c *recipeBuilder) blob(b Blob) (n int, fresh bool) {
 	n, ok := c.blobs[b.Digest]
 	if !ok {
 		n = len(c.recipe.Blobs)
@@ -191,7 +191,7 @@ func (c *cook) blob(b Blob) (n int, fresh bool) {
 
 // bytes adds a stretch that no blob has: into the recipe if it is short, else
 // into parts, without the long runs of zeros. What is all zeros gets into none.
-func (c *cook) bytes(offset, size int64) error {
+func (c *recipeBuilder) bytes(offset, size int64) error {
 	var zeros int64 // before the current piece, from which they are not yet told apart
 	start := offset
 	err := c.read(offset, size, func(offset int64, p []byte) {
@@ -221,14 +221,14 @@ func (c *cook) bytes(offset, size int64) error {
 	return nil
 }
 
-func (c *cook) zeros(n int64) {
+func (c *recipeBuilder) zeros(n int64) {
 	if n > 0 {
 		c.segments = append(c.segments, segment{Zeros: n})
 	}
 }
 
 // literals adds a short stretch, if the recipe has room for it.
-func (c *cook) literals(p []byte) bool {
+func (c *recipeBuilder) literals(p []byte) bool {
 	var pieces []segment
 	rest, room := maxLiteral, c.room
 	for len(p) > 0 {
@@ -261,7 +261,7 @@ func (c *cook) literals(p []byte) bool {
 }
 
 // fill adds a stretch of the file to parts. Its bytes are p, or zeros if p is nil.
-func (c *cook) fill(offset, size int64, p []byte) {
+func (c *recipeBuilder) fill(offset, size int64, p []byte) {
 	for size > 0 {
 		if c.size == c.partSize {
 			c.endPart()
@@ -291,7 +291,7 @@ func (c *cook) fill(offset, size int64, p []byte) {
 }
 
 // endPart ends the part that is being filled, if there is one.
-func (c *cook) endPart() {
+func (c *recipeBuilder) endPart() {
 	if c.size == 0 {
 		return
 	}
