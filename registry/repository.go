@@ -220,13 +220,6 @@ func (r *Repository) FetchRange(ctx context.Context, desc ocispec.Descriptor, of
 	return r.backend.FetchRange(ctx, desc, off, n)
 }
 
-// IgnoresRanges reports whether the registry has answered a request for a range with the whole blob. Ranges still work then, but each
-// one costs a transfer of all that is before it: fetch whole blobs instead.
-func (r *Repository) IgnoresRanges() bool {
-	b, ok := r.backend.(*remote.Repository)
-	return ok && b.IgnoresRanges()
-}
-
 // Exists reports whether the manifest or blob is there. Of a registry, its word is all that this rests on; in a layout or an archive the bytes
 // are hashed.
 func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {

@@ -205,12 +205,8 @@ func (b *rangeReader) accept(resp *http.Response, whole bool) error {
 	if resp.ContentLength >= 0 && resp.ContentLength != b.desc.Size {
 		return fmt.Errorf("%w: %s has %d bytes in the registry, not %d", oci.ErrDigestMismatch, b.desc.Digest, resp.ContentLength, b.desc.Size)
 	}
-	if !whole {
-		b.r.ignoresRanges.Store(true)
-	}
 	if b.never { // it gives what it did not give by range: the next reader need not ask
 		b.from.refusesRanges.Store(true)
-		b.r.ignoresRanges.Store(true)
 	}
 	n, err := io.CopyN(io.Discard, resp.Body, b.off)
 	b.r.c.stats.Fetched.Add(n)

@@ -20,8 +20,6 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-import ()
-
 // ErrUnauthorized: the registry answered 401 or 403, or it asks for credentials and there are none.
 var ErrUnauthorized = errors.New("unauthorized")
 

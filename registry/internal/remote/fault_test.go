@@ -328,23 +328,6 @@ func withoutRange(w http.ResponseWriter, r *http.Request, h http.Handler) bool {
 	return true
 }
 
-func TestIgnoresRanges(t *testing.T) {
-	t.Parallel()
-	f := newFaulty(t)
-	r := open(t, f.names, Options{})
-	desc := pushBytes(t, r, blobType, noise(1, 1000))
-	if _, err := fetchRange(t, r, desc, 10, 10); err != nil || r.IgnoresRanges() {
-		t.Errorf("before: %v, %v", r.IgnoresRanges(), err)
-	}
-	f.set(withoutRange)
-	if _, err := fetchRange(t, r, desc, 0, 1000); err != nil || r.IgnoresRanges() {
-		t.Errorf("after a whole blob: %v, %v", r.IgnoresRanges(), err)
-	}
-	if _, err := fetchRange(t, r, desc, 10, 10); err != nil || !r.IgnoresRanges() {
-		t.Errorf("after a range: %v, %v", r.IgnoresRanges(), err)
-	}
-}
-
 // A whole blob that is called a part of itself is the blob.
 func TestWholeBlobAsPartialContent(t *testing.T) {
 	t.Parallel()
@@ -448,8 +431,8 @@ func TestRefusedRanges(t *testing.T) {
 					t.Errorf("at %d: got %d bytes, %v", off, len(got), err)
 				}
 			}
-			if got := f.counted("GET blob"); got > 6 || !r.IgnoresRanges() {
-				t.Errorf("%d requests for four ranges, IgnoresRanges = %v", got, r.IgnoresRanges())
+			if got := f.counted("GET blob"); got > 6 {
+				t.Errorf("%d requests for four ranges", got)
 			}
 			// Another size is another blob.
 			f.set(times(always, "GET blob", func(w http.ResponseWriter, r *http.Request, h http.Handler) bool {

@@ -43,7 +43,6 @@ type Repository struct {
 	mirrors []*Repository // asked first for what has a digest
 	ns      url.Values    // for a mirror: whose content is asked for, which is how one mirror serves many registries
 
-	ignoresRanges atomic.Bool
 	refusesRanges atomic.Bool // they are errors, or cannot be told apart
 	refusesHead   atomic.Bool // of blobs: GET is asked instead
 	doubted       sync.Map    // by digest: blobs that HEAD finds and that a manifest was refused for
@@ -109,9 +108,6 @@ func (r *Repository) Close() error {
 	}
 	return nil
 }
-
-// IgnoresRanges reports whether the registry has answered a request for a range with the whole blob.
-func (r *Repository) IgnoresRanges() bool { return r.ignoresRanges.Load() }
 
 func (r *Repository) manifestPath(tagOrDigest string) string {
 	return r.repository + "/manifests/" + tagOrDigest
