@@ -101,9 +101,6 @@ func (k *Key) sortChain() error {
 	return nil
 }
 
-// Certificate is that of the key.
-func (k *Key) Certificate() *x509.Certificate { return k.chain[0] }
-
 // certificate returns the certificate file of a manifest (DSP0243, "Integrity
 // and authenticity"): the signature in the spelling of a digest, then the chain.
 func (k *Key) certificate(name string, manifest []byte) ([]byte, error) {

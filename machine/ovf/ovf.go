@@ -12,10 +12,8 @@ const (
 	namespace1  = "http://schemas.dmtf.org/ovf/envelope/1"
 	namespace2  = "http://schemas.dmtf.org/ovf/envelope/2"
 
-	namespaceRASD  = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData"
-	namespaceVSSD  = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData"
-	namespaceSASD  = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_StorageAllocationSettingData"      // of OVF 2
-	namespaceEPASD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_EthernetPortAllocationSettingData" // of OVF 2
+	namespaceRASD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData"
+	namespaceVSSD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData"
 
 	namespaceVMware     = "http://www.vmware.com/schema/ovf"
 	namespaceXenServer  = "http://schemas.citrix.com/ovf/envelope/1"
