@@ -23,6 +23,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 
 	"github.com/opencontainers/go-digest"
@@ -187,6 +188,11 @@ func refuseFault(part string, f *fetch.Fault) error {
 }
 
 type sum = [sha256.Size]byte
+
+func sumOf(h hash.Hash) (s sum) {
+	h.Sum(s[:0])
+	return s
+}
 
 // Digest returns the text form of a SHA-256 digest.
 func Digest(s [sha256.Size]byte) digest.Digest {
