@@ -178,42 +178,49 @@ func (t *baseTable) withDead() ([]bool, error) {
 
 func (t *baseTable) close() error { return t.table.close() }
 
-// CheckReused reads the kept layers that known is false for: every frame, also
-// of chunks that the new disks do not need. So whoever trusts the signature of
-// the new artifact can build on all of its layers. The error says which base was
-// at fault, -1 for none.
-func (p *Packed) CheckReused(ctx context.Context, bases []*Base, known func(base int, layer LayerID) bool, jobs int) (base int, err error) {
+// CheckReusedOptions are the options of [Packed.CheckReused].
+type CheckReusedOptions struct {
+	Jobs int // layers read at once; 0 is 8
+
+	// Known, if it is not nil, says which layers need not be read: layer, of the
+	// artifact PackOptions.Bases[base]. It is not called concurrently.
+	Known func(base int, layer LayerID) bool
+}
+
+// CheckReused reads the layers of bases that the new artifact keeps: every frame,
+// also of chunks that the new disks do not need. So whoever trusts the signature
+// of the new artifact can build on all of its layers. The bases must still be
+// open. An error that a base is to blame for is a [BaseError].
+func (p *Packed) CheckReused(ctx context.Context, o CheckReusedOptions) error {
+	if o.Jobs <= 0 {
+		o.Jobs = 8
+	}
 	t := p.packer.base
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(max(1, jobs))
+	g.SetLimit(o.Jobs)
 	for l := range t.layers {
 		layer := &t.layers[l]
-		if !t.keep[l] || known(layer.from, layer.id()) {
+		if !t.keep[l] || o.Known != nil && o.Known(layer.from, layer.id()) {
 			continue
 		}
 		g.Go(func() error {
-			if err := bases[layer.from].checkFrames(ctx, layer.dir, nil); err != nil {
-				return &checkError{layer.from, err}
+			if err := p.packer.o.Bases[layer.from].checkFrames(ctx, layer.dir, nil); err != nil {
+				return &BaseError{layer.from, err}
 			}
 			p.checked(layer.id())
 			return nil
 		})
 	}
-	var fault *checkError
-	switch err := g.Wait(); {
-	case errors.As(err, &fault):
-		return fault.base, fault.error
-	default:
-		return -1, err
-	}
+	return g.Wait()
 }
 
-// A checkError is the error of one base.
-type checkError struct {
-	base int
-	error
+// A BaseError is an error that a base is to blame for.
+type BaseError struct {
+	Base int // index into PackOptions.Bases
+	Err  error
 }
 
-func (e *checkError) Unwrap() error { return e.error }
+func (e *BaseError) Error() string { return e.Err.Error() }
+func (e *BaseError) Unwrap() error { return e.Err }
 
 func (l *baseLayer) id() LayerID { return l.IndexLayer.id(l.desc.MediaType) }

@@ -429,8 +429,8 @@ func (p *pusher) push(ctx context.Context, reuse *reuse, signed bool) (*pushed, 
 		}
 		err = errors.Join(err, out.Close())
 		// A registry that finds new excuses each time is not listened to for ever.
-		last := again && !errors.Is(err, errLyingBase) && p.ref.Kind == registry.Remote
-		if last || !reuse.drop(ctx, p, out, err) {
+		_, lying := errors.AsType[*artifact.BaseError](err)
+		if last := again && !lying && p.ref.Kind == registry.Remote; last || !reuse.drop(ctx, p, out, err) {
 			return nil, err
 		}
 	}
@@ -523,9 +523,8 @@ func (out *pushed) remember() {
 // pushes config and manifest.
 func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed bool) error {
 	if signed {
-		base, err := out.CheckReused(ctx, reuse.bases, reuse.knows, p.jobs)
-		if err != nil {
-			return reuse.blame(base, err)
+		if err := out.CheckReused(ctx, artifact.CheckReusedOptions{Jobs: p.jobs, Known: reuse.knows}); err != nil {
+			return reuse.blame(err)
 		}
 	}
 	config, err := p.describe(out.Disks)

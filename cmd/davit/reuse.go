@@ -37,9 +37,6 @@ type reuse struct {
 	warn     func(format string, args ...any)
 }
 
-// errLyingBase marks what only a base can be blamed for.
-var errLyingBase = errors.New("a reused artifact is not what it says")
-
 // findReuse opens the artifacts that --reuse names, or those that a push looks
 // at by itself: the one whose tag moves, else the last three of the repository.
 func (o *pushOptions) findReuse(ctx context.Context, store *store.Store, repo *registry.Repository, plan pushPlan, keys []*sign.Key) (_ *reuse, err error) {
@@ -243,27 +240,19 @@ func (r *reuse) knows(base int, layer artifact.LayerID) bool {
 	return r.trusted[base] || r.checked.has(r.from[base], layer)
 }
 
-// blame returns the error of a base whose frames are not what they should be.
-func (r *reuse) blame(base int, err error) error {
-	if base < 0 {
-		return err
+// blame names the base in an error that it is to blame for.
+func (r *reuse) blame(err error) error {
+	if fault, ok := errors.AsType[*artifact.BaseError](err); ok {
+		return fmt.Errorf("reused %s: %w", r.names[fault.Base], err)
 	}
-	return &baseError{base, fmt.Errorf("reused %s: %w", r.names[base], err)}
+	return err
 }
-
-type baseError struct {
-	base int
-	error
-}
-
-func (e *baseError) Unwrap() []error { return []error{e.error, errLyingBase} }
 
 // drop takes what err blames out of the reuse, and reports whether it is worth
 // while to try again.
 func (r *reuse) drop(ctx context.Context, p *pusher, out *pushed, err error) bool {
-	var lying *baseError
-	if errors.As(err, &lying) {
-		i := lying.base
+	if fault, ok := errors.AsType[*artifact.BaseError](err); ok {
+		i := fault.Base
 		if r.named[i] || len(refusals(err)) == 0 && !errors.Is(err, registry.ErrNotFound) || ctx.Err() != nil {
 			return false
 		}
