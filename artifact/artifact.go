@@ -2,8 +2,8 @@
 // artifact and back: the format of docs/spec.md.
 //
 // To write one, [Pack] cuts disks into chunks, puts the new ones into layers
-// and says in an index per disk where every byte is; [Manifest.Encode] ties
-// them together. To read one, [Open] takes what package verify has let through
+// and says in an index per disk where every byte is; [Publish] ties them together
+// in a manifest. To read one, [Open] takes what package verify has let through
 // and checks the manifest and the indexes; every [Disk] of the [Image] is then a
 // reader of its content, and [Disk.Restore] writes it to a file, fetching only
 // what is not there yet.
@@ -12,9 +12,9 @@
 // layer directory, frame, chunk, in this order. Content that is not what a
 // digest or the format says is a [RefusedError].
 //
-// The package knows no registry: blobs come from a [Fetcher] and go to the
-// function that is given to Pack. It does not check signatures either: only
-// package verify makes the subject that Open takes, and no other package can.
+// The package knows no registry: blobs come from a [Fetcher] and go to a
+// [Pusher]. It does not check signatures either: only package verify makes the
+// subject that Open takes, and no other package can.
 package artifact
 
 import (

@@ -49,13 +49,8 @@ func (m *memory) FetchRange(_ context.Context, d ocispec.Descriptor, off, n int6
 	return io.NopCloser(io.NewSectionReader(bytes.NewReader(b), off, n)), nil
 }
 
-func (m *memory) push(_ context.Context, d ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
-	rc, err := open()
-	if err != nil {
-		return err
-	}
-	defer rc.Close()
-	b, err := io.ReadAll(rc)
+func (m *memory) Push(_ context.Context, d ocispec.Descriptor, content io.Reader) error {
+	b, err := io.ReadAll(content)
 	if err != nil {
 		return err
 	}
@@ -74,24 +69,18 @@ func (m *memory) push(_ context.Context, d ocispec.Descriptor, open func() (io.R
 // pack packs disks and returns the descriptor of the manifest.
 func (m *memory) pack(t testing.TB, disks []Source, o PackOptions) (ocispec.Descriptor, *Packed) {
 	t.Helper()
-	o.Push = m.push
 	o.Scratch = t.TempDir()
-	p, err := Pack(t.Context(), disks, o)
+	p, err := Pack(t.Context(), m, disks, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	ovf := []byte("<Envelope/>")
-	manifest := Manifest{OVF: descriptorOf(TypeOVF, ovf), Disks: p.Disks, Layers: p.Layers}
-	raw, err := manifest.Encode()
+	pushed := m.pushed // tests count what Pack pushes
+	desc, err := Publish(t.Context(), m, Content{OVF: []byte("<Envelope/>"), Packed: p})
 	if err != nil {
 		t.Fatal(err)
 	}
-	desc := descriptorOf(ocispec.MediaTypeImageManifest, raw)
-	m.mu.Lock()
-	m.blobs[string(manifest.OVF.Digest)] = ovf
-	m.blobs[string(desc.Digest)] = raw
-	m.mu.Unlock()
+	m.pushed = pushed
 	return desc, p
 }
 

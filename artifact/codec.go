@@ -2,6 +2,7 @@ package artifact
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -47,16 +48,9 @@ func ParseCodec(s string) (Codec, error) {
 // String returns what [ParseCodec] reads.
 func (c Codec) String() string {
 	if c.Name == "" || c.Name == "zstd" {
-		return "zstd:" + strconv.Itoa(cmpOr(c.Level, DefaultLevel))
+		return "zstd:" + strconv.Itoa(cmp.Or(c.Level, DefaultLevel))
 	}
 	return c.Name
-}
-
-func cmpOr(a, b int) int {
-	if a != 0 {
-		return a
-	}
-	return b
 }
 
 // mediaType returns the type of layers in this codec.
@@ -86,7 +80,7 @@ func newEncoder(c Codec) (*encoder, error) {
 	// decides the bytes, so it is part of the encoder's version.
 	var err error
 	e.zstd, err = zstd.NewWriter(nil,
-		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(cmpOr(c.Level, DefaultLevel))),
+		zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(cmp.Or(c.Level, DefaultLevel))),
 		zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)),
 		zstd.WithEncoderCRC(false),
 		zstd.WithWindowSize(maxFramePlain),

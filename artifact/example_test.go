@@ -19,6 +19,7 @@ import (
 )
 
 // A store has blobs in memory. A registry, or a layout in a folder, does as well.
+// It takes one blob at a time, which is why Jobs is 1 below.
 type store map[digest.Digest][]byte
 
 func (s store) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, error) {
@@ -29,20 +30,35 @@ func (s store) Fetch(_ context.Context, d ocispec.Descriptor) (io.ReadCloser, er
 	return io.NopCloser(bytes.NewReader(b)), nil
 }
 
-func (s store) push(_ context.Context, d ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
-	r, err := open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	s[d.Digest], err = io.ReadAll(r)
+func (s store) Push(_ context.Context, d ocispec.Descriptor, content io.Reader) (err error) {
+	s[d.Digest], err = io.ReadAll(content)
 	return err
 }
 
-func (s store) put(mediaType string, b []byte) ocispec.Descriptor {
-	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
-	s[d.Digest] = b
-	return d
+// A disk becomes an artifact. What is left for the caller is to sign the
+// descriptor, and then to tag it.
+func ExamplePublish() {
+	ctx := context.Background()
+	repo := store{}
+	disk := bytes.NewReader(bytes.Repeat([]byte("content of a disk "), 1<<16))
+	packed, err := artifact.Pack(ctx, repo, []artifact.Source{{Name: "disk0", Reader: disk}}, artifact.PackOptions{Jobs: 1})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer packed.Close()
+	desc, err := artifact.Publish(ctx, repo, artifact.Content{
+		OVF:      []byte(`<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1"/>`),
+		Packed:   packed,
+		Platform: "linux/amd64",
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(desc.MediaType)
+	fmt.Println(len(packed.Layers), "layer,", len(repo), "blobs and manifests")
+	// Output:
+	// application/vnd.oci.image.manifest.v1+json
+	// 1 layer, 4 blobs and manifests
 }
 
 // The disk of an artifact becomes a compressed qcow2 image. The user has named
@@ -99,17 +115,38 @@ func ExampleDisk_Restore() {
 // pushed is an artifact with one disk.
 func pushed(ctx context.Context, blobs store) ocispec.Descriptor {
 	content := bytes.NewReader(append([]byte("boot sector"), make([]byte, 100<<20)...))
-	packed, err := artifact.Pack(ctx, []artifact.Source{{Name: "root", Reader: content}}, artifact.PackOptions{Push: blobs.push})
+	packed, err := artifact.Pack(ctx, blobs, []artifact.Source{{Name: "root", Reader: content}}, artifact.PackOptions{Jobs: 1})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer packed.Close()
-	manifest := artifact.Manifest{OVF: blobs.put(artifact.TypeOVF, []byte("<Envelope/>")), Disks: packed.Disks, Layers: packed.Layers}
-	raw, err := manifest.Encode()
+	desc, err := artifact.Publish(ctx, blobs, artifact.Content{OVF: []byte("<Envelope/>"), Packed: packed})
 	if err != nil {
 		log.Fatal(err)
 	}
-	return blobs.put(ocispec.MediaTypeImageManifest, raw)
+	return desc
+}
+
+// The machine of an artifact is described by an OVF.
+func ExampleImage_ReadOVF() {
+	ctx := context.Background()
+	blobs := store{}
+	desc := pushed(ctx, blobs)
+	found, err := verify.Unverified(ctx, blobs, desc) // better: verify.Artifact, with a policy
+	if err != nil {
+		log.Fatal(err)
+	}
+	img, err := artifact.Open(ctx, blobs, found.Subject, artifact.OpenOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer img.Close()
+	ovf, err := img.ReadOVF(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s\n", ovf)
+	// Output: <Envelope/>
 }
 
 // The digest of a disk says whether two disks have the same content, in

@@ -77,7 +77,7 @@ func (p *packer) writeIndex(ctx context.Context, i int, table []IndexLayer) (d D
 	if disk.SectorSize(src.Reader) == 4096 {
 		d.Sector = 4096
 	}
-	return d, p.o.Push(ctx, d.Index, func() (io.ReadCloser, error) {
+	return d, pushBlob(ctx, p.target, d.Index, func() (io.ReadCloser, error) {
 		return io.NopCloser(io.NewSectionReader(f, 0, at)), nil
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -30,8 +31,14 @@ type Journal interface {
 type LayerRecord struct {
 	First  [sha256.Size]byte // digest of its first chunk
 	Recipe [sha256.Size]byte // SHA-256 of the lengths and digests of all its chunks
-	Codec  string
+	Codec  string            // as [Codec.String] writes it
 	Layer  IndexLayer
+}
+
+// Descriptor returns the descriptor of the layer.
+func (r *LayerRecord) Descriptor() ocispec.Descriptor {
+	name, _, _ := strings.Cut(r.Codec, ":")
+	return ocispec.Descriptor{MediaType: Codec{Name: name}.mediaType(), Digest: Digest(r.Layer.Digest), Size: r.Layer.Size}
 }
 
 // A layerWriter puts chunks into frames and frames into layers, in order;
@@ -223,8 +230,7 @@ func (w *layerWriter) run() error {
 	}()
 	for job := range w.queue {
 		if job.known != nil {
-			layer := job.known.Layer
-			w.done = append(w.done, doneLayer{layer, ocispec.Descriptor{MediaType: w.p.enc.codec.mediaType(), Digest: Digest(layer.Digest), Size: layer.Size}})
+			w.done = append(w.done, doneLayer{job.known.Layer, job.known.Descriptor()})
 			continue
 		}
 		if job.end != nil {
@@ -270,7 +276,7 @@ func (w *layerWriter) run() error {
 func (w *layerWriter) push(desc ocispec.Descriptor, f *os.File, record *LayerRecord) {
 	w.p.push(func(ctx context.Context) error {
 		defer removeTemp(f)
-		err := w.p.o.Push(ctx, desc, func() (io.ReadCloser, error) {
+		err := pushBlob(ctx, w.p.target, desc, func() (io.ReadCloser, error) {
 			return io.NopCloser(io.NewSectionReader(f, 0, desc.Size)), nil
 		})
 		if err != nil || w.p.o.Journal == nil {

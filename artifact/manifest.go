@@ -55,8 +55,8 @@ type DiskDescriptor struct {
 
 var emptyJSON = ocispec.DescriptorEmptyJSON
 
-// GitlabConfig is the config blob of the gitlab form.
-var GitlabConfig = []byte(`{"architecture":"unknown","os":"unknown","rootfs":{"type":"layers","diff_ids":[]}}`)
+// gitlabConfig is the config blob of the gitlab form.
+var gitlabConfig = []byte(`{"architecture":"unknown","os":"unknown","rootfs":{"type":"layers","diff_ids":[]}}`)
 
 // diskName is what a disk may be called: it becomes part of file names.
 var diskName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -102,12 +102,12 @@ func (m *Manifest) Encode() ([]byte, error) {
 	out.Layers = append(out.Layers, m.Layers...)
 	if m.Gitlab {
 		out.ArtifactType = ""
-		out.Config = descriptorOf(ocispec.MediaTypeImageConfig, GitlabConfig)
+		out.Config = descriptorOf(ocispec.MediaTypeImageConfig, gitlabConfig)
 		out.Layers = append(out.Layers, m.OVF)
 	}
 	out.Layers = append(out.Layers, m.Files...)
 	out.Layers = append(out.Layers, m.Originals...)
-	if len(out.Layers) == 0 {
+	if m.withoutLayers() {
 		empty := emptyJSON
 		empty.Data = nil
 		out.Layers = append(out.Layers, empty)
@@ -123,6 +123,12 @@ func (m *Manifest) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("the manifest would have %d bytes, more than %d", len(raw), MaxManifest)
 	}
 	return raw, nil
+}
+
+// withoutLayers reports whether a manifest has the empty blob in the place of
+// layers: the image spec wants one at least.
+func (m *Manifest) withoutLayers() bool {
+	return len(m.Disks)+len(m.Layers)+len(m.Files)+len(m.Originals) == 0 && !m.Gitlab
 }
 
 func descriptorOf(mediaType string, b []byte) ocispec.Descriptor {

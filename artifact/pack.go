@@ -38,10 +38,6 @@ type PackOptions struct {
 	// Scrub rewrites every layer that holds a chunk the disks do not need.
 	Scrub bool
 
-	// Push stores a blob. It is called concurrently, up to Jobs times; open
-	// gives the content and can be called again.
-	Push func(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error
-
 	// Journal remembers the layers that an earlier Pack has pushed, so that
 	// they are not compressed again. It may be nil.
 	Journal Journal
@@ -77,14 +73,15 @@ type Packed struct {
 	good []LayerID // of kept layers that were checked
 }
 
-// Pack cuts disks into chunks, pushes those that no base holds in new layers,
-// and pushes an index for each disk. The bases' layers must still be made
-// available by the caller where they are not in the same repository.
+// Pack cuts disks into chunks, pushes those that no base holds to target in new
+// layers, and pushes an index for each disk. [Publish] does the rest. The bases'
+// layers must still be made available by the caller where they are not in the
+// same repository.
 //
 // Memory does not depend on the size of the disks or bases. Disks are read
 // once, in parallel; chunks of a base's layer that is rewritten are read again.
 // The caller closes the result.
-func Pack(ctx context.Context, disks []Source, o PackOptions) (*Packed, error) {
+func Pack(ctx context.Context, target Pusher, disks []Source, o PackOptions) (*Packed, error) {
 	if o.Profile == 0 {
 		o.Profile = chunker.Profile1
 	}
@@ -105,7 +102,7 @@ func Pack(ctx context.Context, disks []Source, o PackOptions) (*Packed, error) {
 		return nil, err
 	}
 	defer enc.close()
-	p := &packer{o: o, enc: enc, sources: disks, fresh: newChunkTable(o.Scratch)}
+	p := &packer{o: o, target: target, enc: enc, sources: disks, fresh: newChunkTable(o.Scratch)}
 	packed, err := p.pack(ctx)
 	if err != nil {
 		return nil, errors.Join(err, p.close())
@@ -118,11 +115,12 @@ func (p *Packed) Close() error { return p.packer.close() }
 
 // A packer is the state of one Pack.
 type packer struct {
-	o     PackOptions
-	enc   *encoder
-	base  *baseTable
-	fresh *chunkTable // new chunks: digest to number, counted over all new layers
-	seen  *recordFile // every chunk of every disk in order
+	o      PackOptions
+	target Pusher
+	enc    *encoder
+	base   *baseTable
+	fresh  *chunkTable // new chunks: digest to number, counted over all new layers
+	seen   *recordFile // every chunk of every disk in order
 
 	sources []Source
 	layers  *layerWriter

@@ -154,8 +154,8 @@ func openBases(ctx context.Context, scratch string, size, sourceSize int64) erro
 
 	start = time.Now()
 	var d disk.Reader = madeDisk{size: sourceSize}
-	packed, err := artifact.Pack(ctx, []artifact.Source{{Name: "disk0", Reader: d}}, artifact.PackOptions{
-		Bases: bases, Scratch: scratch, MaxMemory: maxMemory / 2, Push: discard})
+	packed, err := artifact.Pack(ctx, discard{}, []artifact.Source{{Name: "disk0", Reader: d}}, artifact.PackOptions{
+		Bases: bases, Scratch: scratch, MaxMemory: maxMemory / 2})
 	if err != nil {
 		return err
 	}
@@ -166,14 +166,11 @@ func openBases(ctx context.Context, scratch string, size, sourceSize int64) erro
 	return say(fmt.Sprintf("a disk of %d MB packed against them, %d MB found", sourceSize>>20, packed.Reused>>20), start)
 }
 
-// Blobs that are pushed are read, as a registry would, and gone.
-func discard(_ context.Context, _ ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
-	rc, err := open()
-	if err != nil {
-		return err
-	}
-	defer rc.Close()
-	_, err = io.Copy(io.Discard, rc)
+// discard reads blobs that are pushed, as a registry would, and forgets them.
+type discard struct{}
+
+func (discard) Push(_ context.Context, _ ocispec.Descriptor, content io.Reader) error {
+	_, err := io.Copy(io.Discard, content)
 	return err
 }
 
@@ -242,6 +239,19 @@ func (s *store) put(desc ocispec.Descriptor, b []byte) error {
 	s.files[desc.Digest] = path
 	s.mu.Unlock()
 	return os.WriteFile(path, b, 0o600)
+}
+
+func (s *store) Push(_ context.Context, desc ocispec.Descriptor, content io.Reader) error {
+	path := s.dir + "/" + desc.Digest.Encoded()
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.files[desc.Digest] = path
+	s.mu.Unlock()
+	_, err = io.Copy(f, content)
+	return errors.Join(err, f.Close())
 }
 
 func (s *store) Fetch(_ context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
@@ -419,25 +429,8 @@ func packAndRestore(ctx context.Context, scratch string, d disk.Reader) error {
 	size := d.Size()
 	start := time.Now()
 	s := &store{dir: scratch, files: map[digest.Digest]string{}}
-	packed, err := artifact.Pack(ctx, []artifact.Source{{Name: "disk0", Reader: d}}, artifact.PackOptions{
-		Scratch: scratch, MaxMemory: maxMemory / 2,
-		Push: func(_ context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
-			rc, err := open()
-			if err != nil {
-				return err
-			}
-			defer rc.Close()
-			path := s.dir + "/" + desc.Digest.Encoded()
-			f, err := os.Create(path)
-			if err != nil {
-				return err
-			}
-			s.mu.Lock()
-			s.files[desc.Digest] = path
-			s.mu.Unlock()
-			_, err = io.Copy(f, rc)
-			return errors.Join(err, f.Close())
-		}})
+	packed, err := artifact.Pack(ctx, s, []artifact.Source{{Name: "disk0", Reader: d}}, artifact.PackOptions{
+		Scratch: scratch, MaxMemory: maxMemory / 2})
 	if err != nil {
 		return err
 	}
@@ -447,13 +440,8 @@ func packAndRestore(ctx context.Context, scratch string, d disk.Reader) error {
 	}
 
 	start = time.Now()
-	m := artifact.Manifest{OVF: blob(artifact.TypeOVF, []byte("<Envelope/>")), Disks: packed.Disks, Layers: packed.Layers}
-	raw, err := m.Encode()
+	desc, err := artifact.Publish(ctx, s, artifact.Content{OVF: []byte("<Envelope/>"), Packed: packed})
 	if err != nil {
-		return err
-	}
-	desc := blob(ocispec.MediaTypeImageManifest, raw)
-	if err := s.put(desc, raw); err != nil {
 		return err
 	}
 	found, err := verify.Unverified(ctx, s, desc)

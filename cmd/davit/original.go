@@ -23,9 +23,9 @@ import (
 )
 
 // pushOriginal sends what is needed to build the files of the source again, byte
-// for byte, beside what m has of them. It reads them once more.
-func (p *pusher) pushOriginal(ctx context.Context, m *artifact.Manifest) ([]ocispec.Descriptor, error) {
-	files, err := p.sourceFiles(m)
+// for byte, beside what c has of them. It reads them once more.
+func (p *pusher) pushOriginal(ctx context.Context, c *artifact.Content) ([]ocispec.Descriptor, error) {
+	files, err := p.sourceFiles(c)
 	if err != nil {
 		return nil, fmt.Errorf("keeping the original: %w", err)
 	}
@@ -40,10 +40,7 @@ func (p *pusher) pushOriginal(ctx context.Context, m *artifact.Manifest) ([]ocis
 	var descs []ocispec.Descriptor
 	push := func(desc ocispec.Descriptor, open func() io.Reader) error {
 		descs = append(descs, desc)
-		if p.dryRun {
-			return nil
-		}
-		return p.repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(open()), nil })
+		return p.target.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(open()), nil })
 	}
 	for _, part := range parts {
 		desc := ocispec.Descriptor{MediaType: artifact.TypeOriginalPart, Digest: digest.Digest(part.Digest), Size: part.Size}
@@ -57,7 +54,7 @@ func (p *pusher) pushOriginal(ctx context.Context, m *artifact.Manifest) ([]ocis
 
 // checkOriginal refuses files that no original can have, before anything is sent.
 func (p *pusher) checkOriginal() error {
-	files, err := p.sourceFiles(new(artifact.Manifest))
+	files, err := p.sourceFiles(new(artifact.Content))
 	if err == nil {
 		err = appliance.CheckNames(files)
 	}
@@ -67,8 +64,8 @@ func (p *pusher) checkOriginal() error {
 	return nil
 }
 
-// sourceFiles are all files that m was made of.
-func (p *pusher) sourceFiles(m *artifact.Manifest) (files []appliance.SourceFile, err error) {
+// sourceFiles are all files that c was made of.
+func (p *pusher) sourceFiles(c *artifact.Content) (files []appliance.SourceFile, err error) {
 	add := func(name string, f *os.File) error {
 		size, err := f.Seek(0, io.SeekEnd) // of a device as well
 		if err != nil {
@@ -81,9 +78,9 @@ func (p *pusher) sourceFiles(m *artifact.Manifest) (files []appliance.SourceFile
 	if p.machines != nil {
 		stored := make(map[string]string)
 		if p.machines.OwnOVF {
-			stored[p.machines.Descriptor.Name] = string(m.OVF.Digest)
+			stored[p.machines.Descriptor.Name] = string(digest.FromBytes(c.OVF))
 		}
-		for _, f := range m.Files {
+		for _, f := range c.Files {
 			stored[f.Annotations[ocispec.AnnotationTitle]] = string(f.Digest)
 		}
 		if files, err = p.machines.SourceFiles(stored); err != nil {

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -187,7 +186,10 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 		return err
 	}
 	defer closeInto(&err, repo)
-	p.repo = repo
+	p.repo, p.target = repo, repo
+	if o.dryRun {
+		p.target = new(artifact.DryRun)
+	}
 
 	// What is there already, and what of it may be referenced.
 	reuse, err := o.findReuse(ctx, store, repo, plan, keys)
@@ -250,7 +252,7 @@ type pushPlan struct {
 	tags    []string // sorted, at least one
 	codec   artifact.Codec
 	gitlab  bool
-	notes   map[string]string // annotations of the manifest
+	created time.Time // for the manifest; zero is none
 }
 
 // plan checks all arguments before anything is touched.
@@ -275,8 +277,13 @@ func (o *pushOptions) plan(sources []string, name string) (p pushPlan, err error
 		return p, usagef("--compat %s: the forms are: gitlab", o.compat)
 	}
 	p.gitlab = o.compat == "gitlab"
-	if p.notes, err = o.manifestAnnotations(); err != nil {
+	if p.created, err = o.createdTime(); err != nil {
 		return p, err
+	}
+	if o.platform != "" {
+		if err := checkPlatform(o.platform); err != nil {
+			return p, err
+		}
 	}
 	names := map[string]bool{}
 	stdin := false
@@ -338,37 +345,20 @@ func pushTags(ref registry.Reference, tags []string) ([]string, error) {
 	return slices.Compact(tags), nil
 }
 
-// manifestAnnotations are those that the flags ask for; nothing else, not the
-// clock either, gets into a manifest.
-func (o *pushOptions) manifestAnnotations() (map[string]string, error) {
-	m := map[string]string{}
-	for k, v := range o.annotations {
-		m[k] = v
-	}
+// createdTime is when the image was made, as far as the user says: nothing else, not
+// the clock either, gets into a manifest.
+func (o *pushOptions) createdTime() (time.Time, error) {
 	created := cmp.Or(o.created, os.Getenv("SOURCE_DATE_EPOCH"))
-	if created != "" {
-		t, err := time.Parse(time.RFC3339, created)
-		if seconds, serr := strconv.ParseInt(created, 10, 64); err != nil && serr == nil {
-			t, err = time.Unix(seconds, 0), nil
-		}
-		if err != nil {
-			return nil, usagef("--created %s: neither RFC 3339 nor Unix seconds", created)
-		}
-		m[ocispec.AnnotationCreated] = t.UTC().Format(time.RFC3339)
+	if created == "" {
+		return time.Time{}, nil
 	}
-	if o.platform != "" {
-		if err := checkPlatform(o.platform); err != nil {
-			return nil, err
-		}
-		m[artifact.AnnotationPlatform] = o.platform
+	if t, err := time.Parse(time.RFC3339, created); err == nil {
+		return t, nil
 	}
-	if o.unverified {
-		m[artifact.AnnotationUnverified] = "true"
+	if seconds, err := strconv.ParseInt(created, 10, 64); err == nil {
+		return time.Unix(seconds, 0), nil
 	}
-	if len(m) == 0 {
-		return nil, nil
-	}
-	return m, nil
+	return time.Time{}, usagef("--created %s: neither RFC 3339 nor Unix seconds", created)
 }
 
 // openSources opens all images, so that a missing one is found before anything is sent.
@@ -398,6 +388,7 @@ type pusher struct {
 	*pushOptions
 	pushPlan
 	repo   *registry.Repository
+	target pushTarget // repo, unless it is a dry run
 	store  *store.Store
 	images []*source.Image
 	disks  []disk.Reader // what is pushed of the images
@@ -405,6 +396,12 @@ type pusher struct {
 	machines *source.Machines // whose disks the images are; nil: they are bare disks
 
 	finished *pushJournal
+}
+
+// A pushTarget is where blobs and manifest go.
+type pushTarget interface {
+	artifact.Target
+	artifact.BlobPusher
 }
 
 // A pushed is an artifact that is in the registry.
@@ -456,7 +453,7 @@ func (p *pusher) pack(ctx context.Context, reuse *reuse) (_ *pushed, err error) 
 	}
 	show := p.begin("pushing "+p.ref.String(), total)
 	defer show.end()
-	out.Packed, err = artifact.Pack(ctx, disks, artifact.PackOptions{
+	out.Packed, err = artifact.Pack(ctx, p.target, disks, artifact.PackOptions{
 		Codec:     p.codec,
 		Bases:     reuse.bases,
 		Without:   reuse.without,
@@ -467,12 +464,6 @@ func (p *pusher) pack(ctx context.Context, reuse *reuse) (_ *pushed, err error) 
 		Scratch:   scratch,
 		Progress:  show.add,
 		Found:     func(disk int, c artifact.Chunk) error { return out.lists[disk].Add(c) },
-		Push: func(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
-			if p.dryRun {
-				return nil
-			}
-			return p.repo.PushBlob(ctx, desc, open)
-		},
 	})
 	return out, err
 }
@@ -502,8 +493,7 @@ func (j *pushJournal) Find(ctx context.Context, first [sha256.Size]byte) (artifa
 	if !ok {
 		return r, false
 	}
-	there, err := j.repo.Exists(ctx, ocispec.Descriptor{
-		MediaType: artifact.TypeLayer, Digest: artifact.Digest(r.Layer.Digest), Size: r.Layer.Size})
+	there, err := j.repo.Exists(ctx, r.Descriptor())
 	return r, err == nil && there
 }
 
@@ -527,19 +517,20 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 			return reuse.blame(err)
 		}
 	}
-	config, err := p.describe(out.Disks)
-	if err != nil {
-		return err
-	}
-	m := artifact.Manifest{
-		OVF:         ocispec.Descriptor{MediaType: artifact.TypeOVF, Digest: digest.FromBytes(config), Size: int64(len(config))},
-		Disks:       out.Disks,
-		Layers:      out.Layers,
-		Annotations: p.notes,
+	c := artifact.Content{
+		Packed:      out.Packed,
+		Annotations: p.annotations,
+		Created:     p.pushPlan.created,
+		Platform:    p.platform,
+		Unverified:  p.unverified,
 		Gitlab:      p.gitlab,
 	}
+	var err error
+	if c.OVF, err = p.describe(out.Disks); err != nil {
+		return err
+	}
 	if p.machines != nil {
-		if m.Files, err = p.pushFiles(ctx); err != nil {
+		if c.Files, err = p.pushFiles(ctx); err != nil {
 			return err
 		}
 		if err := p.verifyPackage(ctx); err != nil {
@@ -547,51 +538,20 @@ func (p *pusher) complete(ctx context.Context, out *pushed, reuse *reuse, signed
 		}
 	}
 	if p.original {
-		if m.Originals, err = p.pushOriginal(ctx, &m); err != nil {
+		if c.Originals, err = p.pushOriginal(ctx, &c); err != nil {
 			return err
 		}
 	}
-	if err := p.addBase(ctx, &m); err != nil {
+	if c.Base, err = p.baseImage(ctx); err != nil {
 		return err
 	}
-	raw, err := m.Encode()
-	if err != nil {
-		return err
-	}
-	out.desc = ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
-	if _, err := artifact.ParseManifest(raw, out.desc); err != nil {
-		return fmt.Errorf("the manifest would be refused: %w", err)
-	}
-	if p.dryRun {
-		return nil
-	}
-	if err := reuse.provide(ctx, p.repo, out.Packed); err != nil {
-		return err
-	}
-	blobs := map[string][]byte{artifact.TypeOVF: config}
-	if p.gitlab {
-		blobs[ocispec.MediaTypeImageConfig] = artifact.GitlabConfig
-	}
-	if len(m.Disks)+len(m.Layers)+len(m.Files)+len(m.Originals) == 0 && !p.gitlab { // what Manifest.Encode puts in the place of layers
-		blobs[ocispec.MediaTypeEmptyJSON] = ocispec.DescriptorEmptyJSON.Data
-	}
-	for mediaType, b := range blobs {
-		desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
-		if err := p.repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }); err != nil {
+	if !p.dryRun {
+		if err := reuse.provide(ctx, p.repo, out.Packed); err != nil {
 			return err
 		}
 	}
-	if err := p.repo.Push(ctx, out.desc, bytes.NewReader(raw)); err != nil {
-		return fmt.Errorf("pushing the manifest: %w", err)
-	}
-	back, err := p.repo.Manifest(ctx, out.desc)
-	if err != nil {
-		return fmt.Errorf("reading the manifest back: %w", err)
-	}
-	if !bytes.Equal(back, raw) {
-		return fmt.Errorf("reading the manifest back: %w", registry.ErrDigestMismatch)
-	}
-	return nil
+	out.desc, err = artifact.Publish(ctx, p.target, c)
+	return err
 }
 
 // describe returns the OVF of the machine: the appliance's, the one that the
@@ -642,32 +602,25 @@ func (p *pusher) signAll(ctx context.Context, desc ocispec.Descriptor, keys []*s
 	return all, nil
 }
 
-// addBase notes the parent image that --base names.
-func (p *pusher) addBase(ctx context.Context, m *artifact.Manifest) (err error) {
+// baseImage is the parent image that --base names.
+func (p *pusher) baseImage(ctx context.Context) (base artifact.BaseImage, err error) {
 	if p.base == "" {
-		return nil
+		return base, nil
 	}
 	ref, err := parseRef(p.base)
 	if err != nil {
-		return err
+		return base, err
 	}
 	repo, err := p.open(ctx, p.globals, ref)
 	if err != nil {
-		return err
+		return base, err
 	}
 	defer closeInto(&err, repo)
 	desc, err := repo.Resolve(ctx, "")
 	if err != nil {
-		return fmt.Errorf("--base: %w", err)
+		return base, fmt.Errorf("--base: %w", err)
 	}
-	all := map[string]string{}
-	for k, v := range m.Annotations {
-		all[k] = v
-	}
-	all[ocispec.AnnotationBaseImageName] = ref.String()
-	all[ocispec.AnnotationBaseImageDigest] = string(desc.Digest)
-	m.Annotations = all
-	return nil
+	return artifact.BaseImage{Name: ref.String(), Digest: desc.Digest}, nil
 }
 
 func (out *pushed) report(ref registry.Reference, reuse *reuse) pushReport {

@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/davit-oci/davit/artifact"
@@ -105,27 +103,11 @@ var layerTypes = map[appliance.Role]string{
 func (p *pusher) pushFiles(ctx context.Context) ([]ocispec.Descriptor, error) {
 	var descs []ocispec.Descriptor
 	for _, f := range p.machines.Files() {
-		size := f.Content.Size()
-		h := sha256.New()
-		if _, err := io.Copy(h, source.UntilDone(ctx, io.NewSectionReader(f.Content, 0, size))); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", f.Name, err)
-		}
-		desc := ocispec.Descriptor{
-			MediaType:   layerTypes[f.Role],
-			Digest:      artifact.Digest([sha256.Size]byte(h.Sum(nil))),
-			Size:        size,
-			Annotations: map[string]string{ocispec.AnnotationTitle: f.Name},
+		desc, err := artifact.PushFile(ctx, p.target, artifact.File{Type: layerTypes[f.Role], Name: f.Name, Content: f.Content})
+		if err != nil {
+			return nil, err
 		}
 		descs = append(descs, desc)
-		if p.dryRun {
-			continue
-		}
-		err := p.repo.PushBlob(ctx, desc, func() (io.ReadCloser, error) {
-			return io.NopCloser(io.NewSectionReader(f.Content, 0, size)), nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("pushing %s: %w", f.Name, err)
-		}
 	}
 	return descs, nil
 }
