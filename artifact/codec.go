@@ -190,8 +190,11 @@ func decodeFrame(mediaType string, stored []byte, plain int, buf []byte) ([]byte
 			return nil, fmt.Errorf("it is no xz stream of %d bytes: %w", plain, err)
 		}
 		// The end has the checksum and the index.
-		if n, err := r.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("it does not end after %d bytes: %v", plain, err)
+		switch n, err := r.Read(make([]byte, 1)); {
+		case n != 0:
+			return nil, fmt.Errorf("it does not end after %d bytes", plain)
+		case !errors.Is(err, io.EOF):
+			return nil, fmt.Errorf("it does not end after %d bytes: %w", plain, err)
 		}
 		return out, nil
 	}

@@ -132,11 +132,11 @@ func ExampleImage_ReadOVF() {
 	ctx := context.Background()
 	blobs := store{}
 	desc := pushed(ctx, blobs)
-	found, err := verify.Unverified(ctx, blobs, desc) // better: verify.Artifact, with a policy
+	trusted, err := verify.Pinned(ctx, blobs, desc, desc.Digest)
 	if err != nil {
 		log.Fatal(err)
 	}
-	img, err := artifact.Open(ctx, blobs, found.Subject, artifact.OpenOptions{})
+	img, err := artifact.Open(ctx, blobs, trusted.Subject, artifact.OpenOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -20,7 +20,7 @@ func (p *packer) writeIndex(ctx context.Context, i int, table []IndexLayer) (d D
 	if err != nil {
 		return d, err
 	}
-	defer removeTemp(f)
+	defer removeTemp(f) //nolint:errcheck // a scratch file
 	src := &p.disks[i]
 	x := Index{Profile: p.o.Profile, Size: src.Reader.Size(), DiskDigest: src.digest, Layers: table, Regions: src.regions}
 	if x.headSize() > maxHead {

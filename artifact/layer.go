@@ -246,7 +246,6 @@ func fetchDirectory(ctx context.Context, src Fetcher, desc ocispec.Descriptor, l
 	if err != nil {
 		return nil, refuse(PartDirectory, where, "%v", err)
 	}
-	stored = nil // it is large, and in nobody's way from here on
 	d, records, err := parseDirectory(plain, desc, l)
 	if err != nil {
 		return nil, err

@@ -221,11 +221,11 @@ func (w *layerWriter) stop() { close(w.queue) }
 
 // run writes frames and layers until stop is called.
 func (w *layerWriter) run() error {
-	defer w.slots.Wait()
+	defer w.slots.Wait() //nolint:errcheck // its functions return nil
 	var l *layerFile
 	defer func() {
 		if l != nil {
-			removeTemp(l.f)
+			_ = removeTemp(l.f)
 		}
 	}()
 	for job := range w.queue {
@@ -275,7 +275,7 @@ func (w *layerWriter) run() error {
 // as many as may be are being pushed, which bounds the space they take.
 func (w *layerWriter) push(desc ocispec.Descriptor, f *os.File, record *LayerRecord) {
 	w.p.push(func(ctx context.Context) error {
-		defer removeTemp(f)
+		defer removeTemp(f) //nolint:errcheck // a scratch file
 		err := pushBlob(ctx, w.p.target, desc, func() (io.ReadCloser, error) {
 			return io.NopCloser(io.NewSectionReader(f, 0, desc.Size)), nil
 		})

@@ -123,7 +123,7 @@ func scan(ctx context.Context, r disk.Reader, p chunker.Profile, memory int64, e
 	g.Go(func() error { // reads ahead
 		defer close(reading)
 		var wg errgroup.Group
-		defer wg.Wait()
+		defer wg.Wait() //nolint:errcheck // its functions return nil
 		wg.SetLimit(max(2, workers))
 		return windows(r, func(w *window) error {
 			select {
@@ -146,7 +146,7 @@ func scan(ctx context.Context, r disk.Reader, p chunker.Profile, memory int64, e
 	g.Go(func() error { // cuts, in order, and hashes ahead
 		defer close(hashing)
 		var wg errgroup.Group
-		defer wg.Wait()
+		defer wg.Wait() //nolint:errcheck // its functions return nil
 		wg.SetLimit(max(2, workers))
 		c := cutter{profile: p}
 		send := func(w *window) {

@@ -202,7 +202,7 @@ func (w *runWriter) add(rec []byte) error {
 
 func (w *runWriter) finish() (*tableRun, error) {
 	if err := w.w.Flush(); err != nil {
-		removeTemp(w.run.file)
+		_ = removeTemp(w.run.file)
 		return nil, fmt.Errorf("writing the chunk table: %w", err)
 	}
 	return w.run, nil
@@ -221,7 +221,7 @@ func mergeRuns(dir string, runs []*tableRun) (*tableRun, error) {
 		return nil, err
 	}
 	if err := mergeRecords(inputs, tableRecord, w.add); err != nil {
-		removeTemp(w.run.file)
+		_ = removeTemp(w.run.file)
 		return nil, fmt.Errorf("merging the chunk table: %w", err)
 	}
 	out, err := w.finish()

@@ -56,7 +56,7 @@ func isWindowsDevice(name string) bool {
 	if !numbered {
 		number, numbered = strings.CutPrefix(base, "LPT")
 	}
-	return numbered && utf8.RuneCountInString(number) == 1 && strings.Contains("0123456789\u00b9\u00b2\u00b3", number)
+	return numbered && utf8.RuneCountInString(number) == 1 && strings.Contains("0123456789\u00b9\u00b2\u00b3", number) //nolint:gocritic // the order is right
 }
 
 // maxPlainName is the longest name that every file system takes, in bytes.

@@ -262,7 +262,7 @@ type slow struct {
 }
 
 func (s slow) Referrers(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	time.Sleep(s.list)
+	time.Sleep(s.list) //nolint:forbidigo // in the time of synctest
 	return s.store.Referrers(ctx, d)
 }
 

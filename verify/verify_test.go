@@ -395,7 +395,7 @@ func TestArtifactRefuses(t *testing.T) {
 		}), verify.Malformed, "0 digests"},
 		{"no subject", with(func(subject ocispec.Descriptor) []byte {
 			s := statement(subject)
-			return alice.bundle(s[:strings.Index(s, "[")+1] + s[strings.Index(s, "]"):])
+			return alice.bundle(s[:strings.Index(s, "[")+1] + s[strings.Index(s, "]"):]) //nolint:gocritic // it has both
 		}), verify.Malformed, "0 subjects"},
 		{"two subjects", says(`"subject":[`, `"subject":[{"digest":{"sha256":"`+other.Encoded()+`"}},`), verify.Malformed, "2 subjects"},
 		{"subject with a media type", says(`"name":`, `"mediaType":"text/plain","name":`), verify.Unsupported, "more than a name"},

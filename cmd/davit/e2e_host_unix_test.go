@@ -24,7 +24,7 @@ import (
 const nobody = 65534
 
 // Tests make folders for stores, which others must not be able to write to.
-func init() { syscall.Umask(0o022) }
+func init() { syscall.Umask(0o022) } //nolint:gochecknoinits // of the process, and Unix alone has one
 
 // needRoot skips a test that needs a second user.
 func needRoot(t *testing.T) {
@@ -322,7 +322,7 @@ func TestE2EAsAnotherUser(t *testing.T) {
 	disk := smallLayout(t, h)
 
 	// Folders of tests are closed to others.
-	dir, err := os.MkdirTemp("", "davit-nobody-")
+	dir, err := os.MkdirTemp("", "davit-nobody-") //nolint:usetesting // another user must get into it
 	if err != nil {
 		t.Fatal(err)
 	}

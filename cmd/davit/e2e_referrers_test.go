@@ -91,7 +91,7 @@ func (p *crowd) list(w http.ResponseWriter, r *http.Request, o http.Handler, sub
 		w.Header().Set("Link", fmt.Sprintf(`<%s?from=%d>; rel="next"`, r.URL.Path, from+page))
 	}
 	w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
-	json.NewEncoder(w).Encode(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+	_ = json.NewEncoder(w).Encode(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: all[min(from, len(all)):min(from+page, len(all))]})
 }
 

@@ -307,7 +307,7 @@ func (c *counted) Read(p []byte) (int, error) {
 		c.w.watch(c.w.sent, c.w.received)
 	}
 	if rate > 0 { // under the lock, so that it is the rate of all connections
-		time.Sleep(time.Duration(n) * time.Second / time.Duration(rate))
+		time.Sleep(time.Duration(n) * time.Second / time.Duration(rate)) //nolint:forbidigo // this is a slow wire
 	}
 	c.w.mu.Unlock()
 	return n, err

@@ -279,8 +279,8 @@ func randomDrives(r *rand.Rand) *machine.Envelope {
 		} else if r.IntN(4) == 0 {
 			unit = r.IntN(70)
 		}
-		for place := ""; ; unit++ {
-			if place = fmt.Sprint(c.Name, unit); !taken[place] {
+		for ; ; unit++ {
+			if place := fmt.Sprint(c.Name, unit); !taken[place] {
 				taken[place] = true
 				return c.Name, c.Type, unit
 			}

@@ -178,7 +178,7 @@ func (l *lister) at(ctx context.Context, tag string) (*lsDetails, error) {
 	m, err := artifact.ParseManifest(found.Subject.Manifest(), desc)
 	if err != nil { // something else, or broken: others are still worth listing
 		d.foreign = true
-		return d, nil
+		return d, nil //nolint:nilerr // see above
 	}
 	d.Created = m.Annotations[ocispec.AnnotationCreated]
 	d.StoredSize = m.OVF.Size

@@ -41,7 +41,7 @@ func run(system string, args []string) (code int) {
 		if v := recover(); v != nil {
 			g.stderr.line("davit: error: internal: %v: this is a bug in davit, please report it", v)
 			if g.verbose {
-				g.stderr.Write(debug.Stack())
+				_, _ = g.stderr.Write(debug.Stack())
 			}
 			code = exitBug
 		}
@@ -74,7 +74,7 @@ func run(system string, args []string) (code int) {
 	case code == exitRefused && g.json:
 		// A command that has more to tell has written its own report.
 		if result.Len() == 0 {
-			writeJSON(&result, refusedReport{newReport(cmd.CommandPath()), newRefusal(err)})
+			_ = writeJSON(&result, refusedReport{newReport(cmd.CommandPath()), newRefusal(err)})
 		}
 	case !done:
 		result.Reset()

@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"davit": main,
 		// The same on a host whose /etc/davit is $ETC.
-		"davit-on-host": func() { os.Exit(run(os.Getenv("ETC"), os.Args[1:])) },
+		"davit-on-host": func() { os.Exit(run(os.Getenv("ETC"), os.Args[1:])) }, //nolint:forbidigo // this is a main
 	})
 }
 

@@ -61,14 +61,14 @@ func (c *console) draw(s string) {
 		if err == nil && len(s) >= width && width > 0 {
 			s = s[:width-1]
 		}
-		c.file.WriteString(s)
+		_, _ = c.file.WriteString(s)
 		c.drawn = true
 	}
 }
 
 func (c *console) erase() {
 	if c.drawn {
-		c.file.WriteString("\r\x1b[K")
+		_, _ = c.file.WriteString("\r\x1b[K")
 		c.drawn = false
 	}
 }
@@ -236,7 +236,7 @@ func (p *progress) event(name string) {
 	}
 	line, err := json.Marshal(e)
 	if err == nil {
-		p.g.stderr.Write(append(printableJSON(line), '\n'))
+		_, _ = p.g.stderr.Write(append(printableJSON(line), '\n'))
 	}
 }
 

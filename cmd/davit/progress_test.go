@@ -35,10 +35,10 @@ func copying(g *globals) {
 	p := g.begin("copying", 100e6)
 	defer p.end()
 	for range 25 {
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // in the time of synctest
 		p.add(2e6)
 	}
-	time.Sleep(time.Millisecond)
+	time.Sleep(time.Millisecond) //nolint:forbidigo // in the time of synctest
 }
 
 func TestProgressPlain(t *testing.T) {
@@ -81,7 +81,7 @@ func TestProgressTerminal(t *testing.T) {
 		p := g.begin("copying", 100)
 		defer p.end()
 		p.add(50)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // in the time of synctest
 		g.stderr.warn("in the middle")
 	})
 	// The line is gone before the warning comes, and at the end.

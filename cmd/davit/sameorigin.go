@@ -54,5 +54,5 @@ func refuse(w http.ResponseWriter, status int, format string, args ...any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	message := "the request is refused: " + fmt.Sprintf(format, args...)
-	writeJSON(w, map[string]any{"errors": []map[string]string{{"code": "DENIED", "message": message}}})
+	_ = writeJSON(w, map[string]any{"errors": []map[string]string{{"code": "DENIED", "message": message}}})
 }

@@ -129,7 +129,7 @@ func TestInterrupted(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatal("nothing was read")
 			}
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(10 * time.Millisecond) //nolint:forbidigo // another process
 		}
 		if err := cmd.Process.Signal(test.signal); err != nil {
 			t.Fatal(err)

@@ -83,7 +83,7 @@ func runVerify(ctx context.Context, stdout io.Writer, name string, o verifyOptio
 		if reasons := refusals(err); len(reasons) > 0 && o.json {
 			r.Verdict, r.Reasons = "refused", reasons
 			r.Chain, r.Signatures = list(r.Chain), list(r.Signatures)
-			writeJSON(stdout, r)
+			_ = writeJSON(stdout, r) // err says more
 		}
 	}()
 

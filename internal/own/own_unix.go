@@ -34,7 +34,7 @@ func checkOwner(path string, info fs.FileInfo) error {
 }
 
 func checkNames(path string, _ *os.File, info fs.FileInfo) error {
-	return checkNumber(path, uint64(info.Sys().(*syscall.Stat_t).Nlink))
+	return checkNumber(path, uint64(info.Sys().(*syscall.Stat_t).Nlink)) //nolint:unconvert // macOS has another type
 }
 
 func owner(info fs.FileInfo) int { return int(info.Sys().(*syscall.Stat_t).Uid) }

@@ -285,7 +285,7 @@ func random(run string) bool {
 	kinds := [3]int{}
 	changes, last := 0, -1
 	for i := range len(run) {
-		kind := -1
+		var kind int
 		switch c := run[i]; {
 		case '0' <= c && c <= '9':
 			kind = 0

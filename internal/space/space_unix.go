@@ -11,5 +11,5 @@ func Free(path string) (n int64, known bool) {
 	if err := unix.Statfs(path, &s); err != nil {
 		return 0, false
 	}
-	return int64(s.Bavail) * int64(s.Bsize), true
+	return int64(s.Bavail) * int64(s.Bsize), true //nolint:unconvert // macOS has other types
 }

@@ -30,7 +30,7 @@ func Lock(ctx context.Context, path string) (release func(), err error) {
 		// Whoever had it before may have removed the file between our opening and locking it; then ours is a lock on nothing.
 		if ok && IsNamed(f, path) {
 			return func() {
-				RemoveLocked(f, path)
+				_ = RemoveLocked(f, path)
 			}, nil
 		}
 		f.Close()

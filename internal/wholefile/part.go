@@ -166,6 +166,6 @@ func (p *Part) takeBack() error {
 func (p *Part) abandon(useful bool) {
 	p.Close()
 	if !useful && p.has(p.part()) {
-		p.folder.Remove(p.part())
+		_ = p.folder.Remove(p.part())
 	}
 }

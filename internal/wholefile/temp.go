@@ -121,7 +121,7 @@ func Sweep(dir string) {
 			continue
 		}
 		if ok, err := TryLock(f); err == nil && ok && IsNamed(f, path) {
-			RemoveLocked(f, path)
+			_ = RemoveLocked(f, path)
 			continue
 		}
 		f.Close()

@@ -187,11 +187,11 @@ func checkFeatures(values map[string]string) error {
 	case "", "custom", "monolithicsparse", "monolithicflat", "streamoptimized",
 		"2gbmaxextentsparse", "2gbmaxextentflat", "twogbmaxextentsparse", "twogbmaxextentflat",
 		"vmfs", "vmfspreallocated", "vmfseagerzeroedthick", "vmfsthin", "vmfssparse", "vmfssesparse", "sesparse":
-	default:
-		return virtual.Unsupported("createType %q is none that is known", values["createtype"])
 	case "fulldevice", "partitioneddevice",
 		"vmfsraw", "vmfsrdm", "vmfsrdmp", "vmfsrawdevicemap", "vmfspassthroughrawdevicemap":
 		return virtual.Unsupported("createType %q: the disk is a device of its host", values["createtype"])
+	default:
+		return virtual.Unsupported("createType %q is none that is known", values["createtype"])
 	}
 	for key, value := range values {
 		if strings.HasPrefix(key, "encryption") || key == "ddb.iofilters" && strings.Contains(value, "crypt") {

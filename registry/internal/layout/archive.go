@@ -100,7 +100,7 @@ func scanArchive(ctx context.Context, file io.ReadSeeker, size int64) (*archiveC
 			return nil, context.Cause(ctx)
 		}
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -332,7 +332,7 @@ func TestTLS(t *testing.T) {
 	serve := func(auth tls.ClientAuthType, max uint16) string {
 		s := httptest.NewUnstartedServer(newOlareg(t, true))
 		s.TLS = &tls.Config{Certificates: []tls.Certificate{certs.server}, ClientAuth: auth, ClientCAs: certs.pool, MaxVersion: max}
-		s.Config.ErrorLog = log.New(io.Discard, "", 0) // refused handshakes are what is tested
+		s.Config.ErrorLog = log.New(io.Discard, "", 0) //nolint:forbidigo // refused handshakes are what is tested
 		s.StartTLS()
 		t.Cleanup(s.Close)
 		return strings.TrimPrefix(s.URL, "https://")

@@ -176,7 +176,7 @@ func (c *client) challenged(resp *http.Response) error {
 	if realm := chosen.params["realm"]; chosen.scheme == "bearer" && realm != "" {
 		u, err := resp.Request.URL.Parse(realm)
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // whoever needs the token finds out, and says it better
 		}
 		u = settle(resp.Request.URL, u)
 		if err := c.downgrades(resp.Request.URL, u); err != nil {
@@ -189,7 +189,7 @@ func (c *client) challenged(resp *http.Response) error {
 	return nil
 }
 
-// A SchemeError: a registry offers only ways to log in that davit does not know. It is an [ErrUnauthorized] that no credentials change.
+// A SchemeError says that a registry offers only ways to log in that davit does not know. It is an [ErrUnauthorized] that no credentials change.
 type SchemeError struct {
 	Registry string   // as in the reference
 	Schemes  []string // lower-case

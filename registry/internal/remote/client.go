@@ -362,7 +362,7 @@ func (d *download) Read(p []byte) (int, error) {
 	d.w.arm()
 	n, err := d.rc.Read(p)
 	d.w.disarm()
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		switch {
 		case d.parent.Err() != nil:
 			err = context.Cause(d.parent)

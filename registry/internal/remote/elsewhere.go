@@ -41,7 +41,7 @@ func (c *client) refuse(where, format string, args ...any) error {
 	return &elsewhereError{c.host, redact.Line(where), fmt.Sprintf(format, args...)}
 }
 
-// A TokenServiceError: a registry wants credentials to be sent to a host that is not of its domain. They were not sent.
+// A TokenServiceError says that a registry wants credentials to be sent to a host that is not of its domain. They were not sent.
 type TokenServiceError struct {
 	Registry string // as in the reference
 	Service  string // HOST[:PORT]

@@ -113,8 +113,7 @@ func try(t *testing.T, r *Repository) (errs []error) {
 // Whoever answers for a registry cannot make us ask others in its place: nobody who is not meant gets a single request.
 func TestNobodyElseIsAsked(t *testing.T) {
 	t.Parallel()
-	plain := func(h http.Handler) *httptest.Server { return httptest.NewServer(h) }
-	secure := func(h http.Handler) *httptest.Server { return httptest.NewTLSServer(h) }
+	plain, secure := httptest.NewServer, httptest.NewTLSServer
 	out := func(h http.Handler) *httptest.Server { return outside(t, h) }
 	for _, c := range []struct {
 		name     string
@@ -334,7 +333,7 @@ func TestForeignTokenService(t *testing.T) {
 // A foreign host that asks for credentials is not answered, neither with some nor without.
 func TestOthersDoNotAsk(t *testing.T) {
 	t.Parallel()
-	v := newVictim(t, func(h http.Handler) *httptest.Server { return httptest.NewServer(h) })
+	v := newVictim(t, httptest.NewServer)
 	for _, challenge := range []string{`Basic realm="x"`, `Bearer realm="` + v.URL + `/token"`} {
 		storage := tlsServer(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("WWW-Authenticate", challenge)
@@ -358,7 +357,7 @@ func TestOthersDoNotAsk(t *testing.T) {
 // A proxy connects in our place, and may itself be on this machine: that it is does not make the registry local.
 func TestProxyIsNotSentElsewhere(t *testing.T) {
 	t.Parallel()
-	v := newVictim(t, func(h http.Handler) *httptest.Server { return httptest.NewServer(h) })
+	v := newVictim(t, httptest.NewServer)
 	for place, why := range map[string]string{
 		v.URL:                                   "on this machine",
 		"http://localhost:" + v.port():          "",
