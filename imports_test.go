@@ -48,7 +48,7 @@ var imports = map[string]struct {
 		may:   []string{"disk/internal/blocks", "disk/internal/gather", "disk/internal/inflate", "disk/internal/mapped", "disk/internal/virtual", compress},
 		tests: []string{"disk", "disk/disktest"},
 	},
-	"disk/internal/raw": {may: []string{"disk/internal/hostfile", "disk/internal/virtual", sys}},
+	"disk/internal/raw": {may: []string{"disk/internal/hostfile", "disk/internal/virtual"}},
 	"disk/internal/vdi": {
 		may:   []string{"disk/internal/blocks", "disk/internal/mapped", "disk/internal/virtual"},
 		tests: []string{"disk", "disk/disktest"},
@@ -97,11 +97,11 @@ var imports = map[string]struct {
 	},
 	// What it keeps are records of layers, lists of chunks and seeds: words of artifact, which does not know it.
 	"store":              {may: []string{"artifact", "disk", "internal/own", "internal/wholefile", goDigest}},
-	"internal/beneath":   {},                                                   // what images and descriptors may name of the host, which is one rule
-	"internal/own":       {},                                                   // whether what is there is ours
-	"internal/wholefile": {may: []string{"internal/own", sys}},                 // files that appear whole, and locks
-	"internal/charset":   {may: []string{text}},                                // encodings of names, in descriptors of disks as of machines
-	"internal/bundle":    {may: []string{imageSpec, goDigest, sigstoreProtos}}, // the form of a signature, which sign writes and verify reads
+	"internal/beneath":   {},                                   // what images and descriptors may name of the host, which is one rule
+	"internal/own":       {},                                   // whether what is there is ours
+	"internal/wholefile": {may: []string{"internal/own", sys}}, // files that appear whole, and locks
+	"internal/charset":   {may: []string{text}},                // encodings of names, in descriptors of disks as of machines
+	"internal/bundle":    {},                                   // the form of a signature, which sign writes and verify reads
 	"internal/secret":    {},
 	"internal/space":     {may: []string{sys}},
 	"internal/sparse":    {}, // zeros become holes, of disks as of what is spooled
@@ -121,46 +121,45 @@ var imports = map[string]struct {
 	"machine": {},
 	// Descriptors, one package each; none knows another. Package appliance finds the files that they name, and opens them.
 	"machine/appliance":        {may: []string{"internal/beneath", "machine", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx"}},
-	"machine/delivery":         {may: []string{"disk", "disk/guest", "internal/wholefile", "machine", "machine/appliance", "machine/delivery", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vmx"}},
+	"machine/delivery":         {may: []string{"disk", "disk/guest", "internal/wholefile", "machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vmx"}},
 	"machine/hyperv":           {may: []string{"machine"}},
 	"machine/internal/attach":  {may: []string{"machine"}},
 	"machine/internal/xmltree": {may: []string{"machine", "internal/charset"}},
 	"machine/libvirt":          {may: []string{"machine", "machine/internal/xmltree"}},
 	"machine/ovf":              {may: []string{"machine", "machine/internal/attach", "machine/internal/xmltree"}},
 	"machine/vbox":             {may: []string{"machine", "machine/internal/xmltree"}},
-	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "internal/charset"}, tests: []string{"machine/libvirt"}}, // whose set says what a VMX is as a domain
-	"bench/scale":              {may: []string{"artifact", "chunker", "disk", "verify", imageSpec, goDigest}},                                 // measures the real code with made-up artifacts
+	"machine/vmx":              {may: []string{"machine", "machine/internal/attach", "internal/charset"}},
+	"bench/scale":              {may: []string{"artifact", "chunker", "disk", "verify", imageSpec, goDigest}}, // measures the real code with made-up artifacts
 	"cmd/davit": {
 		may: []string{"artifact", "chunker", "disk", "disk/guest", "internal/fetch", "internal/own", "internal/secret", "internal/source", "internal/space", "internal/wholefile",
-			"machine", "machine/appliance", "machine/delivery", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx", "registry", "sign", "store", "verify",
-			imageSpec, goDigest, cobra, pflag, term, sys, sync, olareg, yaml},
-		tests: []string{testscript},
+			"machine", "machine/appliance", "machine/delivery", "machine/ovf", "registry", "sign", "store", "verify",
+			imageSpec, goDigest, cobra, pflag, term, sync, olareg, yaml},
+		tests: []string{"machine/libvirt", "machine/vmx", testscript},
 	},
 	"internal/programs": {}, // other people's, which any test may run
 }
 
 const (
-	cobra          = "github.com/spf13/cobra"
-	compress       = "github.com/klauspost/compress"
-	goDigest       = "github.com/opencontainers/go-digest"
-	imageSpec      = "github.com/opencontainers/image-spec"
-	inToto         = "github.com/in-toto/attestation"
-	olareg         = "github.com/olareg/olareg"
-	net            = "golang.org/x/net" // of it publicsuffix alone: whose domain a name is in
-	oras           = "oras.land/oras-go/v2"
-	pflag          = "github.com/spf13/pflag"
-	protobuf       = "google.golang.org/protobuf"
-	sigstore       = "github.com/sigstore/sigstore"
-	sigstoreGo     = "github.com/sigstore/sigstore-go"
-	sigstoreProtos = "github.com/sigstore/protobuf-specs"
-	sync           = "golang.org/x/sync"
-	sys            = "golang.org/x/sys"
-	systemslib     = "github.com/secure-systems-lab/go-securesystemslib"
-	term           = "golang.org/x/term"
-	testscript     = "github.com/rogpeppe/go-internal"
-	text           = "golang.org/x/text"
-	xz             = "github.com/ulikunitz/xz"
-	yaml           = "go.yaml.in/yaml/v3"
+	cobra      = "github.com/spf13/cobra"
+	compress   = "github.com/klauspost/compress"
+	goDigest   = "github.com/opencontainers/go-digest"
+	imageSpec  = "github.com/opencontainers/image-spec"
+	inToto     = "github.com/in-toto/attestation"
+	olareg     = "github.com/olareg/olareg"
+	net        = "golang.org/x/net" // of it publicsuffix alone: whose domain a name is in
+	oras       = "oras.land/oras-go/v2"
+	pflag      = "github.com/spf13/pflag"
+	protobuf   = "google.golang.org/protobuf"
+	sigstore   = "github.com/sigstore/sigstore"
+	sigstoreGo = "github.com/sigstore/sigstore-go"
+	sync       = "golang.org/x/sync"
+	sys        = "golang.org/x/sys"
+	systemslib = "github.com/secure-systems-lab/go-securesystemslib"
+	term       = "golang.org/x/term"
+	testscript = "github.com/rogpeppe/go-internal"
+	text       = "golang.org/x/text"
+	xz         = "github.com/ulikunitz/xz"
+	yaml       = "go.yaml.in/yaml/v3"
 )
 
 // systems are those davit is released for: what one of them imports, counts.
@@ -192,8 +191,20 @@ func TestImports(t *testing.T) {
 			t.Errorf("%s imports %s, which the table does not allow", name, path)
 		}
 		allowed := slices.Concat(rule.may, rule.tests, []string{name, "internal/programs"})
-		for _, path := range unlisted(slices.Concat(p.TestImports, p.XTestImports), allowed) {
+		tests := slices.Concat(p.TestImports, p.XTestImports)
+		for _, path := range unlisted(tests, allowed) {
 			t.Errorf("the tests of %s import %s, which the table does not allow", name, path)
+		}
+		for _, a := range unused(rule.may, p.Imports) {
+			t.Errorf("%s does not import %s: take it out of the table", name, a)
+		}
+		for _, a := range unused(rule.tests, tests) {
+			t.Errorf("the tests of %s do not import %s: take it out of the table", name, a)
+		}
+		for _, a := range rule.tests {
+			if slices.Contains(rule.may, a) {
+				t.Errorf("the tests of %s may import %s, as %s may: take it out of the table's tests", name, a, name)
+			}
 		}
 	}
 	for name, rule := range imports {
@@ -242,13 +253,26 @@ func unlisted(paths, allowed []string) []string {
 			continue
 		}
 		name := local(path)
-		if !slices.ContainsFunc(allowed, func(a string) bool {
-			return name == a || external(a) && strings.HasPrefix(name, a+"/")
-		}) {
+		if !slices.ContainsFunc(allowed, func(a string) bool { return covers(a, name) }) {
 			bad[name] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(bad))
+}
+
+// unused is what of allowed no path needs.
+func unused(allowed, paths []string) (idle []string) {
+	for _, a := range allowed {
+		if !slices.ContainsFunc(paths, func(path string) bool { return covers(a, local(path)) }) {
+			idle = append(idle, a)
+		}
+	}
+	return idle
+}
+
+// covers reports whether an entry of the table allows the package of that name.
+func covers(entry, name string) bool {
+	return name == entry || external(entry) && strings.HasPrefix(name, entry+"/")
 }
 
 // external tells a module's package from one of the standard library, or from a name of ours in the table.
