@@ -392,9 +392,9 @@ func fetchContent(ctx context.Context, src fetch.Source, desc ocispec.Descriptor
 	switch {
 	case !ok:
 		return data, err
-	case f.Kind == fetch.ErrMalformedDigest:
+	case errors.Is(f.Kind, fetch.ErrMalformedDigest):
 		return nil, refusef(Malformed, "%.200q %s", f.Digest, f.Why)
-	case f.Kind == fetch.ErrTooLarge:
+	case errors.Is(f.Kind, fetch.ErrTooLarge):
 		return nil, refusef(TooLarge, "content of %s %s", f.Digest, f.Why)
 	}
 	return nil, &refusal{DigestMismatch, fmt.Sprintf("content of %s %s", f.Digest, f.Why), ErrDigestMismatch}

@@ -180,7 +180,7 @@ func (o *convertOptions) convertDisk(ctx context.Context, src argument, machines
 
 // openMachines opens a SOURCE that describes machines, nil if it is a disk.
 func (o *convertOptions) openMachines(ctx context.Context, src argument, scratch func() (string, error)) (*source.Machines, error) {
-	m, err := o.source.openMachines(ctx, o.globals, src.path, o.source.options(o.globals, scratch))
+	m, err := o.source.openMachines(ctx, src.path, o.source.options(o.globals, scratch))
 	switch {
 	case err != nil:
 		return nil, err

@@ -136,7 +136,7 @@ func (o *diffOptions) openSide(ctx context.Context, name string) (s *diffSide, e
 	if src := parseSource(name); isFile(src.path) {
 		store := &lazyStore{ctx: ctx, g: o.globals}
 		s.opened = append(s.opened, store)
-		m, err := o.source.openMachines(ctx, o.globals, src.path, o.source.options(o.globals, store.Scratch))
+		m, err := o.source.openMachines(ctx, src.path, o.source.options(o.globals, store.Scratch))
 		if err != nil {
 			return s, err
 		}

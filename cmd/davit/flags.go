@@ -238,7 +238,7 @@ func (s *sourceFlags) open(ctx context.Context, g *globals, arg argument, scratc
 
 // openMachines opens a SOURCE that describes machines, nil if it is a disk. What
 // -f says the format of is a disk.
-func (s *sourceFlags) openMachines(ctx context.Context, g *globals, path string, o source.Options) (*source.Machines, error) {
+func (s *sourceFlags) openMachines(ctx context.Context, path string, o source.Options) (*source.Machines, error) {
 	if s.format.Format != "" || path == "-" {
 		return nil, nil
 	}

@@ -260,7 +260,7 @@ func readOVF(ctx context.Context, repo *registry.Repository, m *artifact.Manifes
 // it is called is for errors.
 func readBlob(ctx context.Context, repo *registry.Repository, desc ocispec.Descriptor, what string, limit int64) ([]byte, error) {
 	data, err := fetch.All(ctx, repo, desc, limit)
-	if f, ok := errors.AsType[*fetch.Fault](err); ok && f.Kind == fetch.ErrTooLarge {
+	if f, ok := errors.AsType[*fetch.Fault](err); ok && errors.Is(f.Kind, fetch.ErrTooLarge) {
 		return nil, refusedError{"too-large", fmt.Errorf("%s %s", what, f.Why)}
 	}
 	return data, err

@@ -17,7 +17,7 @@ import (
 // disks.
 func (o *pushOptions) openMachines(ctx context.Context, args []argument, from source.Options) (*source.Machines, error) {
 	for _, arg := range args {
-		m, err := o.source.openMachines(ctx, o.globals, arg.path, from)
+		m, err := o.source.openMachines(ctx, arg.path, from)
 		if err != nil {
 			return nil, err
 		}

@@ -122,7 +122,7 @@ func runRegistryServe(ctx context.Context, o registryServeOptions) error {
 		if server.Shutdown(grace) != nil {
 			server.Close()
 		}
-		_ = <-served // it was closed
+		<-served //nolint:errcheck // it was closed
 	}
 	return errors.Join(err, registry.Close())
 }

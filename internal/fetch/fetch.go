@@ -38,7 +38,7 @@ func (e invalidError) Error() string      { return string(e) }
 func (invalidError) Is(target error) bool { return target == fs.ErrInvalid }
 
 // A Fault says what is wrong with content or with its descriptor. It is not about a source that failed.
-type Fault struct {
+type Fault struct { //nolint:errname // fetch.Fault says what it is
 	Kind   error         // [ErrDigestMismatch], [ErrTooLarge] or [ErrMalformedDigest]
 	Digest digest.Digest // of the descriptor; can be any text if it is malformed
 	Why    string        // what Digest names, as in "has 3 bytes, not 4"
