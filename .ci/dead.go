@@ -81,7 +81,7 @@ func check(deadcode string) (faults []string, err error) {
 		return nil, err
 	}
 	// What an interface has is dead with the function that makes the value, which is listed as well.
-	maps.DeleteFunc(dead, func(name, _ string) bool { return c.defined[name] != nil && c.isImplied(c.defined[name]) })
+	maps.DeleteFunc(dead, func(name, _ string) bool { return c.defined[name] != nil && c.implied(c.defined[name]) })
 	maps.Copy(dead, c.unnamed())
 	for _, name := range slices.Sorted(maps.Keys(dead)) {
 		switch shown, err := shownByExample(pkgs, name); {
@@ -210,7 +210,8 @@ func checkTypes(pkgs []*goPackage, product []string) (*checker, error) {
 		seen:    make(map[*types.Package]bool),
 		defined: make(map[string]*types.Func),
 		used:    make(map[string]bool),
-		implied: make(map[string][]*types.Interface),
+		called:  make(map[string]bool),
+		wanting: make(map[string][]*types.Interface),
 	}
 	exports := make(map[string]string)
 	for _, p := range pkgs {
@@ -227,6 +228,13 @@ func checkTypes(pkgs []*goPackage, product []string) (*checker, error) {
 	for _, p := range c.checked {
 		c.addInterfaces(p)
 	}
+	for _, p := range c.checked {
+		for _, name := range p.Scope().Names() {
+			if t, ok := p.Scope().Lookup(name).(*types.TypeName); ok && !types.IsInterface(t.Type()) {
+				c.implement(t.Type())
+			}
+		}
+	}
 	return c, nil
 }
 
@@ -234,7 +242,7 @@ func checkTypes(pkgs []*goPackage, product []string) (*checker, error) {
 func (c *checker) unnamed() map[string]string {
 	found := make(map[string]string)
 	for name, f := range c.defined {
-		if !c.used[f.FullName()] && !c.isImplied(f) {
+		if !c.used[f.FullName()] && !c.implied(f) {
 			at := c.fset.Position(f.Pos())
 			found[name] = fmt.Sprintf("%s:%d", at.Filename, at.Line)
 		}
@@ -251,7 +259,8 @@ type checker struct {
 
 	defined map[string]*types.Func        // by "folder.Function" or "folder.Type.Method"
 	used    map[string]bool               // by types.Func.FullName
-	implied map[string][]*types.Interface // by the names of their methods
+	called  map[string]bool               // those that an interface may call, by types.Func.FullName
+	wanting map[string][]*types.Interface // by the names of their methods
 }
 
 // Import implements [types.Importer]: ours are those that were checked, so that a type is the same for all.
@@ -333,27 +342,37 @@ func (c *checker) addInterface(t types.Type) {
 	}
 	if i, ok := t.Underlying().(*types.Interface); ok {
 		for m := range i.Methods() {
-			if !slices.Contains(c.implied[m.Name()], i) {
-				c.implied[m.Name()] = append(c.implied[m.Name()], i)
+			if !slices.Contains(c.wanting[m.Name()], i) {
+				c.wanting[m.Name()] = append(c.wanting[m.Name()], i)
 			}
 		}
 	}
 }
 
-// isImplied reports whether an interface may be how f is called.
-func (c *checker) isImplied(f *types.Func) bool {
-	recv := f.Signature().Recv()
-	if recv == nil {
+// implement notes the methods by which t, or a pointer to it, is what an interface wants. They may be those of a type that it embeds.
+func (c *checker) implement(t types.Type) {
+	methods := types.NewMethodSet(types.NewPointer(t))
+	for i := range methods.Len() {
+		f := methods.At(i).Obj().(*types.Func)
+		if c.called[f.FullName()] {
+			continue
+		}
+		c.called[f.FullName()] = slices.ContainsFunc(c.wanting[f.Name()], func(i *types.Interface) bool {
+			return types.Implements(types.NewPointer(t), i)
+		})
+	}
+}
+
+// implied reports whether f need not be named to be called.
+func (c *checker) implied(f *types.Func) bool {
+	if f.Signature().Recv() == nil {
 		return false
 	}
 	switch f.Name() {
-	case "Is", "As", "Unwrap": // package errors asks for them without a name
+	case "Is", "As", "Unwrap": // package errors asks for them
 		return true
 	}
-	named := receiver(recv.Type())
-	return slices.ContainsFunc(c.implied[f.Name()], func(i *types.Interface) bool {
-		return types.Implements(types.NewPointer(named), i)
-	})
+	return c.called[f.FullName()]
 }
 
 // shownByExample reports whether an example in the folder of a function uses its name.

@@ -7,26 +7,26 @@ import (
 )
 
 var (
-	// ErrNotFound: there is no such tag, manifest, blob or repository. From a registry it means 404 to accepted credentials. It is an
+	// ErrNotFound says that there is no such tag, manifest, blob or repository. From a registry it means 404 to accepted credentials. It is an
 	// [fs.ErrNotExist] for those who do not know this package.
 	ErrNotFound = oci.ErrNotFound
 
-	// ErrUnauthorized: the registry answered 401 or 403, or it asks for credentials and there are none.
+	// ErrUnauthorized says that the registry answered 401 or 403, or asks for credentials and there are none.
 	ErrUnauthorized = remote.ErrUnauthorized
 
-	// ErrDigestMismatch: bytes are not what their digest or size says, or a tag and a digest that were named together disagree.
+	// ErrDigestMismatch says that bytes are not what their digest or size says, or a tag and a digest that were named together disagree.
 	// It is an [fs.ErrInvalid] for those who do not know this package, and the value of the same name in package verify.
 	ErrDigestMismatch = oci.ErrDigestMismatch
 
-	// ErrIncomplete: there is more than what is returned with it, and asking again will not bring it: beyond a limit, or wrong where it
+	// ErrIncomplete says that there is more than what is returned with it, and asking again will not bring it: beyond a limit, or wrong where it
 	// is kept. It is an [fs.ErrInvalid], too.
 	ErrIncomplete = oci.ErrIncomplete
 
-	// ErrManifestBlobUnknown: the registry refused a manifest because it has no blob of a name in it, whatever HEAD had said, and went
+	// ErrManifestBlobUnknown says that the registry refused a manifest because it has no blob of a name in it, whatever HEAD had said, and went
 	// on refusing it. A [*BlobUnknownError] has the digests.
 	ErrManifestBlobUnknown = oci.ErrManifestBlobUnknown
 
-	// ErrMalformedReference: a name that [ParseReference] refuses.
+	// ErrMalformedReference is wrapped by the errors of [ParseReference].
 	ErrMalformedReference = reference.ErrMalformed
 )
 
@@ -35,10 +35,10 @@ var (
 // looked for.
 type BlobUnknownError = oci.BlobUnknownError
 
-// A TokenServiceError: a registry wants credentials to be sent to a host that is not of its domain. They were not sent. Its fields are
+// A TokenServiceError says that a registry wants credentials to be sent to a host that is not of its domain. They were not sent. Its fields are
 // Registry, as in the reference, and Service, HOST[:PORT].
 type TokenServiceError = remote.TokenServiceError
 
-// A SchemeError: a registry offers only ways to log in that davit does not know. It is an [ErrUnauthorized] that no credentials change.
+// A SchemeError says that a registry offers only ways to log in that davit does not know. It is an [ErrUnauthorized] that no credentials change.
 // Its fields are Registry, as in the reference, and Schemes, in lower case.
 type SchemeError = remote.SchemeError

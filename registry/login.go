@@ -11,8 +11,6 @@ import (
 	"github.com/davit-oci/davit/registry/internal/remote"
 )
 
-import ()
-
 // Login checks user name and password against the registry's /v2/ and stores them: in the first file that exists of Options.AuthFile,
 // $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers/auth.json, $XDG_CONFIG_HOME/containers/auth.json and docker's config.json (in
 // $DOCKER_CONFIG or ~/.docker), which is the order in which they are looked up too; if there is none, docker's is made. An AuthFile or

@@ -13,6 +13,7 @@ import (
 // A Kind says what a [Reference] points into.
 type Kind int
 
+// What a Reference can point into.
 const (
 	Remote  Kind = iota // a repository of a registry: HOST[:PORT]/REPO
 	Layout              // an OCI image layout: oci:DIR

@@ -10,8 +10,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-import ()
-
 // Referrers are the places to look for manifests whose subject is the one given. They are what lists say: nothing of an entry has been
 // fetched or checked, and the size, type and annotations of one are claims. No filter is applied; callers pick by what the manifest
 // itself says. None is no error.

@@ -19,7 +19,7 @@ import (
 const nobody = 65534
 
 // Tests make folders for stores, which others must not be able to write to.
-func init() { syscall.Umask(0o022) }
+func init() { syscall.Umask(0o022) } //nolint:gochecknoinits // of the process, and Unix alone has one
 
 func needRoot(t *testing.T) {
 	t.Helper()

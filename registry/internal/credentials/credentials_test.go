@@ -12,8 +12,6 @@ import (
 	"testing"
 )
 
-import ()
-
 func TestOrder(t *testing.T) {
 	dirs := make(map[string]string)
 	for _, k := range []string{"XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "HOME"} {

@@ -12,8 +12,6 @@ import (
 	"testing"
 )
 
-import ()
-
 const nobody = 65534
 
 func exists(path string) bool {

@@ -37,7 +37,7 @@ func TestArchiveWaitsUntilItsContextEnds(t *testing.T) {
 		lock bool
 	}{{"waiting for the lock", true}, {"without a lock to wait for", false}} {
 		ctx, cancel := context.WithCancelCause(t.Context())
-		r := openNow(t, ctx, path)
+		r := openNow(ctx, t, path)
 		tagBytes(t, r, "{}")
 		release := func() {}
 		if test.lock {
@@ -57,7 +57,7 @@ func TestArchiveWaitsUntilItsContextEnds(t *testing.T) {
 	}
 }
 
-func openNow(t *testing.T, ctx context.Context, path string) *Repository {
+func openNow(ctx context.Context, t *testing.T, path string) *Repository {
 	t.Helper()
 	ref, err := ParseReference("oci-archive:" + path)
 	if err != nil {

@@ -10,19 +10,19 @@ import (
 )
 
 var (
-	// ErrNotFound: there is no such tag, manifest, blob or repository. From a registry it means 404 to accepted credentials. It is an
+	// ErrNotFound says that there is no such tag, manifest, blob or repository. From a registry it means 404 to accepted credentials. It is an
 	// [fs.ErrNotExist] for those who do not know this package.
 	ErrNotFound error = notFoundError{}
 
-	// ErrDigestMismatch: bytes are not what their digest or size says, or a tag and a digest that were named together disagree.
+	// ErrDigestMismatch says that bytes are not what their digest or size says, or a tag and a digest that were named together disagree.
 	// It is an [fs.ErrInvalid] for those who do not know this package.
 	ErrDigestMismatch = fetch.ErrDigestMismatch
 
-	// ErrIncomplete: there is more than what is returned with it, and asking again will not bring it: beyond a limit, or wrong where it
+	// ErrIncomplete says that there is more than what is returned with it, and asking again will not bring it: beyond a limit, or wrong where it
 	// is kept. It is an [fs.ErrInvalid], too.
 	ErrIncomplete error = incompleteError{}
 
-	// ErrManifestBlobUnknown: the registry refused a manifest because it has no blob of a name in it, whatever HEAD had said, and went
+	// ErrManifestBlobUnknown says that the registry refused a manifest because it has no blob of a name in it, whatever HEAD had said, and went
 	// on refusing it. A [*BlobUnknownError] has the digests.
 	ErrManifestBlobUnknown = errors.New("manifest names a blob that is unknown to the registry")
 )
@@ -75,5 +75,7 @@ func BlobUnknown(digests []digest.Digest, err error) *BlobUnknownError {
 	return &BlobUnknownError{digests, err}
 }
 
-func (e *BlobUnknownError) Error() string        { return e.err.Error() }
+func (e *BlobUnknownError) Error() string { return e.err.Error() }
+
+// Is makes it an [ErrManifestBlobUnknown].
 func (e *BlobUnknownError) Is(target error) bool { return target == ErrManifestBlobUnknown }

@@ -132,7 +132,7 @@ func (l *ReferrerList) Add(content []byte) (isIndex bool, err error) {
 	l.Left -= min(len(content), l.Left)
 	dec := json.NewDecoder(bytes.NewReader(content))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return false, nil
+		return false, nil //nolint:nilerr // it is no list, which is the answer
 	}
 	broken := func(err error) (bool, error) {
 		if tooLong {
@@ -229,7 +229,7 @@ func ReadReferrer(ctx context.Context, fetch func(context.Context, ocispec.Descr
 	}
 	m, err := ParseReferrer(content)
 	if err != nil || m.Subject == nil || m.Subject.Digest != subject.Digest {
-		return nil, nil
+		return nil, nil //nolint:nilerr // it is no referrer of subject, which is the answer
 	}
 	desc.MediaType = cmp.Or(m.MediaType, desc.MediaType)
 	d := m.Describe(desc)

@@ -38,7 +38,7 @@ func ValidDigest(d digest.Digest) bool { return digestPattern.MatchString(string
 
 // ValidHost reports whether s is HOST[:PORT] in lower case; HOST can be an IPv6 address in brackets.
 func ValidHost(s string) bool {
-	host, port := s, ""
+	var host, port string
 	if strings.HasPrefix(s, "[") {
 		end := strings.IndexByte(s, ']')
 		if end < 0 {

@@ -115,7 +115,7 @@ func Host(t *testing.T, name string) string {
 		return host
 	}
 
-	dir, err := os.MkdirTemp("", "davit-registry-test-")
+	dir, err := os.MkdirTemp("", "davit-registry-test-") //nolint:usetesting // the registry outlives this test
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ http: {addr: "127.0.0.1:0"}
 	if err := os.WriteFile(filepath.Join(dir, "config.yml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(path, "serve", filepath.Join(dir, "config.yml"))
+	cmd := exec.Command(path, "serve", filepath.Join(dir, "config.yml")) //nolint:noctx // the registry outlives this test
 	// A registry takes REGISTRY_AUTH_FILE for a setting of its own.
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "OTEL_TRACES_EXPORTER=none"}
 	out, err := cmd.StderrPipe()
@@ -138,8 +138,8 @@ http: {addr: "127.0.0.1:0"}
 		t.Fatal(err)
 	}
 	registries.stop = append(registries.stop, func() {
-		cmd.Process.Kill()
-		cmd.Wait()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
 		os.RemoveAll(dir)
 	})
 
@@ -154,7 +154,7 @@ http: {addr: "127.0.0.1:0"}
 			}
 			fmt.Fprintln(&log, lines.Text())
 		}
-		io.Copy(io.Discard, out)
+		_, _ = io.Copy(io.Discard, out)
 		close(address)
 	}()
 	select {

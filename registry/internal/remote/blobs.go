@@ -171,7 +171,7 @@ func (b *rangeReader) open() error {
 	if err != nil {
 		return b.from.late(b.desc.Digest, err)
 	}
-	if err := b.accept(resp, whole); err != nil {
+	if err := b.accept(resp); err != nil {
 		resp.Body.Close()
 		return err
 	}
@@ -180,7 +180,7 @@ func (b *rangeReader) open() error {
 }
 
 // accept checks that resp is the blob, or a part of it that begins at off, and leaves its body there.
-func (b *rangeReader) accept(resp *http.Response, whole bool) error {
+func (b *rangeReader) accept(resp *http.Response) error {
 	where := withoutQuery(resp.Request.URL)
 	if e := resp.Header.Get("Content-Encoding"); e != "" && e != "identity" {
 		return fmt.Errorf("GET %s: answered in content encoding %q", where, redact.Line(e))
@@ -211,7 +211,7 @@ func (b *rangeReader) accept(resp *http.Response, whole bool) error {
 	n, err := io.CopyN(io.Discard, resp.Body, b.off)
 	b.r.c.stats.Fetched.Add(n)
 	if err != nil {
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			err = errShort
 		}
 		return fmt.Errorf("GET %s: skipping to byte %d: %w", where, b.off, redact.Error(err))
@@ -335,7 +335,7 @@ func (r *Repository) head(ctx context.Context, desc ocispec.Descriptor, rq reque
 
 var errNoHead = errors.New("the registry knows no HEAD")
 
-// PushBlob: HEAD, then POST and PUT ("POST then PUT" of the distribution spec), tried again as a whole: half an upload is worth
+// PushBlob sends HEAD, then POST and PUT ("POST then PUT" of the distribution spec), and tries again as a whole: half an upload is worth
 // nothing on many registries, and the rest of them differ in how they say what they have.
 func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error)) error {
 	chunked := false
@@ -366,8 +366,8 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, open
 	return nil
 }
 
-// startUpload opens an upload session.
-func (r *Repository) startUpload(ctx context.Context) (*http.Response, *url.URL, error) {
+// startUpload opens an upload session. It returns the header of the answer, and where the session goes on.
+func (r *Repository) startUpload(ctx context.Context) (http.Header, *url.URL, error) {
 	resp, err := r.c.do(ctx, request{
 		method: http.MethodPost,
 		path:   r.repository + "/blobs/uploads/",
@@ -379,7 +379,7 @@ func (r *Repository) startUpload(ctx context.Context) (*http.Response, *url.URL,
 	}
 	resp.Body.Close()
 	u, err := location(resp)
-	return resp, u, err
+	return resp.Header, u, err
 }
 
 // location is where a session goes on. It may be relative, and may have a query that must be kept.
@@ -470,7 +470,7 @@ func (r *Repository) patchBlob(ctx context.Context, desc ocispec.Descriptor, ope
 }
 
 func (r *Repository) patchBlobBy(ctx context.Context, desc ocispec.Descriptor, open func() (io.ReadCloser, error), size int64) (err error) {
-	resp, u, err := r.startUpload(ctx)
+	answer, u, err := r.startUpload(ctx)
 	if err != nil {
 		return err
 	}
@@ -479,7 +479,7 @@ func (r *Repository) patchBlobBy(ctx context.Context, desc ocispec.Descriptor, o
 			r.cancelUpload(ctx, u)
 		}
 	}()
-	if n, err := strconv.ParseInt(resp.Header.Get("OCI-Chunk-Min-Length"), 10, 64); err == nil && n <= maxPatchChunk {
+	if n, err := strconv.ParseInt(answer.Get("OCI-Chunk-Min-Length"), 10, 64); err == nil && n <= maxPatchChunk {
 		size = max(size, n)
 	}
 	content := &rewinder{open: open}

@@ -20,7 +20,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// ErrUnauthorized: the registry answered 401 or 403, or it asks for credentials and there are none.
+// ErrUnauthorized says that the registry answered 401 or 403, or asks for credentials and there are none.
 var ErrUnauthorized = errors.New("unauthorized")
 
 // A responseError is an answer of a registry that is not the one that was asked for.

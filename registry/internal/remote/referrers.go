@@ -116,7 +116,7 @@ func (r *Repository) referrersByTag(ctx context.Context, subject digest.Digest) 
 		lists[1], errs[1] = r.referrersIndex(ctx, subject)
 		return nil
 	})
-	g.Wait() // no error: those of one list do not end the other
+	_ = g.Wait() // its functions return nil: an error of one list does not end the other
 	list := slices.Concat(lists[:]...)
 	for _, err := range errs { // one that may pass is worth more
 		if err != nil && !errors.Is(err, oci.ErrIncomplete) {
@@ -273,7 +273,7 @@ func (r *Repository) awaitListed(ctx context.Context, subject digest.Digest, des
 	err = r.c.retry(ctx, func(try int) error {
 		if try > 0 {
 			if _, failed = r.putManifest(ctx, desc, content, string(desc.Digest)); failed != nil {
-				return nil
+				return nil //nolint:nilerr // failed is looked at below
 			}
 		}
 		list, offered, err := r.referrersAPI(ctx, subject)
