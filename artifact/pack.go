@@ -246,53 +246,37 @@ func (p *packer) close() error {
 func (p *packer) readDisk(ctx context.Context, src Source) error {
 	d := packedDisk{Source: src}
 	content := chunker.NewDisk(p.o.Profile)
-	var region chunker.Region
-	number := uint32(0)
-	endRegion := func() {
-		if n := region.Chunks(); n > 0 {
-			id := region.Identity()
-			content.Add(number, &id)
-			d.regions = append(d.regions, IndexRegion{Number: number, Identity: id})
-			d.chunks += int64(n)
+	scanned := ScanOptions{Profile: p.o.Profile, Memory: p.o.MaxMemory / 2}
+	err := scanRegions(ctx, src.Reader, scanned, func(region uint32, c *foundChunk) error {
+		r, err := p.store(c, chunkSource{len(p.disks), region, c.start, c.blocks})
+		if err != nil {
+			return err
 		}
-	}
-	err := scan(ctx, src.Reader, p.o.Profile, p.o.MaxMemory/2, func(n uint32, chunks []foundChunk) error {
-		if n != number {
-			endRegion()
-			number = n
+		if err := p.seen.add(func(b []byte) {
+			binary.LittleEndian.PutUint32(b, region)
+			binary.LittleEndian.PutUint16(b[4:], uint16(c.start))
+			binary.LittleEndian.PutUint16(b[6:], uint16(c.blocks))
+			binary.LittleEndian.PutUint64(b[8:], r)
+		}); err != nil {
+			return err
 		}
-		for i := range chunks {
-			c := &chunks[i]
-			r, err := p.store(c, chunkSource{len(p.disks), n, c.start, c.blocks})
-			if err != nil {
-				return err
-			}
-			region.Add(c.start, c.blocks, &c.digest)
-			off := int64(n)*chunker.RegionSize + int64(c.start)*chunker.BlockSize
-			d.data += min(int64(len(c.data)), src.Reader.Size()-off) // without padding
-			if err := p.seen.add(func(b []byte) {
-				binary.LittleEndian.PutUint32(b, n)
-				binary.LittleEndian.PutUint16(b[4:], uint16(c.start))
-				binary.LittleEndian.PutUint16(b[6:], uint16(c.blocks))
-				binary.LittleEndian.PutUint64(b[8:], r)
-			}); err != nil {
-				return err
-			}
-			if p.o.Progress != nil {
-				p.o.Progress(int64(len(c.data)))
-			}
-			if p.o.Found != nil {
-				if err := p.o.Found(len(p.disks), Chunk{off, int64(len(c.data)), c.digest}); err != nil {
-					return err
-				}
-			}
+		found := c.chunk(region)
+		d.data += min(found.Length, src.Reader.Size()-found.Offset) // without padding
+		if p.o.Progress != nil {
+			p.o.Progress(found.Length)
 		}
-		return nil
+		if p.o.Found == nil {
+			return nil
+		}
+		return p.o.Found(len(p.disks), found)
+	}, func(region uint32, identity *sum, chunks int) {
+		content.Add(region, identity)
+		d.regions = append(d.regions, IndexRegion{Number: region, Identity: *identity})
+		d.chunks += int64(chunks)
 	})
 	if err != nil {
 		return err
 	}
-	endRegion()
 	d.digest = content.Digest()
 	p.disks = append(p.disks, d)
 	return nil

@@ -43,15 +43,33 @@ func Scan(ctx context.Context, r disk.Reader, o ScanOptions) (digest [sha256.Siz
 		return digest, fmt.Errorf("cutting by profile %s: %w", o.Profile, ErrNewer)
 	}
 	d := chunker.NewDisk(o.Profile)
+	err = scanRegions(ctx, r, o, func(region uint32, c *foundChunk) error {
+		found := c.chunk(region)
+		if o.Progress != nil {
+			o.Progress(found.Length)
+		}
+		if o.Found == nil {
+			return nil
+		}
+		return o.Found(found)
+	}, func(region uint32, identity *sum, _ int) { d.Add(region, identity) })
+	return d.Digest(), err
+}
+
+// scanRegions is scan chunk by chunk, with o's profile and memory. It calls end
+// with each region that has chunks, after these: with its identity, and how many
+// they are.
+func scanRegions(ctx context.Context, r disk.Reader, o ScanOptions,
+	emit func(region uint32, c *foundChunk) error, end func(region uint32, identity *sum, chunks int)) error {
 	var region chunker.Region
 	number := uint32(0)
 	endRegion := func() {
-		if region.Chunks() > 0 {
+		if n := region.Chunks(); n > 0 {
 			id := region.Identity()
-			d.Add(number, &id)
+			end(number, &id, n)
 		}
 	}
-	err = scan(ctx, r, o.Profile, o.Memory, func(n uint32, chunks []foundChunk) error {
+	err := scan(ctx, r, o.Profile, o.Memory, func(n uint32, chunks []foundChunk) error {
 		if n != number {
 			endRegion()
 			number = n
@@ -59,20 +77,17 @@ func Scan(ctx context.Context, r disk.Reader, o ScanOptions) (digest [sha256.Siz
 		for i := range chunks {
 			c := &chunks[i]
 			region.Add(c.start, c.blocks, &c.digest)
-			if o.Progress != nil {
-				o.Progress(int64(len(c.data)))
-			}
-			if o.Found != nil {
-				off := int64(n)*chunker.RegionSize + int64(c.start)*chunker.BlockSize
-				if err := o.Found(Chunk{off, int64(len(c.data)), c.digest}); err != nil {
-					return err
-				}
+			if err := emit(n, c); err != nil {
+				return err
 			}
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
 	endRegion()
-	return d.Digest(), err
+	return nil
 }
 
 const (
@@ -91,6 +106,12 @@ type foundChunk struct {
 	blocks int
 	digest sum
 	data   []byte
+}
+
+// chunk returns c as a chunk of the disk.
+func (c *foundChunk) chunk(region uint32) Chunk {
+	off := int64(region)*chunker.RegionSize + int64(c.start)*chunker.BlockSize
+	return Chunk{off, int64(len(c.data)), c.digest}
 }
 
 // A window is a part of a region that is read, cut and hashed.
