@@ -25,7 +25,8 @@ func Login(ctx context.Context, host, user, password string, o Options) error {
 		return fmt.Errorf("logging in to %s: user name and password are needed", host)
 	}
 	err = remote.Ping(ctx, host, user, password, o.remote())
-	if errors.Is(err, ErrNotFound) { // nothing was looked for that is not there
+	if errors.Is(err, ErrNotFound) {
+		//nolint:errorlint // It is no ErrNotFound for who logs in: nothing was looked for.
 		return fmt.Errorf("logging in to %s: it does not answer as a registry at /v2/, so that nothing can be tried there: %v", host, err)
 	}
 	if err != nil {

@@ -153,7 +153,7 @@ func findEncodedKeys(text string) (spans []span) {
 		var at []int // of each in text
 		for i := m[0]; i < m[1]; {
 			switch {
-			case hexAt(text, i, 2):
+			case hexAt(text, i):
 				b, at = append(b, unhex(text[i:i+2])), append(at, i)
 				i += 2
 			case text[i] == '\\':

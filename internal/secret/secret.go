@@ -246,11 +246,11 @@ func unescape(s string) (plain string, at []int) {
 	for i := 0; i < len(s); {
 		n, c := 1, s[i]
 		switch {
-		case c == '%' && hexAt(s, i+1, 2):
+		case c == '%' && hexAt(s, i+1):
 			n, c = 3, unhex(s[i+1:i+3])
-		case c == '\\' && strings.HasPrefix(s[i+1:], "u00") && hexAt(s, i+4, 2):
+		case c == '\\' && strings.HasPrefix(s[i+1:], "u00") && hexAt(s, i+4):
 			n, c = 6, unhex(s[i+4:i+6])
-		case c == '\\' && strings.HasPrefix(s[i+1:], "x") && hexAt(s, i+2, 2):
+		case c == '\\' && strings.HasPrefix(s[i+1:], "x") && hexAt(s, i+2):
 			n, c = 4, unhex(s[i+2:i+4])
 		case c == '\\' && i+1 < len(s):
 			n, c = 2, s[i+1]
@@ -264,8 +264,9 @@ func unescape(s string) (plain string, at []int) {
 	return string(b), append(at, len(s))
 }
 
-func hexAt(s string, i, n int) bool {
-	return i+n <= len(s) && !strings.ContainsFunc(s[i:i+n], func(r rune) bool { return r > 0x7F || !hexByte(byte(r)) })
+// hexAt says whether two hexadecimal digits are at i.
+func hexAt(s string, i int) bool {
+	return i+2 <= len(s) && !strings.ContainsFunc(s[i:i+2], func(r rune) bool { return r > 0x7F || !hexByte(byte(r)) })
 }
 
 func unhex(s string) byte {

@@ -76,8 +76,13 @@ const (
 	// HeadSize is how much of a volume has all signatures, in bytes.
 	HeadSize = 0x10600
 
-	MDMagic     = "\xFC\x4E\x2B\xA9" // MD_SB_MAGIC, little-endian
-	Verity      = "dm-verity"
+	// MDMagic is MD_SB_MAGIC of Linux's software RAID, little-endian.
+	MDMagic = "\xFC\x4E\x2B\xA9"
+
+	// Verity is what a volume is called that begins with [VerityMagic].
+	Verity = "dm-verity"
+
+	// VerityMagic begins the hashes of dm-verity.
 	VerityMagic = "verity\x00\x00"
 )
 

@@ -68,7 +68,7 @@ func (c *client) redirected(req *http.Request, via []*http.Request) error {
 func (c *client) tokenRedirect(req *http.Request, resp *http.Response) error {
 	location, err := resp.Location()
 	if err != nil || resp.StatusCode < 300 {
-		return nil
+		return nil //nolint:nilerr // without a location it is no redirect
 	}
 	u := settle(req.URL, location)
 	if err := c.downgrades(req.URL, u); err != nil {
