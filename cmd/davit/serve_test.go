@@ -121,7 +121,7 @@ func TestInterrupted(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The scratch file says that it has begun to read.
-		scratch := filepath.Join(dir, "cache", "scratch", "*", "spooled")
+		scratch := filepath.Join(dir, "cache", "scratch", "*", "spooled-*")
 		for deadline := time.Now().Add(30 * time.Second); ; {
 			if found, _ := filepath.Glob(scratch); len(found) > 0 {
 				break
