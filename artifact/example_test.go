@@ -127,6 +127,30 @@ func pushed(ctx context.Context, blobs store) ocispec.Descriptor {
 	return desc
 }
 
+// Some bytes of a disk are read out of a registry, without the disk. Whatever
+// takes an io.ReaderAt can read so: a partition table, a file system.
+func ExampleDisk_Reader() {
+	ctx := context.Background()
+	blobs := store{}
+	desc := pushed(ctx, blobs)
+	trusted, err := verify.Pinned(ctx, blobs, desc, desc.Digest)
+	if err != nil {
+		log.Fatal(err)
+	}
+	img, err := artifact.Open(ctx, blobs, trusted.Subject, artifact.OpenOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer img.Close()
+	r := img.Disk("root").Reader(ctx)
+	word := make([]byte, 6)
+	if _, err := r.ReadAt(word, 5); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%q, at byte 5 of %d\n", word, r.Size())
+	// Output: "sector", at byte 5 of 104857611
+}
+
 // The machine of an artifact is described by an OVF.
 func ExampleImage_ReadOVF() {
 	ctx := context.Background()
