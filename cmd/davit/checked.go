@@ -18,26 +18,19 @@ import (
 // count in another. In a layout or an archive everybody who can write to the
 // folder can put anything under any name at any time: there the bytes are hashed
 // whenever they are relied on, and what is noted spares the rest.
-type checkedRecord struct {
-	store *store.Store
-	known map[artifact.LayerID]bool
-}
-
-func loadChecked(store *store.Store) checkedRecord {
-	return checkedRecord{store, store.Checked()}
-}
+type checkedRecord map[artifact.LayerID]bool
 
 // has reports whether a layer of this repository is known to hold what its
 // directory says, if, where [checksDigests] is false, its bytes have its digest.
 func (c checkedRecord) has(repo *registry.Repository, layer artifact.LayerID) bool {
 	if checksDigests(repo) {
-		return c.known[inRepository(repo, layer)]
+		return c[inRepository(repo, layer)]
 	}
-	return c.known[layer]
+	return c[layer]
 }
 
-// add notes layers that were written to this repository, or read in it.
-func (c checkedRecord) add(repo *registry.Repository, layers []artifact.LayerID) error {
+// recordChecked notes layers that were written to this repository, or read in it.
+func recordChecked(store *store.Store, repo *registry.Repository, layers []artifact.LayerID) error {
 	var notes []artifact.LayerID
 	for _, l := range layers {
 		notes = append(notes, l)
@@ -45,7 +38,7 @@ func (c checkedRecord) add(repo *registry.Repository, layers []artifact.LayerID)
 			notes = append(notes, inRepository(repo, l))
 		}
 	}
-	return c.store.RecordChecked(notes)
+	return store.RecordChecked(notes)
 }
 
 // checksDigests reports whether what is under a digest has been looked at by

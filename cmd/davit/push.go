@@ -223,7 +223,7 @@ func runPush(ctx context.Context, stdout io.Writer, sources []string, name strin
 				return fmt.Errorf("tagging %s: %w", tag, err)
 			}
 		}
-		if err := reuse.checked.add(repo, pushed.Checked()); err != nil {
+		if err := recordChecked(store, repo, pushed.Checked()); err != nil {
 			return err
 		}
 		if !o.trim { // the files hold the free blocks, too

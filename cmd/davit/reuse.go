@@ -40,7 +40,7 @@ type reuse struct {
 // findReuse opens the artifacts that --reuse names, or those that a push looks
 // at by itself: the one whose tag moves, else the last three of the repository.
 func (o *pushOptions) findReuse(ctx context.Context, store *store.Store, repo *registry.Repository, plan pushPlan, keys []*sign.Key) (_ *reuse, err error) {
-	r := &reuse{checked: loadChecked(store), without: map[digest.Digest]bool{}, warn: o.stderr.warn}
+	r := &reuse{checked: store.Checked(), without: map[digest.Digest]bool{}, warn: o.stderr.warn}
 	defer func() {
 		if err != nil {
 			closeInto(&err, r)

@@ -39,7 +39,7 @@ func (o *signOptions) checkBeforeSigning(ctx context.Context, store *store.Store
 	for _, l := range img.Layers {
 		total += l.Size
 	}
-	checked := loadChecked(store)
+	checked := checkedRecord(store.Checked())
 	show := o.begin("reading "+desc.Digest.String()+" before it is signed", total)
 	defer show.end()
 	if err := img.Check(ctx, artifact.CheckOptions{
@@ -51,5 +51,5 @@ func (o *signOptions) checkBeforeSigning(ctx context.Context, store *store.Store
 	}); err != nil {
 		return fmt.Errorf("not signed: %w", err)
 	}
-	return checked.add(repo, img.Checked())
+	return recordChecked(store, repo, img.Checked())
 }

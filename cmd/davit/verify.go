@@ -252,7 +252,7 @@ func (o *verifyOptions) audit(ctx context.Context, r *verifyReport, repo *regist
 				if err := o.checkDeep(ctx, r, img); err != nil {
 					return err
 				}
-				return loadChecked(store).add(repo, img.Checked())
+				return recordChecked(store, repo, img.Checked())
 			})
 			if err != nil {
 				return err
