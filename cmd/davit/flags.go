@@ -14,6 +14,7 @@ import (
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/internal/own"
 	"github.com/davit-oci/davit/internal/source"
+	"github.com/davit-oci/davit/machine/appliance"
 	"github.com/davit-oci/davit/machine/delivery"
 	"github.com/davit-oci/davit/registry"
 	"github.com/davit-oci/davit/store"
@@ -243,7 +244,7 @@ func (s *sourceFlags) openMachines(ctx context.Context, path string, o source.Op
 		return nil, nil
 	}
 	m, err := source.OpenMachines(ctx, path, o)
-	if errors.Is(err, source.ErrNotMachine) {
+	if errors.Is(err, appliance.ErrNotMachine) {
 		return nil, nil
 	}
 	if err == nil && s.snapshot != "" {

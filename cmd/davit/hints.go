@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -148,9 +147,4 @@ func quoted(id string) string {
 		return id
 	}
 	return "'" + strings.ReplaceAll(id, "'", `'\''`) + "'"
-}
-
-func folderExists(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
 }

@@ -411,7 +411,7 @@ func inspectFile(ctx context.Context, stdout io.Writer, src argument, o inspectO
 			source.WarnQuirks(src.path, a, observer{o.globals})
 			return inspectAppliance(stdout, src, a, o)
 		}
-		if !errors.Is(err, appliance.ErrNotMachine) || folderExists(src.path) {
+		if !errors.Is(err, appliance.ErrNotMachine) {
 			return err
 		}
 	}

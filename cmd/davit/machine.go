@@ -93,7 +93,7 @@ func readDescriptor(ctx context.Context, g *globals, path string) (e *machine.En
 		return nil, usagef(`"-" is a disk: a descriptor is a file`)
 	}
 	a, err := appliance.Open(ctx, path, appliance.Options{DescriptorOnly: true})
-	if errors.Is(err, appliance.ErrNotMachine) && !folderExists(path) {
+	if errors.Is(err, appliance.ErrNotMachine) {
 		return nil, withHint(err, "davit inspect %s", path)
 	}
 	if err != nil {

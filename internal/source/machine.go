@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,14 +17,8 @@ import (
 	"github.com/davit-oci/davit/machine/ovf"
 )
 
-var (
-	// ErrNotMachine says that a source describes no machine.
-	ErrNotMachine = errors.New("it describes no machine")
-
-	// ErrNotFound is wrapped by the error about a disk that a machine does not
-	// have.
-	ErrNotFound = errors.New("not found")
-)
+// ErrNotFound is wrapped by the error about a disk that a machine does not have.
+var ErrNotFound = errors.New("not found")
 
 // A WhichDiskError says that there are several disks, and that one of them must be
 // named.
@@ -63,25 +56,17 @@ type Machines struct {
 	o Options
 }
 
-// OpenMachines opens the descriptor at path with its machines. A path that is no
-// descriptor is [ErrNotMachine], also if it is a disk image. A folder without a
-// descriptor is an error of package appliance. It warns of what was taken although
-// it breaks the descriptor's format. The caller closes the machines.
+// OpenMachines opens the descriptor at path with its machines. It warns of what was
+// taken although it breaks the descriptor's format. Errors are those of
+// [appliance.Open], in an [Error]: [appliance.ErrNotMachine] may be a disk. The
+// caller closes the machines.
 func OpenMachines(ctx context.Context, path string, o Options) (*Machines, error) {
 	a, err := appliance.Open(ctx, path, appliance.Options{BackingDir: o.BackingDir, Unverified: o.Unverified})
-	if errors.Is(err, appliance.ErrNotMachine) && !isFolder(path) {
-		return nil, ErrNotMachine
-	}
 	if err != nil {
 		return nil, o.failed(path, err)
 	}
 	WarnQuirks(path, a, o.Observer)
 	return &Machines{Appliance: a, Path: path, Envelope: a.Envelope, Names: diskNames(a.Disks), OwnOVF: a.OVF != nil, o: o}, nil
-}
-
-func isFolder(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
 }
 
 // maxQuirks is how many are told of those of one descriptor.

@@ -28,6 +28,9 @@ var (
 	// ErrNotMachine says that a file describes no machine. It may be a disk.
 	ErrNotMachine = errors.New("not a machine")
 
+	// ErrNoOVF says that a folder describes no machine. It is no disk either.
+	ErrNoOVF = errors.New("not a machine: there is no .ovf in it")
+
 	// ErrDigest says that a file is not the one that the manifest of its
 	// package names, or that the manifest is not the one that was signed.
 	ErrDigest = errors.New("wrong digest in the package")

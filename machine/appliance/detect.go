@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/xml"
 	"errors"
-	"fmt"
 	"io"
 	"path/filepath"
 	"strings"
@@ -158,5 +157,3 @@ func isVMX(head []byte) bool {
 	}
 	return false
 }
-
-var errNoOVF = fmt.Errorf("%w: there is no .ovf in it", ErrNotMachine)

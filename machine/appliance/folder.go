@@ -32,7 +32,7 @@ func findOVF(dir string) (string, error) {
 	}
 	switch len(found) {
 	case 0:
-		return "", errNoOVF
+		return "", ErrNoOVF
 	case 1:
 		return found[0], nil
 	}

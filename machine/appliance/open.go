@@ -28,7 +28,7 @@ import (
 // could have written that content.
 //
 // Errors are [ErrNotMachine] for what describes no machine, for which only the
-// beginning of the file was read; [ErrMissing]; [ErrDigest] for an OVF or a
+// beginning of the file was read; [ErrNoOVF] for a folder; [ErrMissing]; [ErrDigest] for an OVF or a
 // signature that is not right; [machine.ErrMalformed] and
 // [machine.ErrUnsupported], and those of [os.Open].
 func Open(ctx context.Context, path string, o Options) (*Appliance, error) {
