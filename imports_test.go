@@ -121,7 +121,7 @@ var imports = map[string]struct {
 	"machine": {},
 	// Descriptors, one package each; none knows another. Package appliance finds the files that they name, and opens them.
 	"machine/appliance":        {may: []string{"internal/beneath", "machine", "machine/libvirt", "machine/ovf", "machine/vbox", "machine/vmx"}},
-	"machine/delivery":         {may: []string{"disk", "disk/guest", "internal/wholefile", "machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vmx"}},
+	"machine/delivery":         {may: []string{"artifact", "disk", "disk/guest", "internal/wholefile", "machine", "machine/appliance", "machine/hyperv", "machine/libvirt", "machine/ovf", "machine/vmx"}},
 	"machine/hyperv":           {may: []string{"machine"}},
 	"machine/internal/attach":  {may: []string{"machine"}},
 	"machine/internal/xmltree": {may: []string{"machine", "internal/charset"}},

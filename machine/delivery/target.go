@@ -4,10 +4,10 @@ import (
 	"cmp"
 	"fmt"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/davit-oci/davit/artifact"
 	"github.com/davit-oci/davit/disk"
 	"github.com/davit-oci/davit/machine"
 	"github.com/davit-oci/davit/machine/hyperv"
@@ -261,13 +261,10 @@ func (u *uniqueNames) file(name, fallback string, number int) string {
 	return name
 }
 
-// diskName is what disks of artifacts are called.
-var diskName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-
 // disk is file for disk number i of an envelope. A name that no disk of an
 // artifact could have becomes diskI.
 func (u *uniqueNames) disk(name string, i int) string {
-	if !diskName.MatchString(name) {
+	if !artifact.ValidDiskName(name) {
 		name = ""
 	}
 	return u.file(name, "disk", i)
