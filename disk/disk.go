@@ -98,6 +98,9 @@ func NextExtent(r Reader, off int64) (Extent, error) { return virtual.NextExtent
 // which nothing else is said.
 const DefaultSector = 512
 
+// LargeSector is the only other size of logical sectors that disks have, in bytes.
+const LargeSector = 4096
+
 // SectorSize is the size in bytes of the logical sectors in which a guest sees
 // r, 0 if r does not say. A Reader that can tell has a method SectorSize() int.
 // Partition tables count in those sectors, so that a guest which gets others

@@ -110,8 +110,11 @@ func (e *Envelope) SectorSize(disk string) int {
 }
 
 // SetSectorSize says that disk i of the envelope has logical sectors of size
-// bytes, also where the disk is attached. 0 is 512.
+// bytes, also where the disk is attached. The usual size, 512, is noted as 0.
 func (e *Envelope) SetSectorSize(i, size int) {
+	if size == 512 {
+		size = 0
+	}
 	e.Disks[i].SectorSize = size
 	for _, m := range e.Machines {
 		for n := range m.Disks {

@@ -17,9 +17,6 @@ import (
 // domain, an artifact. What cannot is told as a loss, and where a whole machine
 // is written that could not use its disk, that is refused.
 
-// largeSector is the only size of sectors beside the usual one.
-const largeSector = 4096
-
 // sectorOf is what the model of a machine has of a disk: 0 for the usual size.
 func sectorOf(r disk.Reader) int { return usualIsZero(disk.SectorSize(r)) }
 
@@ -37,8 +34,8 @@ func addSectors(e *machine.Envelope, m *artifact.Manifest) {
 		return // whoever needs the disks finds out
 	}
 	for i := range e.Disks {
-		if m.Disks[i].Sector == largeSector {
-			e.SetSectorSize(i, largeSector)
+		if m.Disks[i].Sector == disk.LargeSector {
+			e.SetSectorSize(i, disk.LargeSector)
 		}
 	}
 }

@@ -165,12 +165,11 @@ func (i *Image) SectorSize() int { return i.sector }
 // before them: it counts in sectors, and a guest that sees its disk in others
 // finds no partition.
 func (i *Image) findSectors(o Options, described int) {
-	const large = 4096 // the only size beside the usual one
 	said := cmp.Or(described, disk.SectorSize(i.Image))
 	i.sector = said
 	switch partitioned := guest.SectorSize(i.Image); {
-	case said == large:
-	case partitioned == large:
+	case said == disk.LargeSector:
+	case partitioned == disk.LargeSector:
 		if said != 0 {
 			o.warn("%s: partitioned for sectors of %d bytes, and it says that they have %d: taken for a disk of %d", i.Path, partitioned, said, partitioned)
 		}

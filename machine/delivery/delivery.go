@@ -237,7 +237,7 @@ func (d *Delivery) setDisks(disks []disk.Reader) error {
 		if err := d.target.checkSectors(to.Name, disks[i]); err != nil {
 			return err
 		}
-		d.envelope.SetSectorSize(i, modelSector(disks[i]))
+		d.envelope.SetSectorSize(i, disk.SectorSize(disks[i]))
 		size, err := d.target.Disks.DiskSize(disks[i].Size(), disk.SectorSize(disks[i]))
 		if err != nil {
 			return fmt.Errorf("disk %q: %w", to.Name, err)
@@ -254,33 +254,21 @@ func (d *Delivery) setDisks(disks []disk.Reader) error {
 	return nil
 }
 
-// modelSector is the size of a disk's sectors as the model has it: 0 is the usual
-// one.
-func modelSector(r disk.Reader) int {
-	if size := disk.SectorSize(r); size != disk.DefaultSector {
-		return size
-	}
-	return 0
-}
-
 // checkSectors refuses a disk that no guest of t could use.
 func (t *Target) checkSectors(name string, r disk.Reader) error {
-	size := modelSector(r)
-	if size == 0 || t.Sectors || guest.SectorSize(r) != size {
+	size := disk.SectorSize(r)
+	if size == 0 || size == disk.DefaultSector || t.Sectors || guest.SectorSize(r) != size {
 		return nil
 	}
 	return &TargetError{t, &SectorError{name, size}}
 }
-
-// largeSector is the only size of sectors beside the usual one.
-const largeSector = 4096
 
 // chooseFirmware makes machines start from disks of 4096-byte sectors, which no
 // BIOS does, and says what that changes. The sectors of the first disk count: a
 // machine starts from it.
 func chooseFirmware(e *machine.Envelope) (losses []machine.Loss) {
 	for i, m := range e.Machines {
-		if len(m.Disks) == 0 || m.Disks[0].SectorSize != largeSector || !machine.IsX86(m.Architecture) {
+		if len(m.Disks) == 0 || m.Disks[0].SectorSize != disk.LargeSector || !machine.IsX86(m.Architecture) {
 			continue
 		}
 		lose := func(reason string) {
