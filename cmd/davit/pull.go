@@ -329,9 +329,7 @@ func diskNames(img *artifact.Image) string {
 // pullDisks writes all disks. Files get their names when all are complete.
 func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds *pullSeeds) (all []artifact.Restored, err error) {
 	var out wholefile.Set
-	// What a refused pull has begun is no use to anybody; what a failed one has,
-	// is where the next one goes on.
-	defer func() { out.Abandon(exitCode(err) != exitRefused) }()
+	defer func() { out.Abandon(keepParts(err)) }()
 	for _, t := range targets {
 		done, err := o.fillDisk(ctx, &out, t, seeds)
 		if err != nil {
@@ -341,6 +339,10 @@ func (o *pullOptions) pullDisks(ctx context.Context, targets []pullTarget, seeds
 	}
 	return all, out.Commit()
 }
+
+// keepParts says whether the next pull can go on with what this one has written: not
+// if the artifact was refused.
+func keepParts(err error) bool { return exitCode(err) != exitRefused }
 
 // fillDisk writes a disk to where it goes; if that is a file, to one of out,
 // which has no name yet.

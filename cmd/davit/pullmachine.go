@@ -64,10 +64,7 @@ func (p *puller) planMachines(ctx context.Context, dest string, key *appliance.K
 		}
 	}
 	m.findFiles(e)
-	// What a refused pull has begun is no use to anybody; what a failed one has,
-	// is where the next one goes on.
-	keep := func(err error) bool { return exitCode(err) != exitRefused }
-	if m.plan, err = p.plan(e, readers, delivery.Options{Dest: dest, Files: names, Key: key, Keep: keep}); err != nil {
+	if m.plan, err = p.plan(e, readers, delivery.Options{Dest: dest, Files: names, Key: key, Keep: keepParts}); err != nil {
 		return nil, err
 	}
 	for _, d := range m.plan.Disks {
