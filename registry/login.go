@@ -27,7 +27,7 @@ func Login(ctx context.Context, host, user, password string, o Options) error {
 	err = remote.Ping(ctx, host, user, password, o.remote())
 	if errors.Is(err, ErrNotFound) {
 		//nolint:errorlint // It is no ErrNotFound for who logs in: nothing was looked for.
-		return fmt.Errorf("logging in to %s: it does not answer as a registry at /v2/, so that nothing can be tried there: %v", host, err)
+		return fmt.Errorf("logging in to %s: it does not answer as a registry at /v2/: check the name of the host: %v", host, err)
 	}
 	if err != nil {
 		return fmt.Errorf("logging in to %s: %w", host, err)

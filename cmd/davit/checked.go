@@ -8,16 +8,15 @@ import (
 	"github.com/davit-oci/davit/store"
 )
 
-// A checkedRecord is what this host has noted of layers that it has written, or
-// read as a whole.
+// A checkedRecord is the layers that this host has written, or read as a whole.
 //
-// That a layer holds what its directory says is a fact about bytes, and true
-// wherever these are. That they are in a certain place is another one. A registry
-// takes bytes under their own digest only, and who can push cannot change them;
-// not to believe that of each registry, what was found in one repository does not
-// count in another. In a layout or an archive everybody who can write to the
-// folder can put anything under any name at any time: there the bytes are hashed
-// whenever they are relied on, and what is noted spares the rest.
+// The bytes of a layer hold what its directory says, wherever they are: that is
+// noted once. Whether a place has these bytes is noted for each repository. A
+// registry takes bytes under their own digest only, but davit does not believe that
+// of every registry: what was found in one repository does not count in another. In
+// a layout or an archive, everybody who can write to the folder can change a file at
+// any time. There the bytes are hashed whenever they are used, and the note saves
+// only the rest of the work.
 type checkedRecord map[artifact.LayerID]bool
 
 // has reports whether a layer of this repository is known to hold what its

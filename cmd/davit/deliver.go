@@ -54,7 +54,7 @@ func (f *deliveryFlags) resolveMachine(dest string) (*appliance.Key, error) {
 	}
 	if !delivery.IsFolder(dest) { // whose files have no names yet
 		if _, err := os.Stat(dest); err == nil && !t.Archive {
-			return nil, usagef("%s: -O %s fills a folder, and this is none", dest, t.Name)
+			return nil, usagef("%s: -O %s writes a folder, and this is a file: name a folder", dest, t.Name)
 		}
 		if _, err := wholefile.Check(dest, f.target.force); err != nil && t.Archive {
 			return nil, err

@@ -48,7 +48,7 @@ func isForPlatform(manifest []byte, platform string) error {
 	}
 	var m ocispec.Manifest
 	if err := json.Unmarshal(manifest, &m); err != nil {
-		return nil //nolint:nilerr // is found out, and better said, by who opens it
+		return nil //nolint:nilerr // artifact.Open reports what is wrong with it
 	}
 	if have := m.Annotations[artifact.AnnotationPlatform]; have != "" && !samePlatform(platform, have, false) {
 		return fmt.Errorf("platform %s: %w: the artifact is for %s", platform, errNotFound, have)

@@ -425,7 +425,7 @@ func (p *pusher) push(ctx context.Context, reuse *reuse, signed bool) (*pushed, 
 			return out, nil
 		}
 		err = errors.Join(err, out.Close())
-		// A registry that finds new excuses each time is not listened to for ever.
+		// A registry that reports other missing blobs each time must not keep this going.
 		_, lying := errors.AsType[*artifact.BaseError](err)
 		if last := again && !lying && p.ref.Kind == registry.Remote; last || !reuse.drop(ctx, p, out, err) {
 			return nil, err
